@@ -1,0 +1,132 @@
+// cache_core.h: the daemon without its sockets. Prefix index, leases, reservations, movement between tiers, eviction.
+// The gRPC service (cache/service/) and LocalCache (core/local_cache.h) are thin shells over it.
+//
+// Sessions: everything a client holds (leases, reservations, staging) hangs on a session; CloseSession frees all of it at
+// once, which is what happens when a client vanishes. Leases also end at their deadline.
+// Eviction: LRU over whole entries; a parent's rows never before its children's; leased, pinned and reserved entries stay.
+// Both tiers stay under their limits at every instant: room is made before bytes are taken.
+//
+// Threads: all methods from any thread. One mutex guards the index; no I/O, no copying, no checksum under it.
+// Errors:  store/base/status.h; INVALID_ARGUMENT names the field and its bound.
+#ifndef CAIRN_CACHE_CORE_CACHE_CORE_H_
+#define CAIRN_CACHE_CORE_CACHE_CORE_H_
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "absl/time/time.h"
+#include "cache/client/cache_api.h"
+#include "store/base/clock.h"
+#include "store/base/random.h"
+#include "store/tier/disk_tier.h"
+#include "store/tier/host_tier.h"
+
+namespace cairn::cache {
+
+using SessionId = uint64_t;
+using LeaseId = uint64_t;
+
+// One fetched entry as the core hands it out: in the arena, pinned by the lease.
+struct LeasedEntry {
+  EntryKey key;
+  uint64_t arena_offset = 0;
+  std::span<const uint8_t> payload;
+  std::vector<EntryPart> parts;
+};
+
+struct LeasedPrefix {
+  LeaseId lease = 0;
+  std::vector<LeasedEntry> rows;
+  std::optional<LeasedEntry> checkpoint;
+  uint64_t host_bytes = 0;
+  uint64_t disk_bytes = 0;
+};
+
+struct CoreCommitItem {
+  uint64_t reservation = 0;
+  std::span<const uint8_t> payload;  // stays valid and may change under us until Commit returns; the copy is verified
+  std::vector<EntryPart> parts;
+};
+
+// For the admin service.
+struct ListedPrefix {
+  Digest digest;       // of the block
+  Digest namespace_root;
+  uint32_t index = 0;
+  bool rows_host = false, rows_disk = false, checkpoint_host = false, checkpoint_disk = false;
+  bool pinned = false;
+  uint32_t leases = 0;
+  int64_t last_used_wall_micros = 0;
+  uint64_t bytes = 0;
+};
+
+struct ListFilter {
+  std::optional<Digest> namespace_root;
+  std::optional<Digest> prefix;  // this block and all its descendants
+  std::optional<absl::Duration> unused_for;
+  bool leaves_only = false;
+  uint32_t limit = 1000;
+};
+
+struct VerifyReport {
+  uint64_t entries = 0;
+  uint64_t bytes = 0;
+  uint64_t damaged = 0;  // quarantined and counted
+};
+
+class CacheCore {
+ public:
+  struct Options {
+    std::string default_tenant_key;                  // secret; mixed into every root
+    std::map<std::string, std::string> tenant_keys;  // tenant name -> secret
+    CheckpointPolicy policy;                         // of every namespace
+    absl::Duration lease_max = absl::Minutes(10);
+    absl::Duration reservation_max = absl::Minutes(30);
+  };
+  // `disk` may be null: host tier only. Rebuilds the index from disk->ForEach. Tiers and clock outlive the core.
+  static absl::StatusOr<std::unique_ptr<CacheCore>> Create(const Options& options,
+                                                           store::HostTier& host,
+                                                           store::DiskTier* disk, Clock& clock,
+                                                           Random& random);
+  virtual ~CacheCore();  // waits for background writes to disk
+
+  // ---- engines ----
+  // FAILED_PRECONDITION: layout version not kLayoutVersion (message names both). PERMISSION_DENIED: unknown tenant.
+  virtual absl::StatusOr<SessionId> OpenSession(const NamespaceSpec& spec, Registration* registration) = 0;
+  virtual void CloseSession(SessionId session) = 0;
+  virtual absl::StatusOr<MatchResult> Match(SessionId session, std::span<const Digest> chain) = 0;
+  virtual absl::StatusOr<LeasedPrefix> Fetch(SessionId session, const FetchRequest& request) = 0;
+  virtual absl::Status Release(SessionId session, LeaseId lease) = 0;
+  virtual absl::StatusOr<std::vector<ReserveResult>> Reserve(SessionId session,
+                                                             std::span<const ReserveItem> items,
+                                                             absl::Duration wait) = 0;
+  virtual absl::StatusOr<std::vector<absl::Status>> Commit(SessionId session,
+                                                           std::span<const CoreCommitItem> items,
+                                                           bool durable) = 0;
+  virtual absl::Status Abort(SessionId session, std::span<const uint64_t> reservations) = 0;
+
+  // ---- operators ----
+  virtual std::vector<NamedCount> Stats() = 0;
+  virtual std::vector<ListedPrefix> List(const ListFilter& filter) = 0;
+  // Returns evicted entries' count; leased and pinned ones stay and are counted in *kept.
+  virtual absl::StatusOr<uint64_t> Evict(const ListFilter& filter, uint64_t* kept) = 0;
+  // Pins or unpins the prefix ending at `digest` (it and all its ancestors). Pins are counted and survive no restart.
+  virtual absl::Status Pin(const Digest& digest, bool pin) = 0;
+  // Re-reads every entry that matches, in both tiers; progress is called now and then.
+  virtual absl::StatusOr<VerifyReport> Verify(const ListFilter& filter,
+                                              const std::function<void(const VerifyReport&)>& progress) = 0;
+  // Waits until all committed entries are on disk (or the deadline).
+  virtual absl::Status Flush(absl::Duration deadline) = 0;
+
+  virtual int arena_fd() const = 0;
+  virtual uint64_t arena_bytes() const = 0;
+};
+
+}  // namespace cairn::cache
+
+#endif  // CAIRN_CACHE_CORE_CACHE_CORE_H_

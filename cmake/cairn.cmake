@@ -1,0 +1,53 @@
+# cairn_library, cairn_program, cairn_test: every target of the project is made by one of these three, so
+# warnings, sanitizers and the numerics flags are the same everywhere.
+
+set(CAIRN_SANITIZE "" CACHE STRING "Sanitizers, as for -fsanitize= (address,undefined or thread)")
+
+add_library(cairn_flags INTERFACE)
+target_include_directories(cairn_flags INTERFACE ${CMAKE_SOURCE_DIR})
+target_compile_options(cairn_flags INTERFACE
+  -Wall -Wextra -Wshadow -Wconversion -Wnon-virtual-dtor -Woverloaded-virtual -Werror
+  # One rounding per written operation: a compiler that fuses a*b+c where it likes would make a token's bits
+  # depend on how a loop was unrolled. Kernels fuse explicitly (kernels/README.md).
+  -ffp-contract=off
+  # AVX2 + FMA + F16C is the floor; cairn-engine refuses older processors at start.
+  -march=x86-64-v3)
+if(CAIRN_SANITIZE)
+  # GCC's sanitizers see uninitialised variables inside std::optional that are not there.
+  target_compile_options(cairn_flags INTERFACE -fsanitize=${CAIRN_SANITIZE} -fno-omit-frame-pointer
+    -fno-sanitize-recover=all -Wno-maybe-uninitialized)
+  target_link_options(cairn_flags INTERFACE -fsanitize=${CAIRN_SANITIZE})
+endif()
+
+function(cairn_library name)
+  cmake_parse_arguments(ARG "" "" "SOURCES;DEPS;PRIVATE_DEPS" ${ARGN})
+  if(ARG_SOURCES)
+    add_library(${name} STATIC ${ARG_SOURCES})
+    target_link_libraries(${name} PUBLIC cairn_flags ${ARG_DEPS} PRIVATE ${ARG_PRIVATE_DEPS})
+  else()
+    add_library(${name} INTERFACE)
+    target_link_libraries(${name} INTERFACE cairn_flags ${ARG_DEPS})
+  endif()
+endfunction()
+
+function(cairn_program name)
+  cmake_parse_arguments(ARG "" "" "SOURCES;DEPS" ${ARGN})
+  add_executable(${name} ${ARG_SOURCES})
+  target_link_libraries(${name} PRIVATE cairn_flags ${ARG_DEPS})
+endfunction()
+
+# LABELS unit (default): fast, no processes, run under every sanitizer. LABELS slow: end to end, release only.
+function(cairn_test name)
+  cmake_parse_arguments(ARG "" "LABEL;TIMEOUT" "SOURCES;DEPS" ${ARGN})
+  if(NOT ARG_LABEL)
+    set(ARG_LABEL unit)
+  endif()
+  if(NOT ARG_TIMEOUT)
+    set(ARG_TIMEOUT 300)
+  endif()
+  add_executable(${name} ${ARG_SOURCES})
+  target_link_libraries(${name} PRIVATE cairn_flags ${ARG_DEPS} GTest::gmock GTest::gtest_main)
+  set_target_properties(${name} PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/test)
+  add_test(NAME ${name} COMMAND ${name} WORKING_DIRECTORY ${CMAKE_SOURCE_DIR})
+  set_tests_properties(${name} PROPERTIES LABELS ${ARG_LABEL} TIMEOUT ${ARG_TIMEOUT})
+endfunction()

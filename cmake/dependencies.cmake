@@ -1,0 +1,16 @@
+# All from Debian 12 (tools/setup.sh). Protobuf is found in module mode and before gRPC: Debian's gRPC config
+# expects the targets that FindProtobuf defines.
+find_package(Threads REQUIRED)
+find_package(absl REQUIRED CONFIG)
+find_package(Protobuf REQUIRED MODULE)
+find_package(gRPC REQUIRED CONFIG)
+find_package(RocksDB REQUIRED CONFIG)
+find_package(OpenSSL 3 REQUIRED)
+find_package(GTest REQUIRED CONFIG)
+find_package(benchmark REQUIRED CONFIG)
+find_package(spdlog REQUIRED CONFIG)
+find_package(nlohmann_json REQUIRED CONFIG)
+find_package(CLI11 REQUIRED CONFIG)
+find_package(PkgConfig REQUIRED)
+pkg_check_modules(LIBURING REQUIRED IMPORTED_TARGET liburing)
+pkg_check_modules(TOMLPLUSPLUS REQUIRED IMPORTED_TARGET tomlplusplus)
