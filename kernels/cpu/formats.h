@@ -5,8 +5,9 @@
 //   e8m0   a scale: byte e means 2^(e-127)
 //   bf16   upper half of an F32, round to nearest even
 //
-// Source: spec section 3.1 (the reference's kernel.py). All casts round to nearest, ties to even, and saturate.
-// Threads: pure functions. NaN inputs are the caller's error (weights are checked at load).
+// Source: spec section 3.1 (the reference's kernel.py). All casts round to nearest, ties to even,
+// and saturate. Threads: pure functions. NaN inputs are the caller's error (weights are checked at
+// load).
 #ifndef CAIRN_KERNELS_CPU_FORMATS_H_
 #define CAIRN_KERNELS_CPU_FORMATS_H_
 
@@ -35,12 +36,14 @@ inline float E8m0ToF32(uint8_t e) {
   return std::bit_cast<float>(e == 0 ? 0x00400000u : static_cast<uint32_t>(e) << 23);
 }
 
-// The scale byte of a group: 2^ceil(log2(max(amax, floor) / value_max)), by exponent bits as the reference does:
-// t = max(amax, floor) * (1 / value_max) in F32; exponent field of t, plus one if its mantissa is not zero.
+// The scale byte of a group: 2^ceil(log2(max(amax, floor) / value_max)), by exponent bits as the
+// reference does: t = max(amax, floor) * (1 / value_max) in F32; exponent field of t, plus one if
+// its mantissa is not zero.
 uint8_t ScaleE8m0Fp8(float amax);  // floor 1e-4, value_max 448
 uint8_t ScaleE8m0Fp4(float amax);  // floor 6 * 2^-126, value_max 6
 
-// In place: each group of `group` values becomes value(quantise(x / scale)) * scale. REQUIRES: size is a multiple of group.
+// In place: each group of `group` values becomes value(quantise(x / scale)) * scale. REQUIRES: size
+// is a multiple of group.
 void SimulateFp8(std::span<float> x, int group);
 void SimulateFp4(std::span<float> x, int group);
 

@@ -1,0 +1,24 @@
+#include "engine/state/numerics.h"
+
+namespace cairn::engine {
+
+const char* NumericsName(Numerics numerics) {
+  switch (numerics) {
+    case Numerics::kPlain:
+      return "plain";
+    case Numerics::kKvq:
+      return "kvq";
+    case Numerics::kFull:
+      return "full";
+  }
+  return "?";
+}
+
+std::optional<Numerics> ParseNumerics(const std::string& name) {
+  for (const Numerics n : {Numerics::kPlain, Numerics::kKvq, Numerics::kFull}) {
+    if (name == NumericsName(n)) return n;
+  }
+  return std::nullopt;
+}
+
+}  // namespace cairn::engine

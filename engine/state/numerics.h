@@ -1,0 +1,26 @@
+// numerics.h: which roundings the engine makes. A part of every key: KV of two modes never meets.
+#ifndef CAIRN_ENGINE_STATE_NUMERICS_H_
+#define CAIRN_ENGINE_STATE_NUMERICS_H_
+
+#include <cstdint>
+#include <optional>
+#include <string>
+
+namespace cairn::engine {
+
+enum class Numerics : uint8_t {
+  kPlain = 0,  // none: F32 throughout
+  kKvq = 1,    // window, compressed and indexer rows (and indexer queries) quantised
+  kFull = 2,   // and the inputs of FP8 and FP4 linears, to FP8 in groups of 128
+};
+
+// Raised whenever an order of sums or a rounding changes, so that rows made before are never mixed
+// with rows made after.
+inline constexpr int kNumericsVersion = 1;
+
+const char* NumericsName(Numerics numerics);  // "plain", "kvq", "full"
+std::optional<Numerics> ParseNumerics(const std::string& name);
+
+}  // namespace cairn::engine
+
+#endif  // CAIRN_ENGINE_STATE_NUMERICS_H_

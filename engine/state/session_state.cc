@@ -1,0 +1,111 @@
+#include "engine/state/session_state.h"
+
+#include <algorithm>
+#include <cstring>
+#include <utility>
+
+#include "store/base/limits.h"
+
+namespace cairn::engine {
+namespace {
+
+void CopyOut(const void* from, const ComponentSlot& slot, std::span<uint8_t> out) {
+  std::memcpy(out.data() + slot.offset, from, static_cast<size_t>(slot.bytes()));
+}
+
+void CopyIn(std::span<const uint8_t> in, const ComponentSlot& slot, void* to) {
+  std::memcpy(to, in.data() + slot.offset, static_cast<size_t>(slot.bytes()));
+}
+
+}  // namespace
+
+WindowRing::WindowRing(const kernels::RowCodec& codec, int64_t window)
+    : codec_(&codec),
+      slot_{0, window, codec.data_bytes(), codec.scale_bytes()},
+      bytes_(static_cast<size_t>(slot_.bytes()), 0) {}
+
+void WindowRing::Put(int64_t position, const float* row) {
+  const int64_t slot = position % slot_.rows;
+  codec_->Encode(row, bytes_.data() + slot_.data_at(slot), bytes_.data() + slot_.scale_at(slot));
+}
+
+void WindowRing::Get(int64_t position, float* row) const {
+  const int64_t slot = position % slot_.rows;
+  codec_->Decode(bytes_.data() + slot_.data_at(slot), bytes_.data() + slot_.scale_at(slot), row);
+}
+
+uint8_t* RowBlocks::Write(int64_t block) {
+  if (block == count()) {
+    auto bytes = std::make_shared<std::vector<uint8_t>>(static_cast<size_t>(block_bytes_), 0);
+    uint8_t* data = bytes->data();
+    blocks_.push_back({data, data, std::move(bytes)});
+  }
+  return blocks_[static_cast<size_t>(block)].own;
+}
+
+void RowBlocks::Adopt(const uint8_t* bytes, std::shared_ptr<const void> owner) {
+  blocks_.push_back({bytes, nullptr, std::move(owner)});
+}
+
+std::shared_ptr<const uint8_t> RowBlocks::Share(int64_t block) const {
+  const Block& b = blocks_[static_cast<size_t>(block)];
+  return {b.owner, b.bytes};
+}
+
+SessionState::SessionState(const ModelConfig& config, const KvLayout& layout)
+    : layout_(&layout),
+      rows_(layout.rows_entry_bytes()),
+      hidden_values_(config.mtp_layers > 0 ? config.hc * config.dim : 0) {
+  for (const LayerSlots& slots : layout.layers()) {
+    LayerState state{WindowRing(layout.row_codec(), config.window), {}, {}};
+    state.main.overlap.values.assign(static_cast<size_t>(slots.overlap.bytes()) / sizeof(float),
+                                     0.0f);
+    state.indexer.overlap.values.assign(
+        static_cast<size_t>(slots.index_overlap.bytes()) / sizeof(float), 0.0f);
+    layers_.push_back(std::move(state));
+  }
+}
+
+void SessionState::ReadRow(const ComponentSlot& slot, const kernels::RowCodec& codec, int64_t row,
+                           float* out) const {
+  const uint8_t* block = rows_.Read(row / slot.rows);
+  codec.Decode(block + slot.data_at(row % slot.rows), block + slot.scale_at(row % slot.rows), out);
+}
+
+void SessionState::WriteRow(const ComponentSlot& slot, const kernels::RowCodec& codec, int64_t row,
+                            const float* x) {
+  uint8_t* block = rows_.Write(row / slot.rows);
+  codec.Encode(x, block + slot.data_at(row % slot.rows), block + slot.scale_at(row % slot.rows));
+}
+
+void SessionState::SaveCheckpoint(std::span<uint8_t> out) const {
+  for (size_t i = 0; i < layers_.size(); ++i) {
+    const LayerSlots& slots = layout_->layers()[i];
+    CopyOut(layers_[i].window.bytes().data(), slots.window, out);
+    if (slots.ratio == 4) {
+      CopyOut(layers_[i].main.overlap.values.data(), slots.overlap, out);
+      CopyOut(layers_[i].indexer.overlap.values.data(), slots.index_overlap, out);
+    }
+  }
+  if (hidden_values_ > 0) CopyOut(last_hidden_.data(), layout_->mtp_hidden(), out);
+}
+
+void SessionState::LoadCheckpoint(int64_t blocks, std::span<const uint8_t> in) {
+  for (size_t i = 0; i < layers_.size(); ++i) {
+    const LayerSlots& slots = layout_->layers()[i];
+    CopyIn(in, slots.window, layers_[i].window.bytes().data());
+    if (slots.ratio == 4) {
+      CopyIn(in, slots.overlap, layers_[i].main.overlap.values.data());
+      CopyIn(in, slots.index_overlap, layers_[i].indexer.overlap.values.data());
+    }
+    layers_[i].main.partial = {};
+    layers_[i].indexer.partial = {};
+  }
+  if (hidden_values_ > 0) {
+    last_hidden_.resize(static_cast<size_t>(hidden_values_));
+    CopyIn(in, layout_->mtp_hidden(), last_hidden_.data());
+  }
+  position_ = blocks * kBlockTokens;
+}
+
+}  // namespace cairn::engine

@@ -1,0 +1,129 @@
+// session_state.h: what one sequence carries between steps (spec section 2.10), as separate types:
+// the window ring, the append-only rows in blocks, the CSA overlap, and the partial group that is
+// not yet compressed.
+//
+// Rows live in blocks of the rows entry's own layout, so a block restored from the cache is used
+// where it lies (mapped, no copy), and a block made here is stored as it is.
+//
+// Threads: externally synchronised, one writer. Ownership: a block keeps its owner (a lease, a
+// buffer) alive.
+#ifndef CAIRN_ENGINE_STATE_SESSION_STATE_H_
+#define CAIRN_ENGINE_STATE_SESSION_STATE_H_
+
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <vector>
+
+#include "engine/state/kv_layout.h"
+
+namespace cairn::engine {
+
+// The rows of the last `window` positions of one layer; slot = position mod window. Bytes as in a
+// checkpoint.
+class WindowRing {
+ public:
+  WindowRing(const kernels::RowCodec& codec, int64_t window);
+  int64_t slots() const { return slot_.rows; }
+  // Both convert one row; Put returns nothing to recompute with: callers use what Get gives.
+  void Put(int64_t position, const float* row);
+  void Get(int64_t position, float* row) const;
+  std::span<uint8_t> bytes() { return bytes_; }
+  std::span<const uint8_t> bytes() const { return bytes_; }
+
+ private:
+  const kernels::RowCodec* codec_;
+  ComponentSlot slot_;
+  std::vector<uint8_t> bytes_;
+};
+
+// One sequence's compressed rows of all layers, block by block.
+class RowBlocks {
+ public:
+  explicit RowBlocks(int64_t block_bytes) : block_bytes_(block_bytes) {}
+  int64_t count() const { return static_cast<int64_t>(blocks_.size()); }
+  const uint8_t* Read(int64_t block) const { return blocks_[static_cast<size_t>(block)].bytes; }
+  // Makes the block (zeroed) if it is the next one. REQUIRES: the block is not an adopted one.
+  uint8_t* Write(int64_t block);
+  // Appends a whole block that somebody else owns; it must stay unchanged while `owner` lives.
+  void Adopt(const uint8_t* bytes, std::shared_ptr<const void> owner);
+  // A hold on a finished block for storing it in the background.
+  std::shared_ptr<const uint8_t> Share(int64_t block) const;
+  void Truncate(int64_t count) { blocks_.resize(static_cast<size_t>(count)); }
+
+ private:
+  struct Block {
+    const uint8_t* bytes = nullptr;
+    uint8_t* own = nullptr;  // null when adopted
+    std::shared_ptr<const void> owner;
+  };
+  int64_t block_bytes_;
+  std::vector<Block> blocks_;
+};
+
+// The overlap halves of the previous group of 4 tokens (ratio 4 only): kv [4][dim], then score
+// [4][dim].
+struct OverlapState {
+  std::vector<float> values;
+  const float* kv(int64_t i, int64_t dim) const { return values.data() + i * dim; }
+  const float* score(int64_t i, int64_t dim) const { return values.data() + (4 + i) * dim; }
+};
+
+// Tokens of the group that is not full yet: (position mod ratio) of them, each `width` kv values
+// and scores (ape added).
+struct PartialState {
+  std::vector<float> kv;
+  std::vector<float> score;
+};
+
+struct CompressorState {
+  OverlapState overlap;
+  PartialState partial;
+};
+
+struct LayerState {
+  WindowRing window;
+  CompressorState main;
+  CompressorState indexer;
+};
+
+class SessionState {
+ public:
+  SessionState(const ModelConfig& config, const KvLayout& layout);
+
+  const KvLayout& layout() const { return *layout_; }
+  int64_t position() const { return position_; }  // tokens processed; the next token's position
+  void Advance(int64_t tokens) { position_ += tokens; }
+
+  LayerState& layer(int64_t i) { return layers_[static_cast<size_t>(i)]; }
+  const LayerState& layer(int64_t i) const { return layers_[static_cast<size_t>(i)]; }
+  RowBlocks& rows() { return rows_; }
+  const RowBlocks& rows() const { return rows_; }
+  // Residual streams [hc, dim] of the last token after the last main layer; used by MTP. Empty at
+  // position 0.
+  std::vector<float>& last_hidden() { return last_hidden_; }
+
+  // Row `row` of a component of `layer` in the blocks.
+  void ReadRow(const ComponentSlot& slot, const kernels::RowCodec& codec, int64_t row,
+               float* out) const;
+  void WriteRow(const ComponentSlot& slot, const kernels::RowCodec& codec, int64_t row,
+                const float* x);
+
+  // REQUIRES: position is a multiple of kBlockTokens, out.size() == layout().checkpoint_bytes().
+  void SaveCheckpoint(std::span<uint8_t> out) const;
+  // Becomes the state at `blocks` whole blocks. REQUIRES: rows() holds exactly that many; sizes as
+  // above.
+  void LoadCheckpoint(int64_t blocks, std::span<const uint8_t> in);
+
+ private:
+  const KvLayout* layout_;
+  std::vector<LayerState> layers_;
+  RowBlocks rows_;
+  std::vector<float> last_hidden_;
+  int64_t hidden_values_ = 0;
+  int64_t position_ = 0;
+};
+
+}  // namespace cairn::engine
+
+#endif  // CAIRN_ENGINE_STATE_SESSION_STATE_H_

@@ -1,0 +1,140 @@
+#include "kernels/cpu/kv_rows.h"
+
+#include <immintrin.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+
+#include "kernels/cpu/formats.h"
+
+namespace cairn::kernels {
+namespace {
+
+constexpr int64_t kFp8Group = 64;
+constexpr int64_t kFp4Group = 32;
+
+float Amax(const float* x, int64_t n) {
+  float amax = 0.0f;
+  for (int64_t i = 0; i < n; ++i) amax = std::max(amax, std::fabs(x[i]));
+  return amax;
+}
+
+void EncodeFp8(const float* x, int64_t n, uint8_t* data, uint8_t* scales) {
+  for (int64_t g = 0; g < n / kFp8Group; ++g) {
+    const float* group = x + g * kFp8Group;
+    scales[g] = ScaleE8m0Fp8(Amax(group, kFp8Group));
+    const float inverse = 1.0f / E8m0ToF32(scales[g]);
+    for (int64_t i = 0; i < kFp8Group; ++i) data[g * kFp8Group + i] = F32ToE4m3(group[i] * inverse);
+  }
+}
+
+void DecodeFp8(const uint8_t* data, int64_t n, const uint8_t* scales, float* x) {
+  for (int64_t g = 0; g < n / kFp8Group; ++g) {
+    // 256: an e4m3 code read as half precision is 2^-8 of its value (packed_matrix.cc).
+    const __m256 scale = _mm256_set1_ps(E8m0ToF32(scales[g]) * 256.0f);
+    for (int64_t i = g * kFp8Group; i < (g + 1) * kFp8Group; i += 8) {
+      const __m128i wide =
+          _mm_cvtepu8_epi16(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(data + i)));
+      const __m128i sign = _mm_slli_epi16(_mm_and_si128(wide, _mm_set1_epi16(0x80)), 8);
+      const __m128i rest = _mm_slli_epi16(_mm_and_si128(wide, _mm_set1_epi16(0x7f)), 7);
+      _mm256_storeu_ps(x + i, _mm256_mul_ps(_mm256_cvtph_ps(_mm_or_si128(sign, rest)), scale));
+    }
+  }
+}
+
+void EncodeFp4(const float* x, int64_t n, uint8_t* data, uint8_t* scales) {
+  for (int64_t g = 0; g < n / kFp4Group; ++g) {
+    const float* group = x + g * kFp4Group;
+    scales[g] = ScaleE8m0Fp4(Amax(group, kFp4Group));
+    const float scale = E8m0ToF32(scales[g]);
+    for (int64_t i = 0; i < kFp4Group; i += 2) {
+      const uint8_t low = F32ToE2m1(group[i] / scale);
+      const uint8_t high = F32ToE2m1(group[i + 1] / scale);
+      data[(g * kFp4Group + i) / 2] = static_cast<uint8_t>(low | high << 4);
+    }
+  }
+}
+
+void DecodeFp4(const uint8_t* data, int64_t n, const uint8_t* scales, float* x) {
+  for (int64_t i = 0; i < n; ++i) {
+    const uint8_t byte = data[i / 2];
+    x[i] = E2m1ToF32(i % 2 == 0 ? byte & 15 : byte >> 4) * E8m0ToF32(scales[i / kFp4Group]);
+  }
+}
+
+}  // namespace
+
+RowCodec::RowCodec(RowEncoding encoding, int64_t dim, int64_t rope)
+    : encoding_(encoding), dim_(dim), rope_(rope) {
+  switch (encoding) {
+    case RowEncoding::kF32:
+      data_bytes_ = 4 * dim;
+      scale_bytes_ = 0;
+      break;
+    case RowEncoding::kFp8Bf16:
+      data_bytes_ = dim - rope + 2 * rope;
+      scale_bytes_ = ((dim - rope) / kFp8Group + 7) / 8 * 8;
+      break;
+    case RowEncoding::kFp4:
+      data_bytes_ = dim / 2;
+      scale_bytes_ = dim / kFp4Group;
+      break;
+  }
+}
+
+std::string RowCodec::Name() const {
+  switch (encoding_) {
+    case RowEncoding::kF32:
+      return "f32";
+    case RowEncoding::kFp8Bf16:
+      return "fp8e4m3x64+bf16";
+    case RowEncoding::kFp4:
+      return "fp4e2m1x32";
+  }
+  return "";
+}
+
+void RowCodec::Encode(const float* x, uint8_t* data, uint8_t* scales) const {
+  switch (encoding_) {
+    case RowEncoding::kF32:
+      std::memcpy(data, x, static_cast<size_t>(data_bytes_));
+      break;
+    case RowEncoding::kFp8Bf16: {
+      const int64_t nope = dim_ - rope_;
+      std::memset(scales, 0, static_cast<size_t>(scale_bytes_));
+      EncodeFp8(x, nope, data, scales);
+      for (int64_t i = 0; i < rope_; ++i) {
+        const uint16_t v = F32ToBf16(x[nope + i]);
+        std::memcpy(data + nope + 2 * i, &v, sizeof(v));
+      }
+      break;
+    }
+    case RowEncoding::kFp4:
+      EncodeFp4(x, dim_, data, scales);
+      break;
+  }
+}
+
+void RowCodec::Decode(const uint8_t* data, const uint8_t* scales, float* x) const {
+  switch (encoding_) {
+    case RowEncoding::kF32:
+      std::memcpy(x, data, static_cast<size_t>(data_bytes_));
+      break;
+    case RowEncoding::kFp8Bf16: {
+      const int64_t nope = dim_ - rope_;
+      DecodeFp8(data, nope, scales, x);
+      for (int64_t i = 0; i < rope_; ++i) {
+        uint16_t v;
+        std::memcpy(&v, data + nope + 2 * i, sizeof(v));
+        x[nope + i] = Bf16ToF32(v);
+      }
+      break;
+    }
+    case RowEncoding::kFp4:
+      DecodeFp4(data, dim_, scales, x);
+      break;
+  }
+}
+
+}  // namespace cairn::kernels

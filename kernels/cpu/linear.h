@@ -1,0 +1,29 @@
+// linear.h: y = W x for many x at once, each output's sum in one fixed order.
+//
+// y[m][n] = fma(x[m][k], W[n][k], ...) for k = 0, 1, ..., K-1, starting from 0, in F32: one
+// accumulator, ascending k. So an output's bits depend on its own row of x and of W alone: not on
+// how many rows came along, on tiles or on threads.
+//
+// Threads: one caller a pool. Shapes: x [m, k] with row stride ldx, y [m, n] with row stride ldy,
+// both in floats.
+#ifndef CAIRN_KERNELS_CPU_LINEAR_H_
+#define CAIRN_KERNELS_CPU_LINEAR_H_
+
+#include <cstdint>
+
+#include "kernels/cpu/packed_matrix.h"
+#include "kernels/cpu/thread_pool.h"
+
+namespace cairn::kernels {
+
+void Linear(ThreadPool& pool, const PackedMatrix& w, const float* x, int64_t ldx, int64_t m,
+            float* y, int64_t ldy);
+
+// One panel for the caller's own loops: y[m][16] += x[m][0..count) * panel[count][16], continuing
+// the sums that y holds.
+void PanelMultiply(const float* panel, int64_t count, const float* x, int64_t ldx, int64_t m,
+                   float* y, int64_t ldy);
+
+}  // namespace cairn::kernels
+
+#endif  // CAIRN_KERNELS_CPU_LINEAR_H_

@@ -1,0 +1,50 @@
+// thread_pool.h: a fixed number of threads that share one loop at a time.
+//
+// Results never depend on the number of threads: a loop body writes only what belongs to its own
+// index, and every sum lies inside of one index.
+//
+// Threads: one caller at a time. Cost: waking a sleeping thread takes up to 85 us under a
+// hypervisor, so workers spin briefly between loops, and callers pass small loops through `Run`
+// with one task.
+#ifndef CAIRN_KERNELS_CPU_THREAD_POOL_H_
+#define CAIRN_KERNELS_CPU_THREAD_POOL_H_
+
+#include <atomic>
+#include <cstdint>
+#include <functional>
+#include <thread>
+#include <vector>
+
+namespace cairn::kernels {
+
+class ThreadPool {
+ public:
+  // threads >= 1, the caller included.
+  explicit ThreadPool(int threads);
+  ~ThreadPool();
+  ThreadPool(const ThreadPool&) = delete;
+  ThreadPool& operator=(const ThreadPool&) = delete;
+
+  int threads() const { return static_cast<int>(workers_.size()) + 1; }
+
+  // Calls body(i) once for each i in [0, tasks); returns when all are done. The body must not throw
+  // or call Run.
+  void Run(int64_t tasks, const std::function<void(int64_t)>& body);
+
+ private:
+  void Work();
+  void Drain(const std::function<void(int64_t)>& body, int64_t tasks);
+
+  std::vector<std::thread> workers_;
+  // A loop is announced by raising generation_ after its fields are set.
+  std::atomic<uint64_t> generation_{0};
+  std::atomic<bool> stop_{false};
+  const std::function<void(int64_t)>* body_ = nullptr;
+  int64_t tasks_ = 0;
+  std::atomic<int64_t> next_{0};
+  std::atomic<int> busy_{0};
+};
+
+}  // namespace cairn::kernels
+
+#endif  // CAIRN_KERNELS_CPU_THREAD_POOL_H_
