@@ -1,11 +1,15 @@
-// cache_api.h: what an inference engine calls. One object is one session with one namespace of a cache: over the wire
-// (remote_cache.h) or in the same process (core/local_cache.h, for tests and embedding).
+// cache_api.h: what an inference engine calls. One object is one session with one namespace of a
+// cache: over the wire (remote_cache.h) or in the same process (core/local_cache.h, for tests and
+// embedding).
 //
-// Threads:   all methods from any thread; each blocks at most until its deadline. A dead, hung or lying daemon costs
-//            one deadline: after UNAVAILABLE or DEADLINE_EXCEEDED the caller goes on without the cache.
-// Ownership: FetchedPrefix and StagingBuffer are holds; dropping them releases. They stay valid when the session's
-//            connection dies (mapped bytes stay mapped), but a lost lease means they may be overwritten: consumers verify
-//            checksums as they read, which they do anyway.
+// Threads:   all methods from any thread; each blocks at most until its deadline. A dead, hung or
+// lying daemon costs
+//            one deadline: after UNAVAILABLE or DEADLINE_EXCEEDED the caller goes on without the
+//            cache.
+// Ownership: FetchedPrefix and StagingBuffer are holds; dropping them releases. They stay valid
+// when the session's
+//            connection dies (mapped bytes stay mapped), but a lost lease means they may be
+//            overwritten: consumers verify checksums as they read, which they do anyway.
 // Units:     blocks of kBlockTokens tokens; bytes; milliseconds.
 // Errors:    store/base/status.h. A miss is a count of zero or a nullopt, never an error.
 #ifndef CAIRN_CACHE_CLIENT_CACHE_API_H_
@@ -39,8 +43,8 @@ struct CheckpointPolicy {
   // "full", "every:4096", "ends", "every:4096+ends", "zero".
   static absl::StatusOr<CheckpointPolicy> Parse(const std::string& text);
   std::string ToString() const;
-  // Whether the end of block `blocks` (a count, >= 1) gets a checkpoint. `is_end`: it is the last whole block of the
-  // prompt or of the output.
+  // Whether the end of block `blocks` (a count, >= 1) gets a checkpoint. `is_end`: it is the last
+  // whole block of the prompt or of the output.
   bool Wants(uint64_t blocks, bool is_end) const;
   friend bool operator==(const CheckpointPolicy&, const CheckpointPolicy&) = default;
 };
@@ -62,13 +66,14 @@ struct CheckpointHit {
 };
 
 struct MatchResult {
-  uint32_t rows_blocks = 0;  // leading blocks whose rows are all present, in any tier
+  uint32_t rows_blocks = 0;       // leading blocks whose rows are all present, in any tier
   uint32_t rows_host_blocks = 0;  // of these, leading ones in host memory
   // Checkpoints at or before rows_blocks, deepest first, at most 16. Empty: nothing to resume from.
   std::vector<CheckpointHit> checkpoints;
 };
 
-// A verified-by-daemon, readable entry. `payload` is mapped or owned memory, valid while its FetchedPrefix lives.
+// A verified-by-daemon, readable entry. `payload` is mapped or owned memory, valid while its
+// FetchedPrefix lives.
 struct EntryView {
   EntryKey key;
   std::span<const uint8_t> payload;
@@ -77,17 +82,18 @@ struct EntryView {
 
 class FetchedPrefix {
  public:
-  virtual ~FetchedPrefix() = default;  // releases the lease
+  virtual ~FetchedPrefix() = default;   // releases the lease
   std::vector<EntryView> rows;          // blocks [0, rows.size()), at most what was asked
   std::optional<EntryView> checkpoint;  // at the asked block count; nullopt: gone meanwhile
   uint64_t host_bytes = 0;              // from which tier the bytes came
   uint64_t disk_bytes = 0;
-  uint64_t copied_bytes = 0;            // copied on the way to `payload`; 0 for a mapped hit in host memory
+  uint64_t copied_bytes = 0;  // copied on the way to `payload`; 0 for a mapped hit in host memory
 };
 
 struct FetchRequest {
-  std::span<const Digest> chain;    // digests of blocks [0, chain.size()): all their rows are asked for
-  bool checkpoint = true;           // and the checkpoint at chain.size()
+  std::span<const Digest>
+      chain;               // digests of blocks [0, chain.size()): all their rows are asked for
+  bool checkpoint = true;  // and the checkpoint at chain.size()
   absl::Duration deadline = absl::Seconds(30);
 };
 
@@ -108,8 +114,8 @@ struct ReserveResult {
   uint64_t reservation = 0;  // for kGo
 };
 
-// Memory that Commit takes entries from. On the same host it is shared with the daemon, so filling it is the engine's
-// only write and commit the only copy. Whole kIoAlignment units.
+// Memory that Commit takes entries from. On the same host it is shared with the daemon, so filling
+// it is the engine's only write and commit the only copy. Whole kIoAlignment units.
 class StagingBuffer {
  public:
   virtual ~StagingBuffer() = default;
@@ -119,7 +125,8 @@ class StagingBuffer {
 struct CommitItem {
   uint64_t reservation = 0;
   const StagingBuffer* staging = nullptr;
-  std::vector<EntryPart> parts;  // made by the engine; the daemon recomputes them over its copy and refuses a mismatch
+  std::vector<EntryPart>
+      parts;  // made by the engine; the daemon recomputes them over its copy and refuses a mismatch
 };
 
 struct NamedCount {
@@ -136,17 +143,20 @@ class CacheApi {
   // chain: digests of all whole blocks of the prompt, from block 0.
   virtual absl::StatusOr<MatchResult> Match(std::span<const Digest> chain) = 0;
 
-  // Returns fewer rows than asked, or no checkpoint, when entries went meanwhile or failed their checksum.
+  // Returns fewer rows than asked, or no checkpoint, when entries went meanwhile or failed their
+  // checksum.
   virtual absl::StatusOr<std::unique_ptr<FetchedPrefix>> Fetch(const FetchRequest& request) = 0;
 
-  // One result an item. If the first item is kWait and `wait` is positive, blocks until it is committed (kExists),
-  // given up (kGo for the caller) or the time is over (kWait). Single-flight across all sessions of the daemon.
+  // One result an item. If the first item is kWait and `wait` is positive, blocks until it is
+  // committed (kExists), given up (kGo for the caller) or the time is over (kWait). Single-flight
+  // across all sessions of the daemon.
   virtual absl::StatusOr<std::vector<ReserveResult>> Reserve(std::span<const ReserveItem> items,
                                                              absl::Duration wait) = 0;
 
   virtual absl::StatusOr<std::unique_ptr<StagingBuffer>> Stage(uint64_t bytes) = 0;
 
-  // Each item whole or not at all; one status an item. durable: returns when it would survive power loss.
+  // Each item whole or not at all; one status an item. durable: returns when it would survive power
+  // loss.
   virtual absl::StatusOr<std::vector<absl::Status>> Commit(std::span<const CommitItem> items,
                                                            bool durable) = 0;
 

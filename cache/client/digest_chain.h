@@ -1,5 +1,6 @@
 // digest_chain.h: names of prefixes. Block i's digest is
-//   SHA-256( "cairn.block.1" || parent (32 B) || index u64 LE || token count u32 LE || token ids, i32 LE each )
+//   SHA-256( "cairn.block.1" || parent (32 B) || index u64 LE || token count u32 LE || token ids,
+//   i32 LE each )
 // and the root (the parent of block 0) is a namespace's
 //   HMAC-SHA-256( tenant key, "cairn.root.1" || layout identity (32 B) ).
 // Every field has a fixed width or is preceded by its count, so no two inputs share a framing.

@@ -1,9 +1,10 @@
-// layout.h: the layout descriptor. It says, as data, what bytes a model leaves behind for a prefix and where they lie
-// in an entry; the daemon stores by it without knowing the model. Its identity is hashed into every key, so rows of two
-// layouts, two numerics or two sets of weights never meet.
+// layout.h: the layout descriptor. It says, as data, what bytes a model leaves behind for a prefix
+// and where they lie in an entry; the daemon stores by it without knowing the model. Its identity
+// is hashed into every key, so rows of two layouts, two numerics or two sets of weights never meet.
 //
-// A block is kBlockTokens tokens. Rows entry of a block: the components of scope kPrefix, in order, one part each.
-// Checkpoint entry at a block's end: the components of scope kTrailing, in order, one part each.
+// A block is kBlockTokens tokens. Rows entry of a block: the components of scope kPrefix, in order,
+// one part each. Checkpoint entry at a block's end: the components of scope kTrailing, in order,
+// one part each.
 //
 // Threads: values. Units: bytes, tokens.
 #ifndef CAIRN_CACHE_CLIENT_LAYOUT_H_
@@ -27,7 +28,7 @@ enum class LayoutScope : uint8_t {
 };
 
 struct LayoutComponent {
-  std::string name;          // "layer.2.csa_rows": unique, for people and errors
+  std::string name;  // "layer.2.csa_rows": unique, for people and errors
   LayoutScope scope = LayoutScope::kPrefix;
   uint32_t tokens_per_row = 0;  // 4, 128; 1 for window rows; 0 where rows are not per token
   uint32_t rows = 0;            // rows in one entry: kBlockTokens / tokens_per_row for kPrefix
