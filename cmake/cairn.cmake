@@ -36,6 +36,9 @@ function(cairn_program name)
   target_link_libraries(${name} PRIVATE cairn_flags ${ARG_DEPS})
 endfunction()
 
+# Builds the unit tests and nothing else: what a sanitizer run needs.
+add_custom_target(unit_tests)
+
 # LABELS unit (default): fast, no processes, run under every sanitizer. LABELS slow: end to end, release only.
 function(cairn_test name)
   cmake_parse_arguments(ARG "" "LABEL;TIMEOUT" "SOURCES;DEPS" ${ARGN})
@@ -50,4 +53,7 @@ function(cairn_test name)
   set_target_properties(${name} PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/test)
   add_test(NAME ${name} COMMAND ${name} WORKING_DIRECTORY ${CMAKE_SOURCE_DIR})
   set_tests_properties(${name} PROPERTIES LABELS ${ARG_LABEL} TIMEOUT ${ARG_TIMEOUT})
+  if(ARG_LABEL STREQUAL unit)
+    add_dependencies(unit_tests ${name})
+  endif()
 endfunction()
