@@ -1,0 +1,192 @@
+// Attention of one layer: low-rank queries, one K = V row a token, window + compressed rows in one
+// softmax, grouped output projection. Spec section 2.4.
+#include "kernels/cpu/attention.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+
+#include "engine/forward/step.h"
+#include "kernels/cpu/linear.h"
+#include "kernels/cpu/vector_ops.h"
+
+namespace cairn::engine {
+namespace {
+
+// cos and sin of every row's position: [R, rope].
+const float* RowAngles(Step& step, const kernels::RopeTable& rope) {
+  float* angles = step.workspace.Floats(step.rows() * rope.dim());
+  step.pool.Run((step.rows() + 15) / 16, [&](int64_t task) {
+    for (int64_t r = task * 16; r < std::min(step.rows(), task * 16 + 16); ++r) {
+      rope.Angles(step.positions[static_cast<size_t>(r)], angles + r * rope.dim());
+    }
+  });
+  return angles;
+}
+
+// kv [R, c]: normalised and rotated, not yet rounded to what is stored.
+float* WindowRows(Step& step, const BlockOp& block, LinearInput& x, const float* angles) {
+  const ModelConfig& config = step.model.config;
+  const int64_t c = config.head_dim;
+  float* kv = step.workspace.Floats(step.rows() * c);
+  x.Apply(block.attn.wkv, kv);
+  NormRows(step, kv, block.attn.kv_norm, step.rows(), kv);
+  for (int64_t r = 0; r < step.rows(); ++r) {
+    kernels::Rotate(kv + (r + 1) * c - config.rope_dim, angles + r * config.rope_dim,
+                    config.rope_dim, false);
+  }
+  return kv;
+}
+
+// A span's window in the order of positions: the rows before the span that its first token sees,
+// then the span's own; all as decoded from what is stored. The ring then holds the last ones.
+struct SpanWindow {
+  const float* rows;  // [before + count, c]
+  int64_t before;
+};
+
+SpanWindow BuildWindow(Step& step, const BlockOp& block, const StepSpan& span, const float* kv) {
+  const ModelConfig& config = step.model.config;
+  const int64_t c = config.head_dim;
+  WindowRing& ring = span.session->layer(block.index).window;
+  const int64_t before = std::min(span.position, config.window - 1);
+  float* rows = step.workspace.Floats((before + span.count) * c);
+  for (int64_t i = 0; i < before; ++i) ring.Get(span.position - before + i, rows + i * c);
+  for (int64_t i = 0; i < span.count; ++i) {
+    ring.Put(span.position + i, kv + (span.begin + i) * c);
+    ring.Get(span.position + i, rows + (before + i) * c);
+  }
+  return {rows, before};
+}
+
+// q [R, H, c]: per-head norm without weight, then rotation.
+void FinishQueries(Step& step, const float* angles, float* q) {
+  const ModelConfig& config = step.model.config;
+  const int64_t c = config.head_dim;
+  step.pool.Run(step.rows(), [&](int64_t r) {
+    for (int64_t h = 0; h < config.heads; ++h) {
+      float* head = q + (r * config.heads + h) * c;
+      kernels::RmsNorm(head, nullptr, c, static_cast<float>(config.norm_eps), head);
+      kernels::Rotate(head + c - config.rope_dim, angles + r * config.rope_dim, config.rope_dim,
+                      false);
+    }
+  });
+}
+
+// All compressed rows below `count`, decoded: [count, c]. For HCA, where every token sees a prefix
+// of them.
+const float* DecodeRows(Step& step, const BlockOp& block, const StepSpan& span, int64_t count) {
+  const int64_t c = step.model.config.head_dim;
+  const ComponentSlot& slot = step.model.layout->layers()[static_cast<size_t>(block.index)].rows;
+  float* rows = step.workspace.Floats(count * c);
+  step.pool.Run((count + 63) / 64, [&](int64_t task) {
+    for (int64_t j = task * 64; j < std::min(count, task * 64 + 64); ++j) {
+      span.session->ReadRow(slot, step.model.layout->row_codec(), j, rows + j * c);
+    }
+  });
+  return rows;
+}
+
+void AttendSpan(Step& step, const BlockOp& block, const StepSpan& span, const SpanWindow& window,
+                const std::vector<std::vector<int32_t>>& selected, const float* angles,
+                const float* q, float* out) {
+  const ModelConfig& config = step.model.config;
+  const int64_t c = config.head_dim;
+  const int64_t width = config.heads * c;
+  const ComponentSlot& slot = step.model.layout->layers()[static_cast<size_t>(block.index)].rows;
+  const float scale = static_cast<float>(1.0 / std::sqrt(static_cast<double>(c)));
+  const Workspace::Frame frame(step.workspace);
+  const float* dense =
+      block.ratio == 128 ? DecodeRows(step, block, span, (span.position + span.count) / block.ratio)
+                         : nullptr;
+  step.pool.Run(span.count, [&](int64_t i) {
+    thread_local std::vector<float> scratch;
+    thread_local std::vector<float> gathered;
+    const int64_t r = span.begin + i;
+    const int64_t position = span.position + i;
+    const int64_t seen = std::min(position + 1, config.window);
+    const kernels::RowSegment near{window.rows + (window.before + i + 1 - seen) * c, seen};
+    kernels::RowSegment far;
+    if (block.ratio == 128) {
+      far = {dense, (position + 1) / block.ratio};
+    } else if (block.ratio == 4) {
+      const std::vector<int32_t>& rows = selected[static_cast<size_t>(r)];
+      far.count = static_cast<int64_t>(rows.size());
+      if (gathered.size() < static_cast<size_t>(far.count * c))
+        gathered.resize(static_cast<size_t>(far.count * c));
+      for (int64_t j = 0; j < far.count; ++j) {
+        span.session->ReadRow(slot, step.model.layout->row_codec(), rows[static_cast<size_t>(j)],
+                              gathered.data() + j * c);
+      }
+      far.rows = gathered.data();
+    }
+    float* heads = out + r * width;
+    kernels::Attend(q + r * width, config.heads, c, near, far, scale, block.attn.sink.data(), heads,
+                    scratch);
+    for (int64_t h = 0; h < config.heads; ++h) {
+      kernels::Rotate(heads + (h + 1) * c - config.rope_dim, angles + r * config.rope_dim,
+                      config.rope_dim, true);
+    }
+  });
+}
+
+// out [R, d] = wo_b . concat over groups of wo_a[g] . heads of g.
+void ProjectOutput(Step& step, const BlockOp& block, const float* heads, float* out) {
+  const ModelConfig& config = step.model.config;
+  const int64_t width = config.heads * config.head_dim;
+  const int64_t group = width / config.o_groups;
+  const int64_t latent = config.o_groups * config.o_lora;
+  float* u = step.workspace.Floats(step.rows() * latent);
+  for (int64_t g = 0; g < config.o_groups; ++g) {
+    kernels::Linear(step.pool, block.attn.wo_a[static_cast<size_t>(g)].w, heads + g * group, width,
+                    step.rows(), u + g * config.o_lora, latent);
+  }
+  LinearInput(step, u, step.rows(), latent).Apply(block.attn.wo_b, out);
+}
+
+}  // namespace
+
+void AttentionLayer(Step& step, const BlockOp& block, const float* x, float* out) {
+  const ModelConfig& config = step.model.config;
+  const AttentionOp& op = block.attn;
+  const int64_t rows = step.rows();
+  const Workspace::Frame frame(step.workspace);
+  LinearInput input(step, x, rows, config.dim);
+  const float* angles = RowAngles(step, step.model.rope(block.ratio));
+
+  float* qr = step.workspace.Floats(rows * config.q_lora);
+  input.Apply(op.wq_a, qr);
+  NormRows(step, qr, op.q_norm, rows, qr);
+  LinearInput latent(step, qr, rows, config.q_lora);
+  float* q = step.workspace.Floats(rows * config.heads * config.head_dim);
+  latent.Apply(op.wq_b, q);
+  FinishQueries(step, angles, q);
+
+  const float* kv = WindowRows(step, block, input, angles);
+  if (block.ratio > 0) RunCompressor(step, block, CompressorRole::kMain, x);
+  std::vector<std::vector<int32_t>> selected;
+  if (block.ratio == 4) {
+    RunCompressor(step, block, CompressorRole::kIndexer, x);
+    SelectRows(step, block, latent, input, selected);
+  }
+  float* heads = step.workspace.Floats(rows * config.heads * config.head_dim);
+  for (const StepSpan& span : step.spans) {
+    const Workspace::Frame inner(step.workspace);
+    const SpanWindow window = BuildWindow(step, block, span, kv);
+    AttendSpan(step, block, span, window, selected, angles, q, heads);
+  }
+  ProjectOutput(step, block, heads, out);
+}
+
+void AppendWindow(Step& step, const BlockOp& block, const float* x) {
+  const int64_t c = step.model.config.head_dim;
+  const Workspace::Frame frame(step.workspace);
+  LinearInput input(step, x, step.rows(), step.model.config.dim);
+  const float* kv = WindowRows(step, block, input, RowAngles(step, step.model.rope(block.ratio)));
+  for (const StepSpan& span : step.spans) {
+    WindowRing& ring = span.session->layer(block.index).window;
+    for (int64_t i = 0; i < span.count; ++i) ring.Put(span.position + i, kv + (span.begin + i) * c);
+  }
+}
+
+}  // namespace cairn::engine

@@ -1,0 +1,134 @@
+// The lightning indexer of CSA layers: which compressed rows a token attends to. Spec section 2.6.
+//
+// score(p, j) = sum over h of w_h * relu(q_h . k_j): each product by ascending dim (linear.h),
+// heads ascending by fma. When all visible rows fit into index_topk they are all taken and nothing
+// is scored.
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <numeric>
+
+#include "engine/forward/step.h"
+#include "kernels/cpu/formats.h"
+#include "kernels/cpu/linear.h"
+#include "kernels/cpu/top_k.h"
+#include "kernels/cpu/vector_ops.h"
+
+namespace cairn::engine {
+namespace {
+
+constexpr int64_t kPanel = kernels::PackedMatrix::kPanel;
+// Tokens scored together: bounds the score matrix to kTokens * visible rows.
+constexpr int64_t kTokens = 32;
+
+struct Queries {
+  const float* q;        // [R, heads, dim], rotated, transformed, rounded
+  const float* weights;  // [R, heads]
+};
+
+// Scores of tokens [begin, begin + count) of a span against 16 rows from `row` on: out[token][ld]
+// at column row.
+void ScorePanel(const Step& step, const StepSpan& span, const ComponentSlot& slot,
+                const Queries& queries, int64_t begin, int64_t count, int64_t row, int64_t rows_end,
+                float* out, int64_t ld) {
+  const ModelConfig& config = step.model.config;
+  const int64_t dim = config.index_dim;
+  const int64_t heads = config.index_heads;
+  thread_local std::vector<float> panel;
+  thread_local std::vector<float> key;
+  thread_local std::vector<float> tile;
+  panel.assign(static_cast<size_t>(dim * kPanel), 0.0f);
+  key.resize(static_cast<size_t>(dim));
+  tile.assign(static_cast<size_t>(count * heads * kPanel), 0.0f);
+  const int64_t n = std::min(kPanel, rows_end - row);
+  for (int64_t j = 0; j < n; ++j) {
+    span.session->ReadRow(slot, step.model.layout->index_codec(), row + j, key.data());
+    for (int64_t e = 0; e < dim; ++e)
+      panel[static_cast<size_t>(e * kPanel + j)] = key[static_cast<size_t>(e)];
+  }
+  const int64_t first = span.begin + begin;
+  kernels::PanelMultiply(panel.data(), dim, queries.q + first * heads * dim, dim, count * heads,
+                         tile.data(), kPanel);
+  for (int64_t t = 0; t < count; ++t) {
+    float sum[kPanel] = {};
+    for (int64_t h = 0; h < heads; ++h) {
+      const float w = queries.weights[(first + t) * heads + h];
+      const float* products = tile.data() + (t * heads + h) * kPanel;
+      for (int64_t j = 0; j < kPanel; ++j)
+        sum[j] = std::fma(w, std::max(products[j], 0.0f), sum[j]);
+    }
+    std::memcpy(out + t * ld + row, sum, static_cast<size_t>(n) * sizeof(float));
+  }
+}
+
+Queries MakeQueries(Step& step, const BlockOp& block, LinearInput& qr, LinearInput& x) {
+  const ModelConfig& config = step.model.config;
+  const IndexerOp& op = block.attn.indexer;
+  const kernels::RopeTable& rope = step.model.rope(block.ratio);
+  const int64_t dim = config.index_dim;
+  const int64_t heads = config.index_heads;
+  float* q = step.workspace.Floats(step.rows() * heads * dim);
+  float* weights = step.workspace.Floats(step.rows() * heads);
+  qr.Apply(op.wq_b, q);
+  x.Apply(op.weights_proj, weights);
+  const float scale =
+      static_cast<float>(1.0 / std::sqrt(static_cast<double>(dim) * static_cast<double>(heads)));
+  step.pool.Run(step.rows(), [&](int64_t r) {
+    thread_local std::vector<float> cos_sin;
+    cos_sin.resize(static_cast<size_t>(rope.dim()));
+    rope.Angles(step.positions[static_cast<size_t>(r)], cos_sin.data());
+    for (int64_t h = 0; h < heads; ++h) {
+      float* head = q + (r * heads + h) * dim;
+      kernels::Rotate(head + dim - rope.dim(), cos_sin.data(), rope.dim(), false);
+      kernels::Hadamard(head, dim);
+      if (step.model.numerics != Numerics::kPlain) {
+        kernels::SimulateFp4({head, static_cast<size_t>(dim)}, 32);
+      }
+      weights[r * heads + h] *= scale;
+    }
+  });
+  return {q, weights};
+}
+
+}  // namespace
+
+void SelectRows(Step& step, const BlockOp& block, LinearInput& qr, LinearInput& x,
+                std::vector<std::vector<int32_t>>& selected) {
+  const int64_t topk = step.model.config.index_topk;
+  const ComponentSlot& slot =
+      step.model.layout->layers()[static_cast<size_t>(block.index)].index_rows;
+  selected.resize(static_cast<size_t>(step.rows()));
+  const auto visible = [&](int64_t position) { return (position + 1) / block.ratio; };
+  bool any = false;
+  for (int64_t r = 0; r < step.rows(); ++r) {
+    const int64_t n = visible(step.positions[static_cast<size_t>(r)]);
+    std::vector<int32_t>& rows = selected[static_cast<size_t>(r)];
+    rows.resize(static_cast<size_t>(std::min(n, topk)));
+    std::iota(rows.begin(), rows.end(), 0);
+    any |= n > topk;
+  }
+  if (!any) return;
+
+  const Workspace::Frame frame(step.workspace);
+  const Queries queries = MakeQueries(step, block, qr, x);
+  for (const StepSpan& span : step.spans) {
+    for (int64_t begin = 0; begin < span.count; begin += kTokens) {
+      const int64_t count = std::min(kTokens, span.count - begin);
+      const int64_t rows_end = visible(span.position + begin + count - 1);
+      if (rows_end <= topk) continue;
+      const Workspace::Frame inner(step.workspace);
+      float* scores = step.workspace.Floats(count * rows_end);
+      step.pool.Run((rows_end + kPanel - 1) / kPanel, [&](int64_t p) {
+        ScorePanel(step, span, slot, queries, begin, count, p * kPanel, rows_end, scores, rows_end);
+      });
+      step.pool.Run(count, [&](int64_t t) {
+        const int64_t n = visible(span.position + begin + t);
+        if (n <= topk) return;
+        kernels::TopK(scores + t * rows_end, n, topk,
+                      selected[static_cast<size_t>(span.begin + begin + t)]);
+      });
+    }
+  }
+}
+
+}  // namespace cairn::engine

@@ -1,0 +1,125 @@
+// model.h: a loaded model: the weights of weights.h packed for the kernels, one struct an idea.
+//
+// Threads: immutable after Load; any number of Forward objects may share it. Ownership: owns its
+// packed weights; the files may be closed after Load.
+#ifndef CAIRN_ENGINE_FORWARD_MODEL_H_
+#define CAIRN_ENGINE_FORWARD_MODEL_H_
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "engine/model/weights.h"
+#include "engine/state/kv_layout.h"
+#include "engine/state/numerics.h"
+#include "kernels/cpu/packed_matrix.h"
+#include "kernels/cpu/rope.h"
+#include "store/base/digest.h"
+#include "store/base/status.h"
+
+namespace cairn::engine {
+
+// fp8_input: the input is rounded to FP8 in groups of 128 first (full numerics, FP8 or FP4 weights;
+// never wo_a).
+struct LinearOp {
+  kernels::PackedMatrix w;
+  bool fp8_input = false;
+};
+
+struct HyperConnectionOp {
+  kernels::PackedMatrix fn;  // [24, hc*dim] in a block, [hc, hc*dim] at the head
+  std::vector<float> base;
+  std::vector<float> scale;
+};
+
+struct CompressorOp {
+  int64_t ratio = 0;
+  int64_t dim = 0;         // D
+  int64_t width = 0;       // D or, for ratio 4, 2 D
+  std::vector<float> ape;  // [ratio, width]
+  LinearOp wkv, wgate;
+  std::vector<float> norm;
+};
+
+struct IndexerOp {
+  LinearOp wq_b, weights_proj;
+  CompressorOp compressor;
+};
+
+struct AttentionOp {
+  LinearOp wq_a, wq_b, wkv, wo_b;
+  std::vector<LinearOp> wo_a;  // one a group
+  std::vector<float> q_norm, kv_norm, sink;
+  CompressorOp compressor;
+  IndexerOp indexer;
+};
+
+struct ExpertOp {
+  LinearOp w1, w2, w3;
+};
+
+struct MoeOp {
+  LinearOp gate;
+  std::vector<float> bias;       // empty in hash layers
+  std::vector<int32_t> tid2eid;  // [vocab, experts_per_token]; hash layers only
+  std::vector<ExpertOp> experts;
+  ExpertOp shared;
+};
+
+struct BlockOp {
+  int64_t index = 0;  // main layers 0..layers-1; the MTP block is `layers`
+  int64_t ratio = 0;
+  HyperConnectionOp hc_attn, hc_ffn;
+  std::vector<float> attn_norm, ffn_norm;
+  AttentionOp attn;
+  MoeOp ffn;
+};
+
+struct HeadOp {
+  HyperConnectionOp hc;
+  std::vector<float> norm;
+};
+
+struct MtpOp {
+  BlockOp block;
+  LinearOp e_proj, h_proj;
+  std::vector<float> enorm, hnorm;
+  HeadOp head;
+};
+
+struct Model {
+  ModelConfig config;
+  Numerics numerics = Numerics::kPlain;
+  std::unique_ptr<KvLayout> layout;
+  kernels::RopeTable rope_window;      // ratio-0 layers
+  kernels::RopeTable rope_compressed;  // ratio-4 and ratio-128 layers, YaRN
+  std::vector<float> embed;            // [vocab, dim]
+  LinearOp vocab_head;
+  HeadOp head;
+  std::vector<BlockOp> layers;
+  std::unique_ptr<MtpOp> mtp;
+  Digest weights_identity;
+
+  const kernels::RopeTable& rope(int64_t ratio) const {
+    return ratio == 0 ? rope_window : rope_compressed;
+  }
+};
+
+// Reads config.json and the weights in `directory`, checks them whole, packs them. `numerics`
+// unset: full for FP8 or FP4 weights, plain otherwise. Errors: INVALID_ARGUMENT, DATA_LOSS,
+// NOT_FOUND naming the file and the tensor or field.
+struct LoadOptions {
+  std::optional<Numerics> numerics;
+  int threads = 1;
+};
+absl::StatusOr<std::unique_ptr<Model>> LoadModel(const std::string& directory,
+                                                 const LoadOptions& options);
+
+// The same from weights already bound.
+absl::StatusOr<std::unique_ptr<Model>> PackModel(const Weights& weights,
+                                                 const LoadOptions& options);
+
+}  // namespace cairn::engine
+
+#endif  // CAIRN_ENGINE_FORWARD_MODEL_H_

@@ -1,0 +1,108 @@
+// step.h: what the files of forward/ share during one step: the rows being computed and the helpers
+// for linears.
+//
+// A step computes `rows` token rows at once: contiguous spans of one or more sequences. Row r has a
+// token and a position; the letters in shapes: R rows, d dim, hc streams, H heads, c head_dim.
+//
+// Threads: one step at a time a Forward.
+#ifndef CAIRN_ENGINE_FORWARD_STEP_H_
+#define CAIRN_ENGINE_FORWARD_STEP_H_
+
+#include <cstdint>
+#include <functional>
+#include <span>
+#include <vector>
+
+#include "engine/forward/model.h"
+#include "engine/forward/workspace.h"
+#include "engine/state/session_state.h"
+#include "kernels/cpu/thread_pool.h"
+
+namespace cairn::engine {
+
+struct StepSpan {
+  SessionState* session = nullptr;
+  int64_t begin = 0;  // first row
+  int64_t count = 0;
+  int64_t position = 0;  // of the first row
+};
+
+struct Step {
+  const Model& model;
+  kernels::ThreadPool& pool;
+  Workspace& workspace;
+  std::vector<StepSpan> spans;
+  std::vector<int32_t> tokens;     // [R]
+  std::vector<int64_t> positions;  // [R]
+
+  int64_t rows() const { return static_cast<int64_t>(tokens.size()); }
+};
+
+// One linear input that several linears read; rounded to FP8 at most once, and only if one of them
+// asks.
+class LinearInput {
+ public:
+  LinearInput(Step& step, const float* x, int64_t rows, int64_t width)
+      : step_(step),
+        plain_(x),
+        room_(step.workspace.Floats(rows * width)),
+        rows_(rows),
+        width_(width) {}
+  // y [rows, op.w.n()], row stride ldy.
+  void Apply(const LinearOp& op, float* y, int64_t ldy);
+  void Apply(const LinearOp& op, float* y) { Apply(op, y, op.w.n()); }
+  int64_t rows() const { return rows_; }
+  // Rounded or not, as `op` wants it.
+  const float* For(const LinearOp& op);
+
+ private:
+  Step& step_;
+  const float* plain_;
+  float* room_;  // taken at once, so that it outlives the frames of whoever asks first
+  bool rounded_ = false;
+  int64_t rows_;
+  int64_t width_;
+};
+
+// RmsNorm of each row.
+void NormRows(Step& step, const float* x, const std::vector<float>& weight, int64_t rows,
+              float* out);
+
+// ---- one idea a file ----
+
+// hyper_connection.cc. streams [rows, hc, d]. Mix: x [rows, d] for the sub-layer, post [rows, hc],
+// comb [rows, hc, hc]. Merge: streams[k] = post[k] * f + sum_j comb[j][k] * streams[j].
+void HcMix(Step& step, const HyperConnectionOp& op, const float* streams, int64_t rows, float* x,
+           float* post, float* comb);
+void HcMerge(Step& step, const float* f, const float* post, const float* comb, int64_t rows,
+             float* streams);
+// The collapse before a head: x [rows, d].
+void HcCollapse(Step& step, const HyperConnectionOp& op, const float* streams, int64_t rows,
+                float* x);
+
+// attention.cc. x [R, d] normalised; out [R, d]. Appends to the sessions' windows and rows.
+void AttentionLayer(Step& step, const BlockOp& block, const float* x, float* out);
+// Only what later tokens need of it: the window rows.
+void AppendWindow(Step& step, const BlockOp& block, const float* x);
+
+// compressor.cc. Runs one compressor over the step: updates the sessions' partial and overlap state
+// and appends rows.
+enum class CompressorRole : uint8_t { kMain, kIndexer };
+void RunCompressor(Step& step, const BlockOp& block, CompressorRole role, const float* x);
+
+// indexer.cc. For each row the compressed rows it may attend to, ascending. qr [R, q_lora]
+// normalised latent, x [R, d].
+void SelectRows(Step& step, const BlockOp& block, LinearInput& qr, LinearInput& x,
+                std::vector<std::vector<int32_t>>& selected);
+
+// moe.cc. x [R, d] normalised; out [R, d].
+void MoeLayer(Step& step, const MoeOp& op, const float* x, float* out);
+
+// block.cc. One transformer block over streams [R, hc, d], in place.
+void RunBlock(Step& step, const BlockOp& block, float* streams);
+// Collapse, norm and vocabulary head of `rows` rows: logits [rows, vocab].
+void RunHead(Step& step, const HeadOp& head, const float* streams, int64_t rows, float* logits);
+
+}  // namespace cairn::engine
+
+#endif  // CAIRN_ENGINE_FORWARD_STEP_H_
