@@ -1,0 +1,189 @@
+#include "store/device/shared_memory.h"
+
+#include <sys/mman.h>
+#include <sys/stat.h>
+
+#include <algorithm>
+#include <atomic>
+#include <cerrno>
+#include <fstream>
+#include <thread>
+#include <vector>
+
+#include "store/base/limits.h"
+#include "store/device/errno_status.h"
+
+namespace cairn::store {
+namespace {
+
+constexpr uint64_t kPrefaultChunkBytes = 64ull << 20;
+constexpr unsigned kPrefaultThreadsMax = 16;
+
+// One chunk; 0 or an errno.
+int Prefault(uint8_t* data, uint64_t size) {
+#ifdef MADV_POPULATE_WRITE
+  while (::madvise(data, size, MADV_POPULATE_WRITE) != 0) {
+    if (errno == EINTR || errno == EAGAIN) continue;
+    if (errno == EINVAL) break;  // a kernel before 5.14: touch by hand
+    return errno;
+  }
+#endif
+  for (uint64_t at = 0; at < size; at += kIoAlignment) {
+    *reinterpret_cast<volatile uint8_t*>(data + at) = 0;
+  }
+  return 0;
+}
+
+int PrefaultInParallel(uint8_t* data, uint64_t size) {
+  std::atomic<uint64_t> next{0};
+  std::atomic<int> error{0};
+  const auto work = [&] {
+    while (error.load() == 0) {
+      const uint64_t at = next.fetch_add(kPrefaultChunkBytes);
+      if (at >= size) return;
+      if (const int failed = Prefault(data + at, std::min(kPrefaultChunkBytes, size - at))) {
+        error = failed;
+      }
+    }
+  };
+  const uint64_t chunks = (size + kPrefaultChunkBytes - 1) / kPrefaultChunkBytes;
+  const unsigned threads = static_cast<unsigned>(std::min<uint64_t>(
+      chunks, std::clamp(std::thread::hardware_concurrency(), 1u, kPrefaultThreadsMax)));
+  std::vector<std::thread> helpers;
+  for (unsigned i = 1; i < threads; ++i) helpers.emplace_back(work);
+  work();
+  for (std::thread& helper : helpers) helper.join();
+  return error;
+}
+
+// The number in a one-number file, or `otherwise` ("max", absent, unreadable).
+uint64_t NumberIn(const std::string& path, uint64_t otherwise) {
+  std::ifstream file(path);
+  uint64_t value = 0;
+  return file >> value ? value : otherwise;
+}
+
+uint64_t AvailableInControlGroup() {
+  std::ifstream groups("/proc/self/cgroup");
+  std::string line;
+  while (std::getline(groups, line)) {
+    if (!line.starts_with("0::")) continue;  // version 2 only
+    const std::string folder = "/sys/fs/cgroup" + line.substr(3);
+    const uint64_t limit = NumberIn(folder + "/memory.max", UINT64_MAX);
+    if (limit == UINT64_MAX) return UINT64_MAX;
+    const uint64_t taken = NumberIn(folder + "/memory.current", 0);
+    return limit > taken ? limit - taken : 0;
+  }
+  return UINT64_MAX;
+}
+
+}  // namespace
+
+uint64_t AvailableMemoryBytes() {
+  uint64_t available = UINT64_MAX;
+  std::ifstream info("/proc/meminfo");
+  std::string name;
+  uint64_t kib = 0;
+  std::string unit;
+  while (info >> name >> kib && std::getline(info, unit)) {
+    if (name == "MemAvailable:") {
+      available = kib * 1024;
+      break;
+    }
+  }
+  return std::min(available, AvailableInControlGroup());
+}
+
+absl::StatusOr<SharedMemory> SharedMemory::Create(const std::string& name, const Options& options) {
+  const uint64_t size = RoundUpToIo(options.bytes);
+  if (options.bytes == 0 || size < options.bytes || size > INT64_MAX) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("shared memory '", name, "' of ", options.bytes, " bytes is not possible"));
+  }
+  // Memory is promised lightly and taken at the first touch, by killing somebody if need be. So
+  // ask first.
+  if (const uint64_t available = AvailableMemoryBytes(); options.prefault && size > available) {
+    return absl::ResourceExhaustedError(absl::StrCat("shared memory '", name, "' of ", size,
+                                                     " bytes: the machine has ", available,
+                                                     " bytes left; ask for less"));
+  }
+  SharedMemory memory;
+  memory.descriptor_ =
+      FileDescriptor(::memfd_create(name.c_str(), MFD_CLOEXEC | MFD_ALLOW_SEALING));
+  const auto failed = [&](int error, const char* what) {
+    absl::Status status =
+        ErrnoStatus(error, what, absl::StrCat("shared memory '", name, "' of ", size, " bytes"));
+    // Whatever the kernel calls it, no memory is the one thing that the caller can act upon.
+    if (error == EFAULT || error == EINVAL) {
+      return absl::ResourceExhaustedError(std::string(status.message()));
+    }
+    return status;
+  };
+  if (!memory.descriptor_.valid()) return failed(errno, "create");
+  if (::ftruncate(memory.descriptor_.get(), static_cast<off_t>(size)) != 0) {
+    return failed(errno, "size");
+  }
+  memory.size_ = size;
+  CAIRN_RETURN_IF_ERROR(memory.Map(/*writable=*/true, name));
+  if (options.prefault) {
+    if (const int error = PrefaultInParallel(memory.data_, size)) return failed(error, "prefault");
+  }
+  // After our own writable mapping, which F_SEAL_FUTURE_WRITE leaves alone.
+  int seals = F_SEAL_SHRINK | F_SEAL_GROW;
+#ifdef F_SEAL_FUTURE_WRITE
+  if (options.readers_only) seals |= F_SEAL_FUTURE_WRITE;
+#endif
+  if (::fcntl(memory.descriptor_.get(), F_ADD_SEALS, seals | F_SEAL_SEAL) != 0) {
+    return ErrnoStatus(errno, "seal", absl::StrCat("shared memory '", name, "'"));
+  }
+  return memory;
+}
+
+absl::StatusOr<SharedMemory> SharedMemory::MapReadOnly(FileDescriptor descriptor, uint64_t bytes) {
+  struct stat info {};
+  if (::fstat(descriptor.get(), &info) != 0) return ErrnoStatus(errno, "look at", "shared memory");
+  const int seals = ::fcntl(descriptor.get(), F_GET_SEALS);
+  if (seals < 0 || (seals & F_SEAL_SHRINK) == 0) {
+    return absl::InvalidArgumentError(
+        "received shared memory is not a memfd sealed against shrinking (F_SEAL_SHRINK)");
+  }
+  if (bytes == 0 || info.st_size < 0 || static_cast<uint64_t>(info.st_size) != bytes) {
+    return absl::InvalidArgumentError(absl::StrCat("received shared memory has ", info.st_size,
+                                                   " bytes, ", bytes, " were announced"));
+  }
+  SharedMemory memory;
+  memory.descriptor_ = std::move(descriptor);
+  memory.size_ = bytes;
+  CAIRN_RETURN_IF_ERROR(memory.Map(/*writable=*/false, "received"));
+  return memory;
+}
+
+absl::Status SharedMemory::Map(bool writable, const std::string& name) {
+  void* const mapped = ::mmap(nullptr, size_, writable ? PROT_READ | PROT_WRITE : PROT_READ,
+                              MAP_SHARED, descriptor_.get(), 0);
+  if (mapped == MAP_FAILED) {
+    return ErrnoStatus(errno, "map",
+                       absl::StrCat("shared memory '", name, "' of ", size_, " bytes"));
+  }
+  data_ = static_cast<uint8_t*>(mapped);
+  writable_ = writable;
+  return absl::OkStatus();
+}
+
+SharedMemory& SharedMemory::operator=(SharedMemory&& other) noexcept {
+  if (this != &other) {
+    Unmap();
+    descriptor_ = std::move(other.descriptor_);
+    data_ = std::exchange(other.data_, nullptr);
+    size_ = std::exchange(other.size_, 0);
+    writable_ = std::exchange(other.writable_, false);
+  }
+  return *this;
+}
+
+void SharedMemory::Unmap() {
+  if (data_ != nullptr) ::munmap(data_, size_);
+  data_ = nullptr;
+}
+
+}  // namespace cairn::store
