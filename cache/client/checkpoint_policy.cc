@@ -28,8 +28,10 @@ absl::Status AddWord(const std::string& text, const std::string& word, Checkpoin
     return Bad(text, absl::StrCat("\"", word.substr(0, 32), "\" is not known here"));
   }
   if (policy.every_tokens != 0) return Bad(text, "every is named twice");
+  const std::string number = word.substr(6);
   uint32_t tokens = 0;
-  if (!absl::SimpleAtoi(word.substr(6), &tokens) || tokens == 0 || tokens % kBlockTokens != 0 ||
+  if (number.find_first_not_of("0123456789") != std::string::npos ||  // SimpleAtoi skips spaces
+      !absl::SimpleAtoi(number, &tokens) || tokens == 0 || tokens % kBlockTokens != 0 ||
       tokens > kEveryTokensMax) {
     return Bad(text, absl::StrCat("N of every:N is a multiple of ", kBlockTokens, " from ",
                                   kBlockTokens, " to ", kEveryTokensMax));
