@@ -1,10 +1,12 @@
-// safetensors.h: reading and writing the safetensors format, one file or shards with model.safetensors.index.json.
+// safetensors.h: reading and writing the safetensors format, one file or shards with
+// model.safetensors.index.json.
 //
-// Reading maps the files; nothing is copied. The header is checked whole (length, JSON, types, shapes, offsets inside
-// of the file, no gaps, no overlaps) before any view is given out.
+// Reading maps the files; nothing is copied. The header is checked whole (length, JSON, types,
+// shapes, offsets inside of the file, no gaps, no overlaps) before any view is given out.
 //
-// Threads:   a TensorFile is immutable after Open. Ownership: TensorViews are valid while their TensorFile lives.
-// Errors:    INVALID_ARGUMENT or DATA_LOSS naming the file and the tensor; NOT_FOUND for a missing file.
+// Threads:   a TensorFile is immutable after Open. Ownership: TensorViews are valid while their
+// TensorFile lives. Errors:    INVALID_ARGUMENT or DATA_LOSS naming the file and the tensor;
+// NOT_FOUND for a missing file.
 #ifndef CAIRN_ENGINE_MODEL_SAFETENSORS_H_
 #define CAIRN_ENGINE_MODEL_SAFETENSORS_H_
 
@@ -48,7 +50,8 @@ struct NamedTensor {
   TensorView view;
 };
 
-// Writes to a temporary name beside `path`, syncs, renames: a reader finds the old file or the whole new one.
+// Writes to a temporary name beside `path`, syncs, renames: a reader finds the old file or the
+// whole new one.
 absl::Status WriteTensors(const std::string& path, std::span<const NamedTensor> tensors);
 
 }  // namespace cairn::engine

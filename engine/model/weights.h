@@ -1,7 +1,9 @@
-// weights.h: the official checkpoint names bound to fields, every type and shape checked against the config.
+// weights.h: the official checkpoint names bound to fields, every type and shape checked against
+// the config.
 //
-// Bind looks at names, types, shapes and sizes only; it takes no memory for weights. All that is missing, misshapen, of a
-// wrong type or unknown is found; the error names the first few and counts the rest. The views point into the TensorFile.
+// Bind looks at names, types, shapes and sizes only; it takes no memory for weights. All that is
+// missing, misshapen, of a wrong type or unknown is found; the error names the first few and counts
+// the rest. The views point into the TensorFile.
 //
 // Threads: immutable after Bind. Ownership: Weights keeps its TensorFile alive.
 #ifndef CAIRN_ENGINE_MODEL_WEIGHTS_H_
@@ -19,8 +21,9 @@
 
 namespace cairn::engine {
 
-// y = W x with W [out, in]. Types: BF16, F32; F8_E4M3 with `scale` F8_E8M0 [ceil(out/128), ceil(in/128)]; I8 (two E2M1 a
-// byte, low nibble first, bytes [out, in/2]) with `scale` F8_E8M0 [out, in/32].
+// y = W x with W [out, in]. Types: BF16, F32; F8_E4M3 with `scale` F8_E8M0 [ceil(out/128),
+// ceil(in/128)]; I8 (two E2M1 a byte, low nibble first, bytes [out, in/2]) with `scale` F8_E8M0
+// [out, in/32].
 struct LinearWeight {
   TensorView weight;
   TensorView scale;
@@ -28,12 +31,13 @@ struct LinearWeight {
   int64_t in = 0;
 };
 
-struct HyperConnectionWeights {  // hc_attn_*, hc_ffn_*: fn F32 [24, hc*d], base [24], scale [3]; head: [hc, hc*d], [hc], [1]
+struct HyperConnectionWeights {  // hc_attn_*, hc_ffn_*: fn F32 [24, hc*d], base [24], scale [3];
+                                 // head: [hc, hc*d], [hc], [1]
   TensorView fn, base, scale;
 };
 
 struct CompressorWeights {
-  TensorView ape;   // F32 [ratio, coff*D]
+  TensorView ape;  // F32 [ratio, coff*D]
   LinearWeight wkv, wgate;
   TensorView norm;  // BF16 [D]
 };
@@ -86,9 +90,13 @@ struct Weights {
   std::vector<BlockWeights> layers;
   std::vector<MtpWeights> mtp;  // 0 or 1
 
-  // SHA-256 over the sorted (name, type, shape, SHA-256 of bytes) of all tensors: equal for the same weights however they
-  // are sharded. Reads every byte once, with `threads` threads.
+  // SHA-256 over the sorted (name, type, shape, SHA-256 of bytes) of all tensors: equal for the
+  // same weights however they are sharded. Reads every byte once, with `threads` threads.
   Digest Identity(int threads) const;
+
+  // Reads every byte once; INVALID_ARGUMENT names the first tensor (by name) that holds a NaN or an
+  // infinity.
+  absl::Status CheckFinite(int threads) const;
 };
 
 absl::StatusOr<Weights> BindWeights(const ModelConfig& config, std::shared_ptr<TensorFile> file);
