@@ -1,18 +1,21 @@
-// cache_core.h: the daemon without its sockets. Prefix index, leases, reservations, movement between tiers, eviction.
-// The gRPC service (cache/service/) and LocalCache (core/local_cache.h) are thin shells over it.
+// cache_core.h: the daemon without its sockets. Prefix index, leases, reservations, movement
+// between tiers, eviction. The gRPC service (cache/service/) and LocalCache (core/local_cache.h)
+// are thin shells over it.
 //
-// Sessions: everything a client holds (leases, reservations, staging) hangs on a session; CloseSession frees all of it at
-// once, which is what happens when a client vanishes. Leases also end at their deadline.
-// Eviction: LRU over whole entries; a parent's rows never before its children's; leased, pinned and reserved entries stay.
-// Both tiers stay under their limits at every instant: room is made before bytes are taken.
+// Sessions: everything a client holds (leases, reservations, staging) hangs on a session;
+// CloseSession frees all of it at once, which is what happens when a client vanishes. Leases also
+// end at their deadline. Eviction: LRU over whole entries; a parent's rows never before its
+// children's; leased, pinned and reserved entries stay. Both tiers stay under their limits at every
+// instant: room is made before bytes are taken.
 //
-// Threads: all methods from any thread. One mutex guards the index; no I/O, no copying, no checksum under it.
-// Errors:  store/base/status.h; INVALID_ARGUMENT names the field and its bound.
+// Threads: all methods from any thread. One mutex guards the index; no I/O, no copying, no checksum
+// under it. Errors:  store/base/status.h; INVALID_ARGUMENT names the field and its bound.
 #ifndef CAIRN_CACHE_CORE_CACHE_CORE_H_
 #define CAIRN_CACHE_CORE_CACHE_CORE_H_
 
 #include <cstdint>
 #include <functional>
+#include <map>
 #include <memory>
 #include <optional>
 #include <span>
@@ -27,6 +30,8 @@
 #include "store/tier/host_tier.h"
 
 namespace cairn::cache {
+
+class Waiter;  // core/waiter.h
 
 using SessionId = uint64_t;
 using LeaseId = uint64_t;
@@ -49,13 +54,14 @@ struct LeasedPrefix {
 
 struct CoreCommitItem {
   uint64_t reservation = 0;
-  std::span<const uint8_t> payload;  // stays valid and may change under us until Commit returns; the copy is verified
+  std::span<const uint8_t>
+      payload;  // stays valid and may change under us until Commit returns; the copy is verified
   std::vector<EntryPart> parts;
 };
 
 // For the admin service.
 struct ListedPrefix {
-  Digest digest;       // of the block
+  Digest digest;  // of the block
   Digest namespace_root;
   uint32_t index = 0;
   bool rows_host = false, rows_disk = false, checkpoint_host = false, checkpoint_disk = false;
@@ -70,13 +76,13 @@ struct ListFilter {
   std::optional<Digest> prefix;  // this block and all its descendants
   std::optional<absl::Duration> unused_for;
   bool leaves_only = false;
-  uint32_t limit = 1000;
+  uint32_t limit = 1000;  // of List; Evict and Verify take all that match
 };
 
 struct VerifyReport {
   uint64_t entries = 0;
-  uint64_t bytes = 0;
-  uint64_t damaged = 0;  // quarantined and counted
+  uint64_t bytes = 0;    // read, of both tiers' copies
+  uint64_t damaged = 0;  // copies; quarantined and counted
 };
 
 class CacheCore {
@@ -87,8 +93,14 @@ class CacheCore {
     CheckpointPolicy policy;                         // of every namespace
     absl::Duration lease_max = absl::Minutes(10);
     absl::Duration reservation_max = absl::Minutes(30);
+    // For tests and simulation. Null: waits against `clock` in real time. False: entries are
+    // written to disk only inside durable commits, Flush and the destructor, by their caller's
+    // thread.
+    Waiter* waiter = nullptr;
+    bool background_writes = true;
   };
-  // `disk` may be null: host tier only. Rebuilds the index from disk->ForEach. Tiers and clock outlive the core.
+  // `disk` may be null: host tier only. Rebuilds the index from disk->ForEach. Tiers and clock
+  // outlive the core.
   static absl::StatusOr<std::unique_ptr<CacheCore>> Create(const Options& options,
                                                            store::HostTier& host,
                                                            store::DiskTier* disk, Clock& clock,
@@ -96,15 +108,26 @@ class CacheCore {
   virtual ~CacheCore();  // waits for background writes to disk
 
   // ---- engines ----
-  // FAILED_PRECONDITION: layout version not kLayoutVersion (message names both). PERMISSION_DENIED: unknown tenant.
-  virtual absl::StatusOr<SessionId> OpenSession(const NamespaceSpec& spec, Registration* registration) = 0;
+  // FAILED_PRECONDITION: layout version not kLayoutVersion (message names both). PERMISSION_DENIED:
+  // unknown tenant.
+  virtual absl::StatusOr<SessionId> OpenSession(const NamespaceSpec& spec,
+                                                Registration* registration) = 0;
   virtual void CloseSession(SessionId session) = 0;
   virtual absl::StatusOr<MatchResult> Match(SessionId session, std::span<const Digest> chain) = 0;
+  // A shorter prefix, or no checkpoint, when entries went meanwhile or failed their checksum.
+  // RESOURCE_EXHAUSTED names the bytes needed and the arena's size: prefill instead. lease is 0
+  // when nothing is held.
   virtual absl::StatusOr<LeasedPrefix> Fetch(SessionId session, const FetchRequest& request) = 0;
   virtual absl::Status Release(SessionId session, LeaseId lease) = 0;
   virtual absl::StatusOr<std::vector<ReserveResult>> Reserve(SessionId session,
                                                              std::span<const ReserveItem> items,
                                                              absl::Duration wait) = 0;
+  // Items may come in any order; each ends its reservation, whatever its status. Per item: ABORTED,
+  // the reservation is not this session's or ended; INVALID_ARGUMENT, parts are not the layout's;
+  // DATA_LOSS, a part differs from its checksum; RESOURCE_EXHAUSTED, no room (or, durable, stored
+  // in host memory only); FAILED_PRECONDITION, what it builds on (its parent's rows; for a
+  // checkpoint its own block's rows) is not stored. The call fails with FAILED_PRECONDITION for
+  // durable commits without a disk.
   virtual absl::StatusOr<std::vector<absl::Status>> Commit(SessionId session,
                                                            std::span<const CoreCommitItem> items,
                                                            bool durable) = 0;
@@ -115,12 +138,15 @@ class CacheCore {
   virtual std::vector<ListedPrefix> List(const ListFilter& filter) = 0;
   // Returns evicted entries' count; leased and pinned ones stay and are counted in *kept.
   virtual absl::StatusOr<uint64_t> Evict(const ListFilter& filter, uint64_t* kept) = 0;
-  // Pins or unpins the prefix ending at `digest` (it and all its ancestors). Pins are counted and survive no restart.
+  // Pins or unpins the prefix ending at `digest`: its rows, all its ancestors' rows, and its
+  // checkpoint. Pins are counted and survive no restart. NOT_FOUND: no such block.
+  // FAILED_PRECONDITION: unpinned more often than pinned.
   virtual absl::Status Pin(const Digest& digest, bool pin) = 0;
   // Re-reads every entry that matches, in both tiers; progress is called now and then.
-  virtual absl::StatusOr<VerifyReport> Verify(const ListFilter& filter,
-                                              const std::function<void(const VerifyReport&)>& progress) = 0;
-  // Waits until all committed entries are on disk (or the deadline).
+  virtual absl::StatusOr<VerifyReport> Verify(
+      const ListFilter& filter, const std::function<void(const VerifyReport&)>& progress) = 0;
+  // Waits until all committed entries are on disk (or the deadline). Tries those again that the
+  // disk refused before.
   virtual absl::Status Flush(absl::Duration deadline) = 0;
 
   virtual int arena_fd() const = 0;

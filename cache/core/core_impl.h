@@ -1,0 +1,128 @@
+// core_impl.h: the CacheCore that CacheCore::Create returns. Its methods are spread over
+// core_session.cc (sessions, match, reserve), core_fetch.cc, core_commit.cc and core_admin.cc.
+//
+// Threads: as cache_core.h. Methods whose name ends in Locked need residency_.mutex.
+#ifndef CAIRN_CACHE_CORE_CORE_IMPL_H_
+#define CAIRN_CACHE_CORE_CORE_IMPL_H_
+
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "absl/container/flat_hash_map.h"
+#include "absl/container/flat_hash_set.h"
+#include "cache/core/cache_core.h"
+#include "cache/core/disk_writer.h"
+#include "cache/core/lease_table.h"
+#include "cache/core/reservation_table.h"
+#include "cache/core/residency.h"
+#include "cache/core/waiter.h"
+
+namespace cairn::cache {
+
+class CoreImpl final : public CacheCore {
+ public:
+  CoreImpl(const Options& options, store::HostTier& host, store::DiskTier* disk, Clock& clock,
+           Random& random);
+  ~CoreImpl() override = default;
+  absl::Status Start() { return residency_.LoadFromDisk(); }
+
+  absl::StatusOr<SessionId> OpenSession(const NamespaceSpec& spec,
+                                        Registration* registration) override;
+  void CloseSession(SessionId session) override;
+  absl::StatusOr<MatchResult> Match(SessionId session, std::span<const Digest> chain) override;
+  absl::StatusOr<LeasedPrefix> Fetch(SessionId session, const FetchRequest& request) override;
+  absl::Status Release(SessionId session, LeaseId lease) override;
+  absl::StatusOr<std::vector<ReserveResult>> Reserve(SessionId session,
+                                                     std::span<const ReserveItem> items,
+                                                     absl::Duration wait) override;
+  absl::StatusOr<std::vector<absl::Status>> Commit(SessionId session,
+                                                   std::span<const CoreCommitItem> items,
+                                                   bool durable) override;
+  absl::Status Abort(SessionId session, std::span<const uint64_t> reservations) override;
+
+  std::vector<NamedCount> Stats() override;
+  std::vector<ListedPrefix> List(const ListFilter& filter) override;
+  absl::StatusOr<uint64_t> Evict(const ListFilter& filter, uint64_t* kept) override;
+  absl::Status Pin(const Digest& digest, bool pin) override;
+  absl::StatusOr<VerifyReport> Verify(
+      const ListFilter& filter, const std::function<void(const VerifyReport&)>& progress) override;
+  absl::Status Flush(absl::Duration deadline) override;
+
+  int arena_fd() const override { return residency_.host.arena_fd(); }
+  uint64_t arena_bytes() const override { return residency_.host.arena_bytes(); }
+
+ private:
+  struct Session {
+    Digest root;
+    std::vector<uint32_t> rows_parts, checkpoint_parts;  // bytes each
+    absl::flat_hash_set<LeaseId> leases;
+
+    const std::vector<uint32_t>& parts(EntryKind kind) const {
+      return kind == EntryKind::kRows ? rows_parts : checkpoint_parts;
+    }
+  };
+  struct FetchWant;
+  struct FetchWork;
+  struct CommitWork;
+
+  uint64_t NewIdLocked();
+  absl::StatusOr<Session*> FindSessionLocked(SessionId session);
+  // Ends leases and reservations that are past their deadline. Every method that takes the lock
+  // begins with it.
+  void SweepLocked();
+  void EndLeaseLocked(LeaseId id);
+
+  // session, match, reserve
+  absl::StatusOr<Digest> RootOf(const NamespaceSpec& spec) const;
+  absl::Status CheckReserveItemLocked(const Session& session, const ReserveItem& item, size_t at);
+  bool StoredLocked(const EntryKey& key) const;
+  // The reservation handed over while waiting; 0 when the wait ended otherwise.
+  absl::StatusOr<uint64_t> WaitForKeyLocked(SessionId session, const ReserveItem& item,
+                                            absl::Duration wait);
+
+  // fetch
+  absl::Status PlanFetchLocked(const Session& session, const FetchRequest& request,
+                               FetchWork& work);
+  absl::Status GatherFetch(FetchWork& work);
+  void CutFetchLocked(FetchWork& work, size_t rows);
+  // Pins what is in host memory and lists what this call must read. Returns whether another call is
+  // reading some of it.
+  bool PinFetchLocked(FetchWork& work, std::vector<FetchWant*>& to_read);
+  absl::Status ReadFetch(FetchWork& work, std::vector<FetchWant*>& to_read);
+  void ReadChunk(const FetchWork& work, std::span<FetchWant* const> chunk);
+  absl::Status CheckLoaded(const FetchWork& work, const FetchWant& want,
+                           const store::DiskRead& read);
+  void FinishReadLocked(FetchWant& want, store::DiskRead& read);
+  void AbandonReadLocked(std::span<FetchWant* const> wants);
+
+  // commit
+  absl::Status StartCommitLocked(SessionId id, const Session& session, CommitWork& work);
+  absl::Status CheckFoundationLocked(const CommitWork& work);
+  absl::Status CommitOne(CommitWork& work, bool durable);
+  absl::Status PublishCommitLocked(CommitWork& work, store::HostRoom room, bool durable);
+
+  // admin
+  std::vector<Block*> SelectLocked(const ListFilter& filter);
+  void VerifyOne(const EntryKey& key, std::vector<uint8_t>& scratch, VerifyReport& report);
+
+  const Options options_;
+  Clock& clock_;
+  Random& random_;
+  ClockWaiter clock_waiter_;
+  Waiter& waiter_;
+  Residency residency_;
+  // All below are guarded by residency_.mutex.
+  LeaseTable leases_;
+  ReservationTable reservations_;
+  absl::flat_hash_map<SessionId, Session> sessions_;
+  absl::flat_hash_map<Digest, uint32_t> pinned_tips_;
+  absl::flat_hash_set<EntryKey> loading_;  // being read from disk by some Fetch
+  absl::CondVar loaded_;
+  DiskWriter writer_;  // last: its thread uses the rest
+};
+
+}  // namespace cairn::cache
+
+#endif  // CAIRN_CACHE_CORE_CORE_IMPL_H_

@@ -1,0 +1,262 @@
+#include "cache/core/disk_writer.h"
+
+#include <spdlog/spdlog.h>
+
+#include <utility>
+
+#include "store/base/limits.h"
+
+namespace cairn::cache {
+namespace {
+
+// One batch is one fdatasync: large enough to hide it, small enough to bound what a durable commit
+// waits for.
+constexpr size_t kBatchEntriesMax = 64;
+constexpr uint64_t kBatchBytesMax = 32ull << 20;
+
+constexpr size_t kHost = static_cast<size_t>(Place::kHost);
+constexpr size_t kDisk = static_cast<size_t>(Place::kDisk);
+
+}  // namespace
+
+struct DiskWriter::Job {
+  EntryRef ref;
+  EntryRef foundation;  // block is null for index 0
+  store::HostPin pin;
+  absl::Status status;
+};
+
+DiskWriter::DiskWriter(Residency& residency, Waiter& waiter, bool background)
+    : residency_(residency), waiter_(waiter) {
+  if (background && residency.disk != nullptr) thread_ = std::thread([this] { Run(); });
+}
+
+DiskWriter::~DiskWriter() {
+  if (thread_.joinable()) {
+    {
+      absl::MutexLock lock(&residency_.mutex);
+      stop_ = true;
+      work_.SignalAll();
+    }
+    thread_.join();
+  } else {
+    absl::MutexLock lock(&residency_.mutex);
+    while (!queue_.empty()) Progress(kNoDeadline);
+  }
+}
+
+void DiskWriter::Run() {
+  while (true) {
+    {
+      absl::MutexLock lock(&residency_.mutex);
+      while (queue_.empty() && !stop_) work_.Wait(&residency_.mutex);
+      if (queue_.empty()) return;
+    }
+    WriteBatch();
+  }
+}
+
+EntryRef DiskWriter::FoundationOf(EntryRef ref) {
+  return {ref.kind == EntryKind::kRows ? ref.block->parent : ref.block, EntryKind::kRows};
+}
+
+void DiskWriter::Enqueue(EntryRef ref) {
+  ref->disk_failed = false;
+  for (EntryRef f = FoundationOf(ref); f.block != nullptr && f->disk_failed; f = FoundationOf(f)) {
+    f->disk_failed = false;
+  }
+  if (ref->queued) return;
+  residency_.index.SetQueued(ref, true);
+  queue_.push_back(ref.key());
+  work_.Signal();
+}
+
+absl::Status DiskWriter::WaitSaved(EntryRef ref) {
+  absl::MutexLock lock(&residency_.mutex);
+  while (ref->queued) Progress(kNoDeadline);
+  if (ref->in[kDisk]) return absl::OkStatus();
+  if (!ref->in[kHost]) {
+    return absl::DataLossError("the entry was damaged in host memory before it reached the disk");
+  }
+  return absl::ResourceExhaustedError(
+      absl::StrCat("kept in host memory, not on disk: ", std::string(last_failure_.message())));
+}
+
+absl::Status DiskWriter::Drain(int64_t deadline_nanos, Clock& clock) {
+  if (residency_.disk == nullptr) return absl::OkStatus();
+  absl::MutexLock lock(&residency_.mutex);
+  std::vector<EntryRef> failed;
+  const auto collect_failed = [&failed](Block* block) {
+    for (const EntryKind kind : {EntryKind::kRows, EntryKind::kCheckpoint}) {
+      const EntryRef ref{block, kind};
+      if (ref->disk_failed && ref->in[kHost] && !ref->in[kDisk]) failed.push_back(ref);
+    }
+  };
+  residency_.index.VisitAll(collect_failed);
+  for (const EntryRef ref : failed) Enqueue(ref);
+  while (queued_entries() != 0) {
+    if (clock.NowNanos() >= deadline_nanos) {
+      return absl::DeadlineExceededError(
+          absl::StrCat(queued_entries(), " entries are not on disk yet"));
+    }
+    Progress(deadline_nanos);
+  }
+  failed.clear();
+  residency_.index.VisitAll(collect_failed);
+  if (failed.empty()) return absl::OkStatus();
+  return absl::ResourceExhaustedError(absl::StrCat(
+      failed.size(), " entries are not on disk: ", std::string(last_failure_.message())));
+}
+
+void DiskWriter::Progress(int64_t deadline_nanos) {
+  if (thread_.joinable()) {
+    waiter_.Wait(residency_.mutex, settled_, deadline_nanos);
+    return;
+  }
+  residency_.mutex.Unlock();
+  WriteBatch();
+  residency_.mutex.Lock();
+}
+
+void DiskWriter::WriteBatch() {
+  absl::MutexLock disk_lock(&residency_.disk_mutex);
+  std::vector<Job> jobs;
+  {
+    absl::MutexLock lock(&residency_.mutex);
+    jobs = TakeBatch();
+    batch_entries_ = jobs.size();
+  }
+  if (!jobs.empty()) Put(jobs);
+  absl::MutexLock lock(&residency_.mutex);
+  Finish(jobs);
+}
+
+bool DiskWriter::FoundationReady(EntryRef ref, const absl::flat_hash_set<EntryKey>& in_batch) {
+  const EntryRef foundation = FoundationOf(ref);
+  if (foundation.block == nullptr || foundation->in[kDisk] || in_batch.contains(foundation.key())) {
+    return true;
+  }
+  if (foundation->disk_failed || !foundation->in[kHost]) {
+    Fail(ref, absl::FailedPreconditionError("what it builds on is not on disk"));
+    return false;
+  }
+  residency_.index.SetQueued(foundation, true);
+  queue_.push_front(ref.key());
+  queue_.push_front(foundation.key());
+  return false;
+}
+
+std::vector<DiskWriter::Job> DiskWriter::TakeBatch() {
+  PrefixIndex& index = residency_.index;
+  std::vector<Job> jobs;
+  absl::flat_hash_set<EntryKey> in_batch;
+  uint64_t bytes = 0;
+  while (!queue_.empty() && jobs.size() < kBatchEntriesMax && bytes < kBatchBytesMax) {
+    const EntryKey key = queue_.front();
+    queue_.pop_front();
+    Block* const block = index.Find(key.digest);
+    if (block == nullptr || in_batch.contains(key)) continue;
+    const EntryRef ref{block, key.kind};
+    if (!ref->queued) continue;
+    if (ref->in[kDisk]) {
+      index.SetQueued(ref, false);
+      continue;
+    }
+    if (!FoundationReady(ref, in_batch)) continue;
+    std::optional<store::HostPin> pin = residency_.PinHost(ref);
+    if (!pin.has_value()) {
+      index.Prune(block);
+      continue;
+    }
+    Job job{ref, FoundationOf(ref), std::move(*pin), absl::OkStatus()};
+    // Neither may be evicted, here or on disk, while room for this batch is made.
+    index.AddHold(ref, 1);
+    if (job.foundation.block != nullptr) index.AddHold(job.foundation, 1);
+    in_batch.insert(key);
+    bytes += ref->bytes;
+    jobs.push_back(std::move(job));
+  }
+  return jobs;
+}
+
+void DiskWriter::Put(std::vector<Job>& jobs) {
+  absl::flat_hash_set<EntryKey> failed;
+  std::vector<store::DiskPut> puts;
+  const auto add = [](const Job& job, std::vector<store::DiskPut>& to) {
+    const std::span<const uint8_t> payload = job.pin.payload();
+    // The room in the arena is whole I/O units, and so is what the disk takes.
+    to.push_back({&job.pin.meta(), {payload.data(), RoundUpToIo(payload.size())}});
+  };
+  for (Job& job : jobs) {
+    if (Residency::DamagedPart(job.pin.meta(), job.pin.payload()).has_value()) {
+      job.status = absl::DataLossError("damaged in host memory");
+      failed.insert(job.ref.key());
+    } else if (job.foundation.block != nullptr && failed.contains(job.foundation.key())) {
+      job.status = absl::FailedPreconditionError("what it builds on is damaged");
+      failed.insert(job.ref.key());
+    } else {
+      add(job, puts);
+    }
+  }
+  if (puts.empty()) return;
+  const absl::Status together = residency_.PutOnDisk(puts);
+  if (together.ok()) return;
+  // One at a time: what fits is kept.
+  for (Job& job : jobs) {
+    if (!job.status.ok()) continue;
+    if (puts.size() == 1) {
+      job.status = together;
+    } else if (job.foundation.block != nullptr && failed.contains(job.foundation.key())) {
+      job.status = absl::FailedPreconditionError("what it builds on is not on disk");
+    } else {
+      std::vector<store::DiskPut> alone;
+      add(job, alone);
+      job.status = residency_.PutOnDisk(alone);
+    }
+    if (!job.status.ok()) failed.insert(job.ref.key());
+  }
+}
+
+void DiskWriter::Fail(EntryRef ref, const absl::Status& status) {
+  ref->disk_failed = true;
+  residency_.index.SetQueued(ref, false);
+  residency_.counters.disk_write_failed_entries.Add();
+  if (absl::IsFailedPrecondition(status)) return;  // follows from an earlier failure
+  last_failure_ = status;
+  if (absl::IsResourceExhausted(status)) residency_.counters.disk_full_events.Add();
+  if (!failing_) {
+    spdlog::warn("entries stay in host memory only, the disk refuses them: {}",
+                 std::string(status.message()));
+  }
+  failing_ = true;
+}
+
+void DiskWriter::Finish(std::vector<Job>& jobs) {
+  PrefixIndex& index = residency_.index;
+  for (Job& job : jobs) {
+    index.AddHold(job.ref, -1);
+    if (job.foundation.block != nullptr) index.AddHold(job.foundation, -1);
+    if (job.status.ok()) {
+      index.SetQueued(job.ref, false);
+      index.SetPresent(job.ref, Place::kDisk, true);
+      residency_.counters.disk_written_entries.Add();
+      residency_.counters.disk_written_bytes.Add(job.ref->bytes);
+      failing_ = false;
+    } else if (absl::IsDataLoss(job.status)) {
+      residency_.counters.checksum_failures.Add();
+      residency_.DropHost(job.ref);
+    } else {
+      Fail(job.ref, job.status);
+    }
+    job.pin = store::HostPin();
+  }
+  // Children after their parents in a batch: pruning from the back never frees a block that is
+  // still to come.
+  for (auto job = jobs.rbegin(); job != jobs.rend(); ++job) {
+    if (!job->ref->present()) index.Prune(job->ref.block);
+  }
+  batch_entries_ = 0;
+  settled_.SignalAll();
+}
+
+}  // namespace cairn::cache

@@ -1,0 +1,185 @@
+#include "cache/core/residency.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "store/base/checksum.h"
+#include "store/base/limits.h"
+
+namespace cairn::cache {
+namespace {
+
+constexpr size_t kEraseBatch = 1024;
+
+// Upper bound of a record's bytes on disk: header with the part table, then the payload, both in
+// whole I/O units.
+uint64_t RecordBytes(const EntryMeta& meta) {
+  return RoundUpToIo(meta.payload_bytes()) +
+         RoundUpToIo(1024 + meta.attributes.size() + meta.parts.size() * 16);
+}
+
+}  // namespace
+
+struct Residency::Found {
+  EntryKey key;
+  EntryAttributes attributes;
+  uint64_t bytes = 0;
+};
+
+absl::Status Residency::LoadFromDisk() {
+  if (disk == nullptr) return absl::OkStatus();
+  std::vector<Found> found;
+  std::vector<EntryKey> useless;
+  CAIRN_RETURN_IF_ERROR(disk->ForEach([&](const EntryMeta& meta) {
+    absl::StatusOr<EntryAttributes> attributes = DecodeAttributes(meta.attributes);
+    if (attributes.ok()) {
+      found.push_back({meta.key, *attributes, meta.payload_bytes()});
+    } else {
+      useless.push_back(meta.key);
+      counters.startup_unreadable_entries.Add();
+    }
+    return true;
+  }));
+  // Parents before children, rows before checkpoints: what an entry needs is indexed when its turn
+  // comes.
+  std::sort(found.begin(), found.end(), [](const Found& a, const Found& b) {
+    return std::pair(a.attributes.index, a.key) < std::pair(b.attributes.index, b.key);
+  });
+  std::vector<EntryRef> order;
+  {
+    absl::MutexLock lock(&mutex);
+    for (const Found& f : found) {
+      const bool is_rows = f.key.kind == EntryKind::kRows;
+      const Block* parent = index.Find(f.attributes.parent);
+      const Block* self = index.Find(f.key.digest);
+      const bool reachable =
+          is_rows ? f.attributes.index == 0 || (parent != nullptr && parent->rows.present())
+                  : self != nullptr && self->rows.present();
+      if (!reachable || !index.Agrees(f.key.digest, f.attributes)) {
+        useless.push_back(f.key);
+        counters.startup_orphan_entries.Add();
+        continue;
+      }
+      const EntryRef ref{index.Add(f.key.digest, f.attributes), f.key.kind};
+      ref->bytes = f.bytes;
+      index.SetPresent(ref, Place::kDisk, true);
+      order.push_back(ref);
+    }
+    // Nothing is known of their use: leaves go first.
+    for (auto it = order.rbegin(); it != order.rend(); ++it) index.Touch(*it);
+    counters.startup_entries.Add(order.size());
+  }
+  return EraseAtStart(useless);
+}
+
+absl::Status Residency::EraseAtStart(const std::vector<EntryKey>& keys) {
+  for (size_t i = 0; i < keys.size(); i += kEraseBatch) {
+    CAIRN_RETURN_IF_ERROR(disk->Erase(
+        std::span<const EntryKey>(keys).subspan(i, std::min(kEraseBatch, keys.size() - i))));
+  }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<store::HostRoom> Residency::ReserveHost(uint64_t bytes) {
+  if (RoundUpToIo(bytes) > host.arena_bytes()) {
+    return absl::ResourceExhaustedError(absl::StrCat("an entry of ", bytes,
+                                                     " bytes does not fit into an arena of ",
+                                                     host.arena_bytes(), " bytes"));
+  }
+  while (true) {
+    absl::StatusOr<store::HostRoom> room = host.Reserve(bytes);
+    if (!absl::IsResourceExhausted(room.status())) return room;
+    const std::optional<EntryRef> victim = index.Victim(Place::kHost);
+    if (!victim.has_value()) {
+      return absl::ResourceExhaustedError(
+          absl::StrCat("no room for ", bytes, " bytes in an arena of ", host.arena_bytes(),
+                       " bytes: all entries left are leased, pinned or being written"));
+    }
+    const EntryRef ref = *victim;
+    counters.evicted_host_entries.Add();
+    counters.evicted_host_bytes.Add(ref->bytes);
+    if (!ref->in[static_cast<size_t>(Place::kDisk)] && disk != nullptr) {
+      counters.evicted_host_unsaved_entries.Add();
+    }
+    DropHost(ref);
+    index.Prune(ref.block);
+  }
+}
+
+absl::Status Residency::PublishHost(EntryRef ref, EntryMeta meta, store::HostRoom room) {
+  const uint64_t bytes = meta.payload_bytes();
+  absl::Status status = host.Publish(std::move(meta), std::move(room));
+  if (!status.ok() && !absl::IsAlreadyExists(status)) return status;
+  ref->bytes = bytes;
+  index.SetPresent(ref, Place::kHost, true);
+  return absl::OkStatus();
+}
+
+std::optional<store::HostPin> Residency::PinHost(EntryRef ref) {
+  std::optional<store::HostPin> pin = host.Find(ref.key());
+  if (!pin.has_value()) {
+    counters.lost_entries.Add();
+    DropHost(ref);
+  }
+  return pin;
+}
+
+void Residency::DropHost(EntryRef ref) {
+  host.Erase(ref.key());
+  index.SetQueued(ref, false);  // nothing is left to write
+  index.SetPresent(ref, Place::kHost, false);
+}
+
+absl::StatusOr<uint64_t> Residency::EvictFromDisk(uint64_t bytes) {
+  uint64_t evicted = 0;
+  std::vector<EntryKey> keys;
+  {
+    absl::MutexLock lock(&mutex);
+    while (evicted < bytes) {
+      const std::optional<EntryRef> victim = index.Victim(Place::kDisk);
+      if (!victim.has_value()) break;
+      const EntryRef ref = *victim;
+      evicted += ref->bytes;
+      keys.push_back(ref.key());
+      counters.evicted_disk_entries.Add();
+      counters.evicted_disk_bytes.Add(ref->bytes);
+      index.SetPresent(ref, Place::kDisk, false);
+      index.Prune(ref.block);
+    }
+  }
+  if (!keys.empty()) CAIRN_RETURN_IF_ERROR(disk->Erase(keys));
+  return evicted;
+}
+
+absl::Status Residency::PutOnDisk(std::span<const store::DiskPut> puts) {
+  uint64_t needed = 0;
+  for (const store::DiskPut& put : puts) needed += RecordBytes(*put.meta);
+  absl::Status status = disk->Put(puts);
+  while (absl::IsResourceExhausted(status)) {
+    if (const absl::Status room = disk->Reclaim(needed); room.ok()) {
+      // Room by the tier's own limit: if the put still fails, the file system under it is full.
+      return disk->Put(puts);
+    } else if (!absl::IsResourceExhausted(room)) {
+      return room;
+    }
+    // Ahead of need, so that a full disk does not evict entry by entry.
+    const uint64_t goal = std::max(needed, disk->stats().capacity_bytes / 64);
+    CAIRN_ASSIGN_OR_RETURN(const uint64_t evicted, EvictFromDisk(goal));
+    if (evicted == 0) return status;
+  }
+  return status;
+}
+
+std::optional<size_t> Residency::DamagedPart(const EntryMeta& meta,
+                                             std::span<const uint8_t> payload) {
+  uint64_t offset = 0;
+  for (size_t i = 0; i < meta.parts.size(); ++i) {
+    const EntryPart& part = meta.parts[i];
+    if (offset + part.bytes > payload.size()) return i;
+    if (Checksum(payload.subspan(offset, part.bytes)) != part.xxh3) return i;
+    offset += part.bytes;
+  }
+  return std::nullopt;
+}
+
+}  // namespace cairn::cache
