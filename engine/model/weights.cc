@@ -48,25 +48,18 @@ class Binder {
   void Bind(const TensorSlot& slot) {
     const std::string name = slot.tensor_name();
     const TensorView* view = Take(name);
+    const std::span<const DType> types = TypesOf(slot.role);
     if (view == nullptr) {
       Report(absl::StrCat(name, " is missing"));
-      if (slot.linear != nullptr) seen_.insert(slot.name + ".scale");
-      return;
-    }
-    const std::span<const DType> types = TypesOf(slot.role);
-    if (std::find(types.begin(), types.end(), view->dtype) == types.end()) {
+    } else if (std::find(types.begin(), types.end(), view->dtype) == types.end()) {
       Report(absl::StrCat(name, " is ", DTypeName(view->dtype), ", must be ", TypesText(types)));
     } else {
       CheckShape(name, *view, StoredShape(view->dtype, slot.shape));
-    }
-    if (slot.linear == nullptr) {
-      *slot.vector = *view;
+      Assign(slot, *view);
       return;
     }
-    slot.linear->weight = *view;
-    slot.linear->out = slot.shape[0];
-    slot.linear->in = slot.shape[1];
-    BindScale(slot, view->dtype);
+    // Whether its scale is right cannot be told, and one finding for one tensor is enough.
+    if (slot.linear != nullptr) seen_.insert(slot.name + ".scale");
   }
 
   // Call after every slot was bound.
@@ -97,6 +90,17 @@ class Binder {
   }
 
  private:
+  void Assign(const TensorSlot& slot, const TensorView& view) {
+    if (slot.linear == nullptr) {
+      *slot.vector = view;
+      return;
+    }
+    slot.linear->weight = view;
+    slot.linear->out = slot.shape[0];
+    slot.linear->in = slot.shape[1];
+    BindScale(slot, view.dtype);
+  }
+
   const TensorView* Take(const std::string& name) {
     seen_.insert(name);
     const auto found = tensors_.find(name);
