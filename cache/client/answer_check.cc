@@ -1,0 +1,188 @@
+#include "cache/client/answer_check.h"
+
+#include <numeric>
+
+#include "cache/client/protocol.h"
+#include "store/base/limits.h"
+
+namespace cairn::cache {
+namespace {
+
+template <typename... Text>
+absl::Status Wrong(const Text&... text) {
+  return absl::UnavailableError(absl::StrCat("the daemon's answer is wrong: ", text...));
+}
+
+absl::StatusOr<CheckedExtent> CheckExtent(const v1::Extent& extent,
+                                          const std::vector<uint32_t>& part_bytes,
+                                          uint64_t entry_bytes, const FetchAsked& asked) {
+  if (extent.payload_bytes() != entry_bytes) {
+    return Wrong("an entry of ", extent.payload_bytes(), " bytes where the layout has ",
+                 entry_bytes);
+  }
+  if (static_cast<size_t>(extent.part_xxh3_size()) != part_bytes.size()) {
+    return Wrong("an entry of ", extent.part_xxh3_size(), " parts where the layout has ",
+                 part_bytes.size());
+  }
+  CheckedExtent out;
+  out.bytes = entry_bytes;
+  if (asked.arena_bytes.has_value()) {
+    const uint64_t arena = *asked.arena_bytes;
+    // Subtracting from the larger side: the sum could wrap.
+    if (entry_bytes > arena || extent.arena_offset() > arena - entry_bytes) {
+      return Wrong("an entry at ", extent.arena_offset(), " + ", entry_bytes,
+                   " outside of the arena of ", arena, " bytes");
+    }
+    if (extent.arena_offset() % kIoAlignment != 0) {
+      return Wrong("an entry at the unaligned offset ", extent.arena_offset());
+    }
+    out.offset = extent.arena_offset();
+  }
+  out.parts.reserve(part_bytes.size());
+  for (size_t i = 0; i < part_bytes.size(); ++i) {
+    out.parts.push_back({part_bytes[i], extent.part_xxh3(static_cast<int>(i))});
+  }
+  return out;
+}
+
+uint64_t Sum(const std::vector<uint32_t>& parts) {
+  return std::accumulate(parts.begin(), parts.end(), uint64_t{0});
+}
+
+}  // namespace
+
+EntryShapes::EntryShapes(const LayoutDescriptor& layout)
+    : rows(layout.part_bytes(LayoutScope::kPrefix)),
+      checkpoint(layout.part_bytes(LayoutScope::kTrailing)),
+      rows_bytes(Sum(rows)),
+      checkpoint_bytes(Sum(checkpoint)) {}
+
+absl::StatusOr<CheckedRegistration> CheckRegistration(const v1::Registration& answer) {
+  if (answer.protocol_version() != kProtocolVersion) {
+    return absl::FailedPreconditionError(
+        absl::StrCat("the daemon speaks protocol version ", answer.protocol_version(),
+                     ", this client version ", kProtocolVersion, ": upgrade the older one"));
+  }
+  if (answer.layout_version() != kLayoutVersion) {
+    return absl::FailedPreconditionError(
+        absl::StrCat("the daemon stores layout version ", answer.layout_version(),
+                     ", this client uses version ", kLayoutVersion, ": upgrade the older one"));
+  }
+  CheckedRegistration out;
+  if (answer.token().size() != kTokenBytes) {
+    return Wrong("token of ", answer.token().size(), " bytes instead of ", kTokenBytes);
+  }
+  const std::optional<Digest> root = Digest::FromBytes(answer.root());
+  if (!root.has_value()) {
+    return Wrong("root of ", answer.root().size(), " bytes instead of ", Digest::kBytes);
+  }
+  if (answer.attach_socket().size() > kNameBytesMax ||
+      answer.attach_socket().find('/') != std::string::npos) {
+    return Wrong("attach_socket must be a name of at most ", kNameBytesMax, " bytes without '/'");
+  }
+  if (answer.policy().size() > kNameBytesMax) {
+    return Wrong("policy of more than ", kNameBytesMax, " bytes");
+  }
+  absl::StatusOr<CheckpointPolicy> policy = CheckpointPolicy::Parse(answer.policy());
+  if (!policy.ok()) return Wrong("policy: ", std::string(policy.status().message()));
+  out.registration.root = *root;
+  out.registration.policy = *policy;
+  out.token = answer.token();
+  out.attach_socket = answer.attach_socket();
+  out.arena_bytes = answer.arena_bytes();
+  return out;
+}
+
+absl::StatusOr<MatchResult> CheckMatch(const v1::MatchResponse& answer, size_t chain_blocks) {
+  if (answer.rows_blocks() > chain_blocks) {
+    return Wrong("rows_blocks ", answer.rows_blocks(), " of ", chain_blocks, " asked");
+  }
+  if (answer.rows_host_blocks() > answer.rows_blocks()) {
+    return Wrong("rows_host_blocks ", answer.rows_host_blocks(), " over rows_blocks ",
+                 answer.rows_blocks());
+  }
+  if (answer.checkpoints_size() > static_cast<int>(kCheckpointHitsMax)) {
+    return Wrong(answer.checkpoints_size(), " checkpoints, at most ", kCheckpointHitsMax);
+  }
+  MatchResult out{answer.rows_blocks(), answer.rows_host_blocks(), {}};
+  uint32_t above = answer.rows_blocks() + 1;
+  for (const v1::CheckpointHit& hit : answer.checkpoints()) {
+    if (hit.blocks() == 0 || hit.blocks() >= above) {
+      return Wrong("checkpoints not deepest first within rows_blocks");
+    }
+    above = hit.blocks();
+    if (hit.tier() != static_cast<uint32_t>(Tier::kHost) &&
+        hit.tier() != static_cast<uint32_t>(Tier::kDisk)) {
+      return Wrong("tier ", hit.tier());
+    }
+    out.checkpoints.push_back({hit.blocks(), static_cast<Tier>(hit.tier())});
+  }
+  return out;
+}
+
+absl::StatusOr<CheckedFetch> CheckFetch(const v1::FetchResponse& answer, const FetchAsked& asked,
+                                        const EntryShapes& shapes) {
+  if (static_cast<size_t>(answer.rows_size()) > asked.chain_blocks) {
+    return Wrong(answer.rows_size(), " rows of ", asked.chain_blocks, " asked");
+  }
+  if (answer.has_checkpoint() && !asked.checkpoint) return Wrong("a checkpoint nobody asked for");
+  CheckedFetch out;
+  out.lease = answer.lease();
+  out.host_bytes = answer.host_bytes();
+  out.disk_bytes = answer.disk_bytes();
+  out.rows.reserve(static_cast<size_t>(answer.rows_size()));
+  for (const v1::Extent& extent : answer.rows()) {
+    CAIRN_ASSIGN_OR_RETURN(CheckedExtent checked,
+                           CheckExtent(extent, shapes.rows, shapes.rows_bytes, asked));
+    out.rows.push_back(std::move(checked));
+  }
+  if (answer.has_checkpoint()) {
+    CAIRN_ASSIGN_OR_RETURN(out.checkpoint, CheckExtent(answer.checkpoint(), shapes.checkpoint,
+                                                       shapes.checkpoint_bytes, asked));
+  }
+  return out;
+}
+
+absl::StatusOr<std::vector<ReserveResult>> CheckReserve(const v1::ReserveResponse& answer,
+                                                        size_t items) {
+  if (static_cast<size_t>(answer.results_size()) != items) {
+    return Wrong(answer.results_size(), " results for ", items, " items");
+  }
+  std::vector<ReserveResult> out;
+  out.reserve(items);
+  for (const v1::ReserveResult& result : answer.results()) {
+    if (result.state() < static_cast<uint32_t>(ReserveState::kExists) ||
+        result.state() > static_cast<uint32_t>(ReserveState::kWait)) {
+      return Wrong("reserve state ", result.state());
+    }
+    out.push_back({static_cast<ReserveState>(result.state()), result.reservation()});
+  }
+  return out;
+}
+
+absl::StatusOr<std::vector<absl::Status>> CheckCommit(const v1::CommitResponse& answer,
+                                                      size_t items) {
+  if (static_cast<size_t>(answer.statuses_size()) != items) {
+    return Wrong(answer.statuses_size(), " statuses for ", items, " items");
+  }
+  std::vector<absl::Status> out;
+  out.reserve(items);
+  for (const v1::ItemStatus& status : answer.statuses()) {
+    out.push_back(StatusFromWire(status.code(), status.message()));
+  }
+  return out;
+}
+
+absl::StatusOr<std::vector<NamedCount>> CheckStats(const v1::StatsResponse& answer) {
+  if (answer.counts_size() > static_cast<int>(kStatsCountsMax)) {
+    return Wrong(answer.counts_size(), " counts, at most ", kStatsCountsMax);
+  }
+  std::vector<NamedCount> out;
+  for (const v1::NamedCount& count : answer.counts()) {
+    if (count.name().size() > kNameBytesMax) return Wrong("a count's name is too long");
+    out.push_back({count.name(), count.value()});
+  }
+  return out;
+}
+
+}  // namespace cairn::cache

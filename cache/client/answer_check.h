@@ -1,0 +1,76 @@
+// answer_check.h: what the daemon says, believed only after it was checked. Every offset lies in
+// the mapping, every count is at most what was asked, every part is as the layout says.
+//
+// Threads:   pure functions.
+// Units:     bytes, blocks.
+// Errors:    UNAVAILABLE "the daemon's answer is wrong: ...": a peer that answers so is not one to
+// go on with.
+//            FAILED_PRECONDITION from CheckRegistration for another version, naming both.
+#ifndef CAIRN_CACHE_CLIENT_ANSWER_CHECK_H_
+#define CAIRN_CACHE_CLIENT_ANSWER_CHECK_H_
+
+#include <cstdint>
+#include <optional>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "cache/client/cache_api.h"
+#include "cairn/v1/cache.pb.h"
+
+namespace cairn::cache {
+
+struct CheckedRegistration {
+  Registration registration;  // mapped: not decided here
+  std::string token;
+  std::string attach_socket;  // a name without a path; may be empty
+  uint64_t arena_bytes = 0;
+};
+
+absl::StatusOr<CheckedRegistration> CheckRegistration(const v1::Registration& answer);
+
+absl::StatusOr<MatchResult> CheckMatch(const v1::MatchResponse& answer, size_t chain_blocks);
+
+// Sizes of the parts of both kinds of entry, as the session's layout has them.
+struct EntryShapes {
+  explicit EntryShapes(const LayoutDescriptor& layout);
+  std::vector<uint32_t> rows;
+  std::vector<uint32_t> checkpoint;
+  uint64_t rows_bytes = 0;
+  uint64_t checkpoint_bytes = 0;
+};
+
+struct CheckedExtent {
+  uint64_t offset = 0;
+  uint64_t bytes = 0;
+  std::vector<EntryPart> parts;
+};
+
+struct CheckedFetch {
+  uint64_t lease = 0;
+  std::vector<CheckedExtent> rows;
+  std::optional<CheckedExtent> checkpoint;
+  uint64_t host_bytes = 0;
+  uint64_t disk_bytes = 0;
+};
+
+struct FetchAsked {
+  size_t chain_blocks = 0;
+  bool checkpoint = false;
+  std::optional<uint64_t> arena_bytes;  // nullopt: the bytes come in a stream, offsets mean nothing
+};
+
+absl::StatusOr<CheckedFetch> CheckFetch(const v1::FetchResponse& answer, const FetchAsked& asked,
+                                        const EntryShapes& shapes);
+
+absl::StatusOr<std::vector<ReserveResult>> CheckReserve(const v1::ReserveResponse& answer,
+                                                        size_t items);
+
+absl::StatusOr<std::vector<absl::Status>> CheckCommit(const v1::CommitResponse& answer,
+                                                      size_t items);
+
+absl::StatusOr<std::vector<NamedCount>> CheckStats(const v1::StatsResponse& answer);
+
+}  // namespace cairn::cache
+
+#endif  // CAIRN_CACHE_CLIENT_ANSWER_CHECK_H_

@@ -1,0 +1,51 @@
+// attach_protocol.h: how memory changes hands on one host. Beside the gRPC socket <name> lies
+// <name>.fd; a client connects there, sends one request, and gets one answer on the same
+// connection, which then closes.
+//
+//   arena:    request {kArena, token}                     -> answer {OK, arena bytes} + the arena's
+//   descriptor staging:  request {kStaging, token, bytes} + a memfd  -> answer {OK, id of the
+//   piece}
+//
+// The token proves the session (cache.proto). A memfd must be sealed against shrinking, or its
+// receiver could be made to fault by the other side; both ends check that before they map it.
+//
+// Units: bytes. Both ends are processes of one host, so the structs travel as they lie in memory.
+#ifndef CAIRN_CACHE_CLIENT_ATTACH_PROTOCOL_H_
+#define CAIRN_CACHE_CLIENT_ATTACH_PROTOCOL_H_
+
+#include <array>
+#include <cstdint>
+#include <type_traits>
+
+namespace cairn::cache {
+
+inline constexpr uint32_t kAttachMagic = 0x31464443;  // "CDF1"
+inline constexpr uint32_t kAttachVersion = 1;
+inline constexpr char kAttachSuffix[] = ".fd";
+
+enum class AttachKind : uint32_t { kArena = 1, kStaging = 2 };
+
+struct AttachRequest {
+  uint32_t magic = kAttachMagic;
+  uint32_t version = kAttachVersion;
+  uint32_t kind = 0;
+  uint32_t reserved = 0;
+  std::array<uint8_t, 16> token{};
+  uint64_t bytes = 0;
+};
+
+struct AttachAnswer {
+  uint32_t magic = kAttachMagic;
+  uint32_t version = kAttachVersion;
+  uint32_t code = 0;  // absl::StatusCode
+  uint32_t staging = 0;
+  uint64_t bytes = 0;
+  std::array<char, 232> message{};  // text, zero-padded
+};
+
+static_assert(sizeof(AttachRequest) == 40 && std::is_trivially_copyable_v<AttachRequest>);
+static_assert(sizeof(AttachAnswer) == 256 && std::is_trivially_copyable_v<AttachAnswer>);
+
+}  // namespace cairn::cache
+
+#endif  // CAIRN_CACHE_CLIENT_ATTACH_PROTOCOL_H_

@@ -1,0 +1,92 @@
+// daemon_link.h: one connection to a daemon with one session on it. Knows whether the daemon is
+// still there, and releases leases behind the callers' backs.
+//
+// The session is a stream that stays open and silent; when it ends the daemon is gone, and every
+// later call is UNAVAILABLE at once. A link never comes back to life: connect anew.
+//
+// Threads:   all methods from any thread. Two threads of its own: one watches the stream, one
+// releases. Ownership: shared by the cache object and by what it fetched; after Close it is a husk
+// that does nothing. Units:     bytes, milliseconds. Errors:    UNAVAILABLE, DEADLINE_EXCEEDED,
+// FAILED_PRECONDITION (another version), PERMISSION_DENIED (tenant).
+#ifndef CAIRN_CACHE_CLIENT_DAEMON_LINK_H_
+#define CAIRN_CACHE_CLIENT_DAEMON_LINK_H_
+
+#include <grpcpp/grpcpp.h>
+
+#include <condition_variable>
+#include <cstdint>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "absl/time/time.h"
+#include "cache/client/answer_check.h"
+#include "cairn/v1/cache.grpc.pb.h"
+
+namespace cairn::cache {
+
+class DaemonLink {
+ public:
+  struct Options {
+    std::string target;  // "unix:/path" or "host:port"
+    absl::Duration connect_timeout;
+    absl::Duration call_timeout;
+    uint64_t answer_bytes_max = 0;
+  };
+  static absl::StatusOr<std::shared_ptr<DaemonLink>> Open(const Options& options,
+                                                          const NamespaceSpec& spec);
+  ~DaemonLink() { Close(); }
+
+  // Ends the session; the daemon frees what it held. Idempotent. Not from two threads at once.
+  void Close();
+
+  absl::Status Alive() const;
+  // The daemon answered nonsense: it is not asked again. Returns `why`.
+  absl::Status Break(absl::Status why);
+
+  const CheckedRegistration& registered() const { return registered_; }
+  v1::Cache::Stub& stub() { return *stub_; }
+
+  // One unary call with a deadline, by the stub's method: Call(&v1::Cache::Stub::Match, ...).
+  template <typename Method, typename Request, typename Response>
+  absl::Status Call(Method method, const Request& request, Response* response,
+                    absl::Duration timeout) {
+    CAIRN_RETURN_IF_ERROR(Alive());
+    grpc::ClientContext context;
+    SetDeadline(&context, timeout);
+    return Ended((stub_.get()->*method)(&context, request, response));
+  }
+  static void SetDeadline(grpc::ClientContext* context, absl::Duration timeout);
+  // A call's end in our words; a lost connection is remembered.
+  absl::Status Ended(const grpc::Status& status) const;
+
+  // Never blocks.
+  void ReleaseLater(uint64_t lease);
+
+ private:
+  explicit DaemonLink(const Options& options);
+  void WatchSession(v1::SessionRequest request);
+  void ReleaseLoop();
+
+  const Options options_;
+  std::unique_ptr<v1::Cache::Stub> stub_;
+  grpc::ClientContext session_context_;
+  CheckedRegistration registered_;  // before Open returns, then constant
+
+  mutable std::mutex mutex_;
+  std::condition_variable changed_;
+  bool first_event_ = false;  // a registration came, or never will
+  absl::Status dead_;         // not OK: why
+  bool closing_ = false;
+  v1::Registration raw_registration_;
+  std::vector<uint64_t> to_release_;
+
+  std::thread watcher_;
+  std::thread releaser_;
+};
+
+}  // namespace cairn::cache
+
+#endif  // CAIRN_CACHE_CLIENT_DAEMON_LINK_H_

@@ -1,0 +1,311 @@
+#include "cache/client/remote_cache.h"
+
+#include <algorithm>
+#include <optional>
+
+#include "absl/strings/match.h"
+#include "cache/client/answer_check.h"
+#include "cache/client/attach_client.h"
+#include "cache/client/attach_protocol.h"
+#include "cache/client/daemon_link.h"
+#include "cache/client/protocol.h"
+#include "cache/client/remote_fetch.h"
+#include "cache/client/staging_pool.h"
+#include "store/device/shared_memory.h"
+
+namespace cairn::cache {
+namespace {
+
+// For a session that streams: memory of the client's own.
+class OwnStaging final : public StagingBuffer {
+ public:
+  explicit OwnStaging(uint64_t size) : memory_(std::make_unique_for_overwrite<uint8_t[]>(size)) {
+    bytes = {memory_.get(), size};
+  }
+
+ private:
+  std::unique_ptr<uint8_t[]> memory_;
+};
+
+uint64_t PayloadBytes(const CommitItem& item) {
+  uint64_t sum = 0;
+  for (const EntryPart& part : item.parts) sum += part.bytes;
+  return sum;
+}
+
+absl::Status CheckItem(const CommitItem& item) {
+  if (item.staging == nullptr) return absl::InvalidArgumentError("commit item without staging");
+  if (item.parts.empty() || item.parts.size() > kPartsPerEntryMax) {
+    return absl::InvalidArgumentError(absl::StrCat("commit item of ", item.parts.size(),
+                                                   " parts, must have 1 to ", kPartsPerEntryMax));
+  }
+  if (PayloadBytes(item) > item.staging->bytes.size()) {
+    return absl::InvalidArgumentError(absl::StrCat("commit item of ", PayloadBytes(item),
+                                                   " bytes in staging of ",
+                                                   item.staging->bytes.size()));
+  }
+  return absl::OkStatus();
+}
+
+void EncodeItem(const CommitItem& item, v1::CommitItem* out) {
+  out->set_reservation(item.reservation);
+  for (const EntryPart& part : item.parts) {
+    out->add_part_bytes(part.bytes);
+    out->add_part_xxh3(part.xxh3);
+  }
+}
+
+// Leading items that go in one request.
+size_t BatchOf(std::span<const CommitItem> items, uint64_t bytes_max) {
+  size_t count = 0;
+  uint64_t bytes = 0;
+  while (count < items.size() && count < kEntriesPerCommitMax) {
+    bytes += PayloadBytes(items[count]);
+    if (count > 0 && bytes > bytes_max) break;
+    ++count;
+  }
+  return count;
+}
+
+absl::Status CheckChain(std::span<const Digest> chain) {
+  if (chain.size() <= kBlocksPerPrefixMax) return absl::OkStatus();
+  return absl::InvalidArgumentError(absl::StrCat("chain of ", chain.size(), " blocks, at most ",
+                                                 kBlocksPerPrefixMax, " are allowed"));
+}
+
+class RemoteCache final : public CacheApi {
+ public:
+  RemoteCache(std::shared_ptr<DaemonLink> link, const NamespaceSpec& spec,
+              const RemoteCacheOptions& options)
+      : link_(std::move(link)),
+        options_(options),
+        shapes_(spec.layout),
+        registration_(link_->registered().registration) {}
+
+  ~RemoteCache() override { link_->Close(); }
+
+  // Maps the arena if the daemon is on this host. A daemon whose attach socket cannot be reached
+  // (another mount namespace, say) is used by streams.
+  absl::Status Attach(const std::string& target) {
+    const CheckedRegistration& registered = link_->registered();
+    if (!options_.map || registered.attach_socket.empty() || registered.arena_bytes == 0) {
+      return absl::OkStatus();
+    }
+    const std::string path = target.substr(sizeof("unix:") - 1);
+    const std::string folder = path.substr(0, path.find_last_of('/') + 1);
+    attach_ =
+        std::make_unique<AttachClient>(store::UnixSockets(), folder + registered.attach_socket,
+                                       registered.token, options_.connect_timeout);
+    absl::StatusOr<store::SharedMemory> arena = attach_->TakeArena(registered.arena_bytes);
+    if (!arena.ok()) {
+      if (absl::StartsWith(std::string(arena.status().message()), "the daemon's answer is wrong")) {
+        return link_->Break(arena.status());
+      }
+      return absl::OkStatus();
+    }
+    arena_ = std::make_shared<const store::SharedMemory>(*std::move(arena));
+    registration_.mapped = true;
+    StagingPool::Options pool;
+    pool.bytes_max = std::min(options_.staging_bytes_max, kStagingBytesMax);
+    pool.pieces_max = kStagingPiecesMax;
+    staging_.emplace(pool, [this](int descriptor, uint64_t bytes) {
+      return attach_->GiveStaging(descriptor, bytes);
+    });
+    return absl::OkStatus();
+  }
+
+  const Registration& registration() const override { return registration_; }
+
+  absl::StatusOr<MatchResult> Match(std::span<const Digest> chain) override {
+    CAIRN_RETURN_IF_ERROR(CheckChain(chain));
+    v1::MatchRequest request;
+    request.set_token(token());
+    request.set_chain(EncodeChain(chain));
+    v1::MatchResponse answer;
+    CAIRN_RETURN_IF_ERROR(
+        link_->Call(&v1::Cache::Stub::Match, request, &answer, options_.call_timeout));
+    return Believed(CheckMatch(answer, chain.size()));
+  }
+
+  absl::StatusOr<std::unique_ptr<FetchedPrefix>> Fetch(const FetchRequest& request) override {
+    CAIRN_RETURN_IF_ERROR(CheckChain(request.chain));
+    if (request.chain.empty()) return absl::InvalidArgumentError("fetch of an empty chain");
+    if (arena_ != nullptr) return FetchMapped(request, shapes_, link_, arena_);
+    return FetchStreamed(request, shapes_, *link_);
+  }
+
+  absl::StatusOr<std::vector<ReserveResult>> Reserve(std::span<const ReserveItem> items,
+                                                     absl::Duration wait) override {
+    if (items.empty()) return std::vector<ReserveResult>();
+    const int64_t wait_millis =
+        std::clamp<int64_t>(absl::ToInt64Milliseconds(wait), 0, kReserveWaitMillisMax);
+    v1::ReserveRequest request;
+    request.set_token(token());
+    request.set_wait_millis(static_cast<uint32_t>(wait_millis));
+    for (const ReserveItem& item : items) {
+      v1::ReserveItem* out = request.add_items();
+      out->set_digest(EncodeDigest(item.key.digest));
+      out->set_kind(static_cast<uint32_t>(item.key.kind));
+      out->set_parent(EncodeDigest(item.parent));
+      out->set_index(item.index);
+    }
+    v1::ReserveResponse answer;
+    CAIRN_RETURN_IF_ERROR(link_->Call(&v1::Cache::Stub::Reserve, request, &answer,
+                                      absl::Milliseconds(wait_millis) + options_.call_timeout));
+    return Believed(CheckReserve(answer, items.size()));
+  }
+
+  absl::StatusOr<std::unique_ptr<StagingBuffer>> Stage(uint64_t bytes) override {
+    CAIRN_RETURN_IF_ERROR(link_->Alive());
+    if (staging_.has_value()) return staging_->Take(bytes);
+    if (bytes == 0 || bytes > kEntryBytesMax) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("staging of ", bytes, " bytes, must have 1 to ", kEntryBytesMax));
+    }
+    return std::make_unique<OwnStaging>(RoundUpToIo(bytes));
+  }
+
+  absl::StatusOr<std::vector<absl::Status>> Commit(std::span<const CommitItem> items,
+                                                   bool durable) override {
+    for (const CommitItem& item : items) CAIRN_RETURN_IF_ERROR(CheckItem(item));
+    std::vector<absl::Status> statuses;
+    while (statuses.size() < items.size()) {
+      const auto rest = items.subspan(statuses.size());
+      const bool mapped = staging_.has_value();
+      const auto batch = rest.first(BatchOf(rest, mapped ? UINT64_MAX : kStreamCommitBytesMax));
+      absl::StatusOr<std::vector<absl::Status>> part =
+          mapped ? CommitMapped(batch, durable) : CommitStreamed(batch, durable);
+      if (!part.ok()) {
+        if (statuses.empty()) return part.status();
+        // What earlier batches came to is not lost.
+        statuses.resize(items.size(), part.status());
+        break;
+      }
+      statuses.insert(statuses.end(), part->begin(), part->end());
+    }
+    return statuses;
+  }
+
+  absl::Status Abort(std::span<const uint64_t> reservations) override {
+    while (!reservations.empty()) {
+      const auto batch =
+          reservations.first(std::min<size_t>(reservations.size(), kReservationsPerSessionMax));
+      v1::AbortRequest request;
+      request.set_token(token());
+      request.mutable_reservations()->Add(batch.begin(), batch.end());
+      v1::AbortResponse answer;
+      CAIRN_RETURN_IF_ERROR(
+          link_->Call(&v1::Cache::Stub::Abort, request, &answer, options_.call_timeout));
+      reservations = reservations.subspan(batch.size());
+    }
+    return absl::OkStatus();
+  }
+
+  absl::StatusOr<std::vector<NamedCount>> Stats() override {
+    v1::StatsRequest request;
+    request.set_token(token());
+    v1::StatsResponse answer;
+    CAIRN_RETURN_IF_ERROR(
+        link_->Call(&v1::Cache::Stub::Stats, request, &answer, options_.call_timeout));
+    return Believed(CheckStats(answer));
+  }
+
+ private:
+  const std::string& token() const { return link_->registered().token; }
+
+  template <typename T>
+  absl::StatusOr<T> Believed(absl::StatusOr<T> checked) {
+    if (!checked.ok()) return link_->Break(checked.status());
+    return checked;
+  }
+
+  absl::StatusOr<std::vector<absl::Status>> CommitMapped(std::span<const CommitItem> items,
+                                                         bool durable) {
+    v1::CommitRequest request;
+    request.set_token(token());
+    request.set_durable(durable);
+    for (const CommitItem& item : items) {
+      const auto* staging = dynamic_cast<const PooledStaging*>(item.staging);
+      if (staging == nullptr) {
+        return absl::InvalidArgumentError("commit item: staging was not made by this cache");
+      }
+      v1::CommitItem* out = request.add_items();
+      EncodeItem(item, out);
+      out->set_staging(staging->piece);
+      out->set_staging_offset(staging->offset);
+    }
+    v1::CommitResponse answer;
+    CAIRN_RETURN_IF_ERROR(
+        link_->Call(&v1::Cache::Stub::Commit, request, &answer, options_.commit_timeout));
+    return Believed(CheckCommit(answer, items.size()));
+  }
+
+  absl::StatusOr<std::vector<absl::Status>> CommitStreamed(std::span<const CommitItem> items,
+                                                           bool durable) {
+    CAIRN_RETURN_IF_ERROR(link_->Alive());
+    grpc::ClientContext context;
+    DaemonLink::SetDeadline(&context, options_.commit_timeout);
+    v1::CommitResponse answer;
+    std::unique_ptr<grpc::ClientWriter<v1::CommitChunk>> writer =
+        link_->stub().CommitStream(&context, &answer);
+    v1::CommitChunk chunk;
+    chunk.mutable_head()->set_token(token());
+    chunk.mutable_head()->set_durable(durable);
+    for (const CommitItem& item : items) EncodeItem(item, chunk.mutable_head()->add_items());
+    bool open = writer->Write(chunk);
+    for (const CommitItem& item : items) {
+      std::span<const uint8_t> payload = item.staging->bytes;
+      payload = payload.first(PayloadBytes(item));
+      while (open && !payload.empty()) {
+        const auto slice = payload.first(std::min<size_t>(payload.size(), kStreamSliceBytes));
+        chunk.set_data(slice.data(), slice.size());
+        open = writer->Write(chunk);
+        payload = payload.subspan(slice.size());
+      }
+    }
+    // A closed stream has its reason in Finish.
+    writer->WritesDone();
+    CAIRN_RETURN_IF_ERROR(link_->Ended(writer->Finish()));
+    return Believed(CheckCommit(answer, items.size()));
+  }
+
+  const std::shared_ptr<DaemonLink> link_;
+  const RemoteCacheOptions options_;
+  const EntryShapes shapes_;
+  Registration registration_;
+  std::unique_ptr<AttachClient> attach_;
+  std::shared_ptr<const store::SharedMemory> arena_;
+  std::optional<StagingPool> staging_;
+};
+
+// The largest honest answer is a fetch of the longest prefix.
+uint64_t AnswerBytesMax(const EntryShapes& shapes) {
+  constexpr uint64_t kFloor = 8ull << 20, kCeiling = 256ull << 20;
+  const uint64_t extent = 64 + 8ull * std::max(shapes.rows.size(), shapes.checkpoint.size());
+  return std::clamp(extent * (kBlocksPerPrefixMax + 1), kFloor, kCeiling);
+}
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<CacheApi>> ConnectCache(const std::string& target,
+                                                       const NamespaceSpec& spec,
+                                                       const RemoteCacheOptions& options) {
+  const bool local = absl::StartsWith(target, "unix:");
+  if (target.empty() || (!local && target.find(':') == std::string::npos)) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("cache target '", target, "' must be unix:/path or host:port"));
+  }
+  CAIRN_RETURN_IF_ERROR(spec.layout.Validate());
+  CAIRN_ASSIGN_OR_RETURN(
+      std::shared_ptr<DaemonLink> link,
+      DaemonLink::Open({.target = target,
+                        .connect_timeout = options.connect_timeout,
+                        .call_timeout = options.call_timeout,
+                        .answer_bytes_max = AnswerBytesMax(EntryShapes(spec.layout))},
+                       spec));
+  auto cache = std::make_unique<RemoteCache>(std::move(link), spec, options);
+  if (local) CAIRN_RETURN_IF_ERROR(cache->Attach(target));
+  return cache;
+}
+
+}  // namespace cairn::cache

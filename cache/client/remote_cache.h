@@ -1,0 +1,40 @@
+// remote_cache.h: CacheApi over the wire. On the same host (a Unix socket) fetched bytes are mapped
+// from the daemon's arena and commits name ranges of shared staging memory; otherwise the same
+// bytes travel in gRPC streams.
+//
+// Threads:   as cache_api.h. Three threads of its own, all idle between calls.
+// Ownership: FetchedPrefix and StagingBuffer may outlive the cache object.
+// Units:     bytes, blocks, milliseconds.
+// Errors:    every call ends by its deadline. UNAVAILABLE at once when the daemon is gone, also
+// when an answer of its was
+//            wrong (it is not asked again). Connect: FAILED_PRECONDITION for a daemon of another
+//            protocol or layout version.
+#ifndef CAIRN_CACHE_CLIENT_REMOTE_CACHE_H_
+#define CAIRN_CACHE_CLIENT_REMOTE_CACHE_H_
+
+#include <cstdint>
+#include <memory>
+#include <string>
+
+#include "absl/time/time.h"
+#include "cache/client/cache_api.h"
+
+namespace cairn::cache {
+
+struct RemoteCacheOptions {
+  absl::Duration connect_timeout = absl::Seconds(2);  // register and map
+  absl::Duration call_timeout =
+      absl::Milliseconds(250);  // match, reserve (beyond its wait), abort, stats
+  absl::Duration commit_timeout = absl::Seconds(30);
+  bool map = true;  // false: stream even on the same host
+  uint64_t staging_bytes_max = 1ull << 30;
+};
+
+// `target`: "unix:/path/to/socket" or "host:port".
+absl::StatusOr<std::unique_ptr<CacheApi>> ConnectCache(const std::string& target,
+                                                       const NamespaceSpec& spec,
+                                                       const RemoteCacheOptions& options = {});
+
+}  // namespace cairn::cache
+
+#endif  // CAIRN_CACHE_CLIENT_REMOTE_CACHE_H_

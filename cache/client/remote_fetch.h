@@ -1,0 +1,30 @@
+// remote_fetch.h: the two ways fetched bytes reach a client: mapped in place, or streamed into
+// memory of its own.
+//
+// Threads:   any.
+// Ownership: the results keep the mapping, or their memory, alive; the lease falls with them.
+// Errors:    as cache_api.h; an answer outside of the mapping, or other than what was asked, breaks
+// the link.
+#ifndef CAIRN_CACHE_CLIENT_REMOTE_FETCH_H_
+#define CAIRN_CACHE_CLIENT_REMOTE_FETCH_H_
+
+#include <memory>
+
+#include "cache/client/answer_check.h"
+#include "cache/client/cache_api.h"
+#include "cache/client/daemon_link.h"
+#include "store/device/shared_memory.h"
+
+namespace cairn::cache {
+
+absl::StatusOr<std::unique_ptr<FetchedPrefix>> FetchMapped(
+    const FetchRequest& request, const EntryShapes& shapes, std::shared_ptr<DaemonLink> link,
+    std::shared_ptr<const store::SharedMemory> arena);
+
+absl::StatusOr<std::unique_ptr<FetchedPrefix>> FetchStreamed(const FetchRequest& request,
+                                                             const EntryShapes& shapes,
+                                                             DaemonLink& link);
+
+}  // namespace cairn::cache
+
+#endif  // CAIRN_CACHE_CLIENT_REMOTE_FETCH_H_
