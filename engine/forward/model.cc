@@ -192,18 +192,18 @@ absl::StatusOr<std::unique_ptr<Model>> PackModel(const Weights& weights,
       options.numerics.value_or(type == DType::kF8E4M3 ? Numerics::kFull : Numerics::kPlain);
   CAIRN_RETURN_IF_ERROR(CheckNumerics(config, numerics));
   Packer packer(weights, numerics);
-  auto model =
-      std::make_unique<Model>(Model{.config = config,
-                                    .numerics = numerics,
-                                    .layout = std::make_unique<KvLayout>(config, numerics),
-                                    .rope_window = Rope(config, false),
-                                    .rope_compressed = Rope(config, true),
-                                    .embed = Vector(weights.embed.weight),
-                                    .vocab_head = packer.Linear(weights.head),
-                                    .head = packer.Head(weights.hc_head, weights.norm),
-                                    .layers = {},
-                                    .mtp = nullptr,
-                                    .weights_identity = weights.Identity(options.threads)});
+  auto model = std::make_unique<Model>(
+      Model{.config = config,
+            .numerics = numerics,
+            .layout = std::make_unique<KvLayout>(config, numerics, options.rope_rows),
+            .rope_window = Rope(config, false),
+            .rope_compressed = Rope(config, true),
+            .embed = Vector(weights.embed.weight),
+            .vocab_head = packer.Linear(weights.head),
+            .head = packer.Head(weights.hc_head, weights.norm),
+            .layers = {},
+            .mtp = nullptr,
+            .weights_identity = weights.Identity(options.threads)});
   for (size_t i = 0; i < weights.layers.size(); ++i) {
     model->layers.push_back(packer.Block(weights.layers[i], static_cast<int64_t>(i)));
   }

@@ -7,6 +7,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -112,6 +113,7 @@ struct Model {
 struct LoadOptions {
   std::optional<Numerics> numerics;
   int threads = 1;
+  RopeRows rope_rows = RopeRows::kBf16;
 };
 absl::StatusOr<std::unique_ptr<Model>> LoadModel(const std::string& directory,
                                                  const LoadOptions& options);

@@ -10,9 +10,11 @@ using cache::LayoutScope;
 using kernels::RowCodec;
 using kernels::RowEncoding;
 
-RowCodec MakeRowCodec(const ModelConfig& config, Numerics numerics) {
-  const RowEncoding encoding =
-      numerics == Numerics::kPlain ? RowEncoding::kF32 : RowEncoding::kFp8Bf16;
+RowCodec MakeRowCodec(const ModelConfig& config, Numerics numerics, RopeRows rope_rows) {
+  RowEncoding encoding = RowEncoding::kF32;
+  if (numerics != Numerics::kPlain) {
+    encoding = rope_rows == RopeRows::kBf16 ? RowEncoding::kFp8Bf16 : RowEncoding::kFp8F32;
+  }
   return RowCodec(encoding, config.head_dim, config.rope_dim);
 }
 
@@ -23,9 +25,9 @@ RowCodec MakeIndexCodec(const ModelConfig& config, Numerics numerics) {
 
 }  // namespace
 
-KvLayout::KvLayout(const ModelConfig& config, Numerics numerics)
+KvLayout::KvLayout(const ModelConfig& config, Numerics numerics, RopeRows rope_rows)
     : numerics_(numerics),
-      row_codec_(MakeRowCodec(config, numerics)),
+      row_codec_(MakeRowCodec(config, numerics, rope_rows)),
       index_codec_(MakeIndexCodec(config, numerics)),
       model_(config.Canonical()) {
   for (int64_t layer = 0; layer < config.layers + config.mtp_layers; ++layer)

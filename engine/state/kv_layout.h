@@ -48,7 +48,7 @@ struct LayerSlots {
 
 class KvLayout {
  public:
-  KvLayout(const ModelConfig& config, Numerics numerics);
+  KvLayout(const ModelConfig& config, Numerics numerics, RopeRows rope_rows = RopeRows::kBf16);
 
   const std::vector<LayerSlots>& layers() const { return layers_; }  // the MTP block's is last
   const ComponentSlot& mtp_hidden() const { return mtp_hidden_; }

@@ -14,6 +14,11 @@ enum class Numerics : uint8_t {
   kFull = 2,   // and the inputs of FP8 and FP4 linears, to FP8 in groups of 128
 };
 
+// How the rope dims of a quantised row are kept. The reference's tensors are BF16, so there (and in
+// every deployment) the row is 584 bytes; kF32 leaves them unrounded, as float64 references of the
+// arithmetic do.
+enum class RopeRows : uint8_t { kBf16 = 0, kF32 = 1 };
+
 // Raised whenever an order of sums or a rounding changes, so that rows made before are never mixed
 // with rows made after.
 inline constexpr int kNumericsVersion = 1;

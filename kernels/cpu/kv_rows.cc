@@ -73,7 +73,8 @@ RowCodec::RowCodec(RowEncoding encoding, int64_t dim, int64_t rope)
       scale_bytes_ = 0;
       break;
     case RowEncoding::kFp8Bf16:
-      data_bytes_ = dim - rope + 2 * rope;
+    case RowEncoding::kFp8F32:
+      data_bytes_ = dim - rope + (encoding == RowEncoding::kFp8Bf16 ? 2 : 4) * rope;
       scale_bytes_ = ((dim - rope) / kFp8Group + 7) / 8 * 8;
       break;
     case RowEncoding::kFp4:
@@ -89,6 +90,8 @@ std::string RowCodec::Name() const {
       return "f32";
     case RowEncoding::kFp8Bf16:
       return "fp8e4m3x64+bf16";
+    case RowEncoding::kFp8F32:
+      return "fp8e4m3x64+f32";
     case RowEncoding::kFp4:
       return "fp4e2m1x32";
   }
@@ -110,6 +113,11 @@ void RowCodec::Encode(const float* x, uint8_t* data, uint8_t* scales) const {
       }
       break;
     }
+    case RowEncoding::kFp8F32:
+      std::memset(scales, 0, static_cast<size_t>(scale_bytes_));
+      EncodeFp8(x, dim_ - rope_, data, scales);
+      std::memcpy(data + dim_ - rope_, x + dim_ - rope_, static_cast<size_t>(4 * rope_));
+      break;
     case RowEncoding::kFp4:
       EncodeFp4(x, dim_, data, scales);
       break;
@@ -131,6 +139,10 @@ void RowCodec::Decode(const uint8_t* data, const uint8_t* scales, float* x) cons
       }
       break;
     }
+    case RowEncoding::kFp8F32:
+      DecodeFp8(data, dim_ - rope_, scales, x);
+      std::memcpy(x + dim_ - rope_, data + dim_ - rope_, static_cast<size_t>(4 * rope_));
+      break;
     case RowEncoding::kFp4:
       DecodeFp4(data, dim_, scales, x);
       break;

@@ -5,6 +5,9 @@
 //            rope dims as BF16: data (dim-rope) + 2*rope bytes; scales (dim-rope)/64 bytes padded
 //            with zeros to a multiple of 8. dim 512, rope 64: 448 + 128 + 8 = 584 bytes (spec
 //            section 3.2).
+// kFp8F32    the same with the rope dims left as F32: 448 + 256 + 8 = 712 bytes. For measuring the
+// engine against
+//            references that round nothing but the e4m3 part.
 // kFp4       indexer keys under KV quantisation: e2m1 in groups of 32, low nibble first, e8m0
 // scales. dim 128: 64 + 4 = 68. kF32       without quantisation: dim floats, no scales.
 //
@@ -21,11 +24,11 @@
 
 namespace cairn::kernels {
 
-enum class RowEncoding : uint8_t { kF32, kFp8Bf16, kFp4 };
+enum class RowEncoding : uint8_t { kF32, kFp8Bf16, kFp8F32, kFp4 };
 
 class RowCodec {
  public:
-  // REQUIRES: for kFp8Bf16 (dim - rope) % 64 == 0; for kFp4 dim % 32 == 0.
+  // REQUIRES: for kFp8Bf16 and kFp8F32 (dim - rope) % 64 == 0; for kFp4 dim % 32 == 0.
   RowCodec(RowEncoding encoding, int64_t dim, int64_t rope);
 
   RowEncoding encoding() const { return encoding_; }
@@ -33,7 +36,7 @@ class RowCodec {
   int64_t data_bytes() const { return data_bytes_; }
   int64_t scale_bytes() const { return scale_bytes_; }
   int64_t row_bytes() const { return data_bytes_ + scale_bytes_; }
-  // As in a layout descriptor: "f32", "fp8e4m3x64+bf16", "fp4e2m1x32".
+  // As in a layout descriptor: "f32", "fp8e4m3x64+bf16", "fp8e4m3x64+f32", "fp4e2m1x32".
   std::string Name() const;
 
   void Encode(const float* x, uint8_t* data, uint8_t* scales) const;
