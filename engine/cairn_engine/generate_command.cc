@@ -1,0 +1,209 @@
+#include "engine/cairn_engine/generate_command.h"
+
+#include <CLI/CLI.hpp>
+#include <cmath>
+#include <cstdio>
+#include <fstream>
+#include <iterator>
+#include <memory>
+#include <nlohmann/json.hpp>
+
+#include "absl/strings/str_cat.h"
+#include "cache/client/remote_cache.h"
+#include "engine/cairn_engine/failure.h"
+#include "engine/cairn_engine/run_sequence.h"
+#include "engine/model/safetensors.h"
+#include "engine/model/tokenizer.h"
+#include "store/base/exit_codes.h"
+
+namespace cairn::engine {
+namespace {
+
+absl::StatusOr<std::string> ReadText(const std::string& path, int64_t limit) {
+  std::ifstream in(path, std::ios::binary);
+  if (!in) return absl::NotFoundError(absl::StrCat("cannot read the prompt file ", path));
+  std::string text((std::istreambuf_iterator<char>(in)), std::istreambuf_iterator<char>());
+  if (limit > 0 && limit < static_cast<int64_t>(text.size()))
+    text.resize(static_cast<size_t>(limit));
+  return text;
+}
+
+// The layout of spec section 5 with the marks that the vocabulary has: the text and the question
+// are one user turn, so two prompts with the same text share everything before the question.
+absl::StatusOr<std::vector<int32_t>> MakePrompt(const ByteTokenizer& tokenizer,
+                                                const std::string& text,
+                                                const std::string& question) {
+  std::vector<int32_t> ids;
+  const auto mark = [&](SpecialToken token) {
+    if (const std::optional<int32_t> id = tokenizer.Special(token)) ids.push_back(*id);
+  };
+  mark(SpecialToken::kBos);
+  mark(SpecialToken::kUser);
+  CAIRN_ASSIGN_OR_RETURN(const std::vector<int32_t> body,
+                         tokenizer.Encode(question.empty() ? text : text + "\n\n" + question));
+  ids.insert(ids.end(), body.begin(), body.end());
+  mark(SpecialToken::kAssistant);
+  mark(SpecialToken::kEndThink);
+  return ids;
+}
+
+std::unique_ptr<PrefixCache> AttachCache(const GenerateOptions& options, const Model& model) {
+  if (options.cache.empty()) return nullptr;
+  cache::NamespaceSpec spec{model.layout->Descriptor(model.weights_identity), options.tenant};
+  PrefixCache::Options settings;
+  settings.wait = absl::Seconds(options.wait_seconds);
+  settings.say = [](const std::string& line) {
+    std::fprintf(stderr, "cairn-engine: %s\n", line.c_str());
+  };
+  return std::make_unique<PrefixCache>(cache::ConnectCache(options.cache, spec), model, RealClock(),
+                                       settings);
+}
+
+void ShowProgress(int64_t done, int64_t total, int64_t* shown) {
+  const int64_t percent = done * 100 / total;
+  if (percent / 5 == *shown / 5 && done != total) return;
+  *shown = percent;
+  std::fprintf(stderr, "\rprefill %lld of %lld tokens (%lld %%)%s", static_cast<long long>(done),
+               static_cast<long long>(total), static_cast<long long>(percent),
+               done == total ? "\n" : "");
+  std::fflush(stderr);
+}
+
+nlohmann::json Figures(const GenerateOptions& options, const SequenceResult& r,
+                       size_t prompt_tokens, bool flushed, const PrefixCache* cache) {
+  const ResumeReport& resume = r.resume;
+  const char* tier = resume.prefix_tokens == 0 ? "none"
+                     : resume.disk_bytes == 0  ? "host"
+                     : resume.host_bytes == 0  ? "disk"
+                                               : "host+disk";
+  nlohmann::json figures = {{"prompt_tokens", prompt_tokens},
+                            {"prefix_tokens", resume.prefix_tokens},
+                            {"recomputed_tokens", r.recomputed_tokens},
+                            {"fetched_bytes", resume.host_bytes + resume.disk_bytes},
+                            {"host_bytes", resume.host_bytes},
+                            {"disk_bytes", resume.disk_bytes},
+                            {"copied_bytes", resume.copied_bytes},
+                            {"checksum_failures", resume.checksum_failures},
+                            {"tier", tier},
+                            {"first_token_ms", r.first_token_seconds * 1e3},
+                            {"wait_ms", resume.wait_seconds * 1e3},
+                            {"match_ms", resume.match_seconds * 1e3},
+                            {"fetch_ms", resume.fetch_seconds * 1e3},
+                            {"restore_ms", resume.restore_seconds * 1e3},
+                            {"prefill_ms", r.prefill_seconds * 1e3},
+                            {"decode_ms", r.decode_seconds * 1e3},
+                            {"output_tokens", r.output.size()},
+                            {"cache_attached", cache != nullptr && cache->attached()},
+                            {"cache", options.cache}};
+  if (cache != nullptr) {
+    const PutStats puts = cache->put_stats();
+    figures["put_entries"] = puts.put_entries;
+    figures["put_bytes"] = puts.put_bytes;
+    figures["existing_entries"] = puts.existing_entries;
+    figures["dropped_entries"] = puts.dropped_entries;
+    figures["put_complete"] = flushed;
+    if (!puts.last_error.empty()) figures["put_error"] = puts.last_error;
+  }
+  return figures;
+}
+
+absl::Status WriteLogits(const std::string& path, const SequenceResult& r) {
+  const int64_t n = static_cast<int64_t>(r.output.size());
+  const int64_t vocab = static_cast<int64_t>(r.logits.size()) / n;
+  const auto bytes = [](const auto& v) {
+    return std::span<const uint8_t>(reinterpret_cast<const uint8_t*>(v.data()),
+                                    v.size() * sizeof(v[0]));
+  };
+  const NamedTensor tensors[] = {{"logits", {DType::kF32, {n, vocab}, bytes(r.logits)}},
+                                 {"tokens", {DType::kI32, {n}, bytes(r.output)}}};
+  return WriteTensors(path, tensors);
+}
+
+absl::Status WriteJson(const std::string& path, const nlohmann::json& figures) {
+  if (path == "-") {
+    std::printf("%s\n", figures.dump(2).c_str());
+    return absl::OkStatus();
+  }
+  std::ofstream out(path);
+  out << figures.dump(2) << '\n';
+  out.close();
+  if (!out) return absl::UnavailableError(absl::StrCat("cannot write ", path));
+  return absl::OkStatus();
+}
+
+int ExitCodeOf(const absl::Status& status) {
+  if (absl::IsOutOfRange(status)) return kExitPromptTooLong;
+  if (absl::IsInvalidArgument(status)) return kExitTokenRange;
+  return kExitFailure;
+}
+
+}  // namespace
+
+void AddGenerateOptions(CLI::App* app, GenerateOptions& o) {
+  app->add_option("--model", o.model, "directory of config.json and safetensors")->required();
+  app->add_option("--prompt-file", o.prompt_file, "text to read, as bytes")->required();
+  app->add_option("--question", o.question, "asked after the text");
+  app->add_option("--prompt-bytes", o.prompt_bytes,
+                  "use only the first so many bytes of the text; 0: all");
+  app->add_option("--new-tokens", o.new_tokens, "tokens to generate")->check(CLI::PositiveNumber);
+  app->add_option("--chunk", o.chunk, "prefill tokens a step")->check(CLI::PositiveNumber);
+  app->add_option("--threads", o.threads, "compute threads")->check(CLI::Range(1, 256));
+  app->add_option("--cache", o.cache, "cairnd to use: unix:PATH or HOST:PORT");
+  app->add_option("--tenant", o.tenant, "whose prefixes; empty: the default tenant's");
+  app->add_option("--wait", o.wait_seconds,
+                  "seconds to wait for another engine's prefill of the same prefix");
+  app->add_option("--flush", o.flush_seconds,
+                  "seconds to wait at the end for puts in the background");
+  app->add_option("--logits-out", o.logits_out,
+                  "safetensors file for the output's tokens and logits");
+  app->add_option("--json", o.json_out, "file for the figures; - is stdout");
+  app->add_flag("--quiet", o.quiet, "no progress");
+}
+
+int RunGenerateCommand(const GenerateOptions& options) {
+  absl::StatusOr<std::string> text = ReadText(options.prompt_file, options.prompt_bytes);
+  if (!text.ok()) return Fail(text.status(), kExitUsage);
+  absl::StatusOr<ModelConfig> config = LoadConfig(options.model);
+  if (!config.ok()) return Fail(config.status(), kExitBadConfig);
+  const ByteTokenizer tokenizer(config->vocab);
+  absl::StatusOr<std::vector<int32_t>> prompt = MakePrompt(tokenizer, *text, options.question);
+  if (!prompt.ok()) return Fail(prompt.status(), kExitTokenRange);
+  SequenceOptions sequence;
+  sequence.chunk = options.chunk;
+  sequence.new_tokens = options.new_tokens;
+  sequence.stop_token = tokenizer.Special(SpecialToken::kEos).value_or(-1);
+  int64_t shown = -1;
+  if (!options.quiet) {
+    sequence.progress = [&](int64_t done, int64_t total) { ShowProgress(done, total, &shown); };
+  }
+  if (const absl::Status status = CheckPrompt(*config, *prompt, options.new_tokens); !status.ok()) {
+    return Fail(status, ExitCodeOf(status));
+  }
+  absl::StatusOr<std::unique_ptr<Model>> model =
+      LoadModel(options.model, {options.numerics, options.threads});
+  if (!model.ok()) return Fail(model.status(), kExitBadWeights);
+
+  Forward forward(**model, options.threads);
+  const std::unique_ptr<PrefixCache> cache = AttachCache(options, **model);
+  absl::StatusOr<SequenceResult> result =
+      RunSequence(forward, cache.get(), RealClock(), *prompt, sequence);
+  if (!result.ok()) return Fail(result.status(), ExitCodeOf(result.status()));
+  const bool flushed = cache == nullptr || cache->Flush(absl::Seconds(options.flush_seconds));
+
+  absl::StatusOr<std::string> answer = tokenizer.Decode(result->output);
+  if (options.json_out != "-" && answer.ok()) std::printf("%s\n", answer->c_str());
+  if (!options.logits_out.empty()) {
+    if (const absl::Status status = WriteLogits(options.logits_out, *result); !status.ok()) {
+      return Fail(status, kExitFailure);
+    }
+  }
+  if (!options.json_out.empty()) {
+    const nlohmann::json figures = Figures(options, *result, prompt->size(), flushed, cache.get());
+    if (const absl::Status status = WriteJson(options.json_out, figures); !status.ok()) {
+      return Fail(status, kExitFailure);
+    }
+  }
+  return kExitOk;
+}
+
+}  // namespace cairn::engine

@@ -1,0 +1,81 @@
+// cairn-engine: DeepSeek-V4 on the command line, with Cairn as its prefix cache.
+#include <CLI/CLI.hpp>
+#include <optional>
+#include <string>
+
+#include "engine/cairn_engine/compare_command.h"
+#include "engine/cairn_engine/failure.h"
+#include "engine/cairn_engine/generate_command.h"
+#include "engine/cairn_engine/logits_command.h"
+#include "store/base/exit_codes.h"
+
+namespace cairn::engine {
+namespace {
+
+std::optional<Numerics> NumericsFlag(const std::string& text) {
+  return text.empty() ? std::nullopt : ParseNumerics(text);
+}
+
+int Main(int argc, char** argv) {
+  if (!__builtin_cpu_supports("avx2") || !__builtin_cpu_supports("fma") ||
+      !__builtin_cpu_supports("f16c")) {
+    return Fail(absl::FailedPreconditionError(
+                    "this processor lacks AVX2, FMA or F16C, which the kernels need"),
+                kExitFailure);
+  }
+  CLI::App app("cairn-engine: DeepSeek-V4 inference with a shared prefix cache");
+  app.require_subcommand(1);
+  std::string numerics;
+  bool bf16_rope = false;
+  const auto numerics_flag = [&](CLI::App* command) {
+    command
+        ->add_option("--numerics", numerics,
+                     "roundings: plain, kvq or full (default: full for FP8 weights, else plain)")
+        ->check(CLI::IsMember({"plain", "kvq", "full"}));
+  };
+
+  LogitsOptions logits;
+  CLI::App* logits_app = app.add_subcommand(
+      "logits", "prefill some tokens, decode the others as given, write all logits");
+  logits_app->add_option("--model", logits.model, "directory of config.json and safetensors")
+      ->required();
+  logits_app->add_option("--tokens", logits.tokens, "safetensors file with an I32 tensor 'tokens'")
+      ->required();
+  logits_app->add_option("--prefill", logits.prefill, "how many of the tokens to prefill")
+      ->required();
+  logits_app->add_option("--out", logits.out, "safetensors file to write")->required();
+  logits_app->add_option("--chunk", logits.chunk, "prefill tokens a step")
+      ->check(CLI::PositiveNumber);
+  logits_app->add_option("--threads", logits.threads, "compute threads")->check(CLI::Range(1, 256));
+  logits_app->add_flag("--bf16-rope", bf16_rope,
+                       "round the rope dims of stored rows to BF16, as `generate` does");
+  numerics_flag(logits_app);
+
+  GenerateOptions generate;
+  CLI::App* generate_app =
+      app.add_subcommand("generate", "read a text, then a question, and generate");
+  AddGenerateOptions(generate_app, generate);
+  numerics_flag(generate_app);
+
+  CompareOptions compare;
+  CLI::App* compare_app =
+      app.add_subcommand("compare", "are the tensors of two files the same, to the bit?");
+  compare_app->add_option("first", compare.first)->required();
+  compare_app->add_option("second", compare.second)->required();
+
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::ParseError& error) {
+    return app.exit(error) == 0 ? kExitOk : kExitUsage;
+  }
+  if (bf16_rope) logits.rope_rows = RopeRows::kBf16;
+  logits.numerics = generate.numerics = NumericsFlag(numerics);
+  if (*logits_app) return RunLogitsCommand(logits);
+  if (*generate_app) return RunGenerateCommand(generate);
+  return RunCompareCommand(compare);
+}
+
+}  // namespace
+}  // namespace cairn::engine
+
+int main(int argc, char** argv) { return cairn::engine::Main(argc, argv); }

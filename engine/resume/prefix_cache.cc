@@ -1,0 +1,244 @@
+#include "engine/resume/prefix_cache.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "cache/client/digest_chain.h"
+#include "store/base/checksum.h"
+#include "store/base/limits.h"
+
+namespace cairn::engine {
+namespace {
+
+// Reservations taken at once before a prefill; what lies beyond is reserved when it is put.
+constexpr size_t kReserveAhead = 1024;
+
+double SecondsSince(const Clock& clock, int64_t start) {
+  return static_cast<double>(clock.NowNanos() - start) * 1e-9;
+}
+
+// Every part against its checksum; sizes were checked against the layout by the client library.
+bool Verified(const cache::EntryView& entry) {
+  size_t offset = 0;
+  for (const EntryPart& part : entry.parts) {
+    if (offset + part.bytes > entry.payload.size()) return false;
+    if (Checksum(entry.payload.subspan(offset, part.bytes)) != part.xxh3) return false;
+    offset += part.bytes;
+  }
+  return offset == entry.payload.size();
+}
+
+}  // namespace
+
+PrefixCache::PrefixCache(absl::StatusOr<std::unique_ptr<cache::CacheApi>> cache, const Model& model,
+                         Clock& clock, Options options)
+    : model_(model), clock_(clock), options_(std::move(options)) {
+  const cache::LayoutDescriptor layout = model.layout->Descriptor(model.weights_identity);
+  rows_parts_ = layout.part_bytes(cache::LayoutScope::kPrefix);
+  checkpoint_parts_ = layout.part_bytes(cache::LayoutScope::kTrailing);
+  if (!cache.ok()) {
+    Detach(cache.status().ToString());
+    return;
+  }
+  cache_ = std::move(cache).value();
+  if (cache_ != nullptr) puts_ = std::make_unique<PutQueue>(cache_, options_.put_queue_bytes);
+}
+
+PrefixCache::~PrefixCache() = default;
+
+void PrefixCache::Detach(const std::string& why) {
+  cache_.reset();
+  if (!said_ && options_.say)
+    options_.say(absl::StrCat("cache not used, prefilling instead: ", why));
+  said_ = true;
+}
+
+uint64_t PrefixCache::FetchBytes(uint32_t blocks) const {
+  return static_cast<uint64_t>(model_.layout->rows_entry_bytes()) * blocks +
+         static_cast<uint64_t>(model_.layout->checkpoint_bytes());
+}
+
+ResumeReport PrefixCache::Resume(std::span<const int32_t> tokens, SessionState& session) {
+  ResumeReport report;
+  chain_.clear();
+  reservations_.clear();
+  stored_blocks_ = 0;
+  if (!attached()) return report;
+  Extend(tokens);
+  if (const absl::Status status = TryResume(tokens, session, report); !status.ok()) {
+    Detach(status.ToString());
+  }
+  return report;
+}
+
+absl::StatusOr<cache::MatchResult> PrefixCache::MatchOrWait(std::span<const Digest> chain,
+                                                            ResumeReport& report) {
+  const int64_t start = clock_.NowNanos();
+  CAIRN_ASSIGN_OR_RETURN(cache::MatchResult match, cache_->Match(chain));
+  report.match_seconds += SecondsSince(clock_, start);
+  if (match.rows_blocks >= chain.size()) return match;
+
+  // Reserve what is missing: rows of every block and the checkpoints that the policy wants.
+  std::vector<cache::ReserveItem> items;
+  for (size_t i = match.rows_blocks; i < chain.size() && items.size() + 2 <= kReserveAhead; ++i) {
+    const Digest& parent = i == 0 ? cache_->registration().root : chain[i - 1];
+    const uint32_t index = static_cast<uint32_t>(i);
+    items.push_back({{chain[i], EntryKind::kRows}, parent, index});
+    if (cache_->registration().policy.Wants(i + 1, i + 1 == chain_.size())) {
+      items.push_back({{chain[i], EntryKind::kCheckpoint}, parent, index});
+    }
+  }
+  CAIRN_ASSIGN_OR_RETURN(const std::vector<cache::ReserveResult> results,
+                         cache_->Reserve(items, absl::ZeroDuration()));
+  if (results.size() != items.size())
+    return absl::InternalError("the cache answered another number of reservations");
+  std::optional<size_t> last_wait;
+  for (size_t i = 0; i < results.size(); ++i) {
+    if (results[i].state == cache::ReserveState::kGo)
+      reservations_[items[i].key] = results[i].reservation;
+    if (results[i].state == cache::ReserveState::kWait) last_wait = i;
+  }
+  if (!last_wait.has_value() || options_.wait <= absl::ZeroDuration()) return match;
+
+  // Another engine is at it: the deepest entry that it makes and we need is worth waiting for.
+  const int64_t wait_start = clock_.NowNanos();
+  const cache::ReserveItem deepest = items[*last_wait];
+  CAIRN_ASSIGN_OR_RETURN(const std::vector<cache::ReserveResult> waited,
+                         cache_->Reserve({&deepest, 1}, options_.wait));
+  if (waited.size() == 1 && waited[0].state == cache::ReserveState::kGo) {
+    reservations_[deepest.key] = waited[0].reservation;  // given up by its maker
+  }
+  report.wait_seconds = SecondsSince(clock_, wait_start);
+  return cache_->Match(chain);
+}
+
+absl::Status PrefixCache::TryResume(std::span<const int32_t> tokens, SessionState& session,
+                                    ResumeReport& report) {
+  // At least one token is computed, or there would be no logits to sample from.
+  const size_t usable = (tokens.size() - 1) / kBlockTokens;
+  const std::span<const Digest> chain(chain_.data(), std::min(usable, chain_.size()));
+  if (chain.empty()) return absl::OkStatus();
+  CAIRN_ASSIGN_OR_RETURN(cache::MatchResult match, MatchOrWait(chain, report));
+  stored_blocks_ = match.rows_blocks;
+  for (const cache::CheckpointHit& hit : match.checkpoints) {
+    if (hit.blocks == 0 || hit.blocks > match.rows_blocks || match.rows_blocks > chain.size()) {
+      return absl::InternalError("the cache answered with a match longer than was asked");
+    }
+    const bool from_disk = hit.tier == cache::Tier::kDisk || match.rows_host_blocks < hit.blocks;
+    const uint64_t bytes = FetchBytes(hit.blocks);
+    if (!costs_.WorthFetching(int64_t{hit.blocks} * kBlockTokens, from_disk ? 0 : bytes,
+                              from_disk ? bytes : 0)) {
+      report.recompute_was_cheaper = true;
+      continue;
+    }
+    const int64_t start = clock_.NowNanos();
+    absl::StatusOr<std::unique_ptr<cache::FetchedPrefix>> got =
+        cache_->Fetch({.chain = chain.first(hit.blocks),
+                       .checkpoint = true,
+                       .deadline = options_.fetch_deadline});
+    // No room for it in the daemon's memory: a miss, not a reason to leave.
+    if (absl::IsResourceExhausted(got.status())) continue;
+    CAIRN_RETURN_IF_ERROR(got.status());
+    const std::shared_ptr<cache::FetchedPrefix> fetched = std::move(*got);
+    report.fetch_seconds += SecondsSince(clock_, start);
+    const int64_t restore_start = clock_.NowNanos();
+    CAIRN_ASSIGN_OR_RETURN(const bool restored,
+                           Restore(*fetched, hit.blocks, fetched, session, report));
+    report.restore_seconds += SecondsSince(clock_, restore_start);
+    if (!restored) continue;
+    costs_.ObserveFetch(fetched->host_bytes, fetched->disk_bytes, SecondsSince(clock_, start));
+    report.prefix_tokens = int64_t{hit.blocks} * kBlockTokens;
+    report.recompute_was_cheaper = false;
+    report.host_bytes = fetched->host_bytes;
+    report.disk_bytes = fetched->disk_bytes;
+    report.copied_bytes = fetched->copied_bytes;
+    return absl::OkStatus();
+  }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<bool> PrefixCache::Restore(const cache::FetchedPrefix& fetched, uint32_t blocks,
+                                          std::shared_ptr<const void> owner, SessionState& session,
+                                          ResumeReport& report) const {
+  if (fetched.rows.size() < blocks || !fetched.checkpoint.has_value())
+    return false;  // went meanwhile
+  const KvLayout& layout = *model_.layout;
+  if (fetched.checkpoint->payload.size() != static_cast<size_t>(layout.checkpoint_bytes())) {
+    return absl::InternalError("the cache answered with a checkpoint of another size");
+  }
+  if (!Verified(*fetched.checkpoint)) {
+    ++report.checksum_failures;
+    return false;
+  }
+  for (uint32_t i = 0; i < blocks; ++i) {
+    if (fetched.rows[i].payload.size() != static_cast<size_t>(layout.rows_entry_bytes())) {
+      return absl::InternalError("the cache answered with rows of another size");
+    }
+    if (!Verified(fetched.rows[i])) {
+      ++report.checksum_failures;
+      return false;
+    }
+  }
+  // Nothing fails from here on: the session is restored whole.
+  for (uint32_t i = 0; i < blocks; ++i) session.rows().Adopt(fetched.rows[i].payload.data(), owner);
+  session.LoadCheckpoint(blocks, fetched.checkpoint->payload);
+  return true;
+}
+
+void PrefixCache::Extend(std::span<const int32_t> tokens) {
+  for (size_t i = chain_.size(); (i + 1) * kBlockTokens <= tokens.size(); ++i) {
+    const Digest parent = i == 0 ? cache_->registration().root : chain_[i - 1];
+    chain_.push_back(cache::BlockDigest(parent, i, tokens.subspan(i * kBlockTokens, kBlockTokens)));
+  }
+}
+
+int64_t PrefixCache::NextStop(int64_t position, int64_t end, int64_t prompt_end) const {
+  if (!attached()) return end;
+  for (int64_t blocks = position / kBlockTokens + 1; blocks * kBlockTokens < end; ++blocks) {
+    const bool is_end = blocks == prompt_end / kBlockTokens;
+    if (cache_->registration().policy.Wants(static_cast<uint64_t>(blocks), is_end))
+      return blocks * kBlockTokens;
+  }
+  return end;
+}
+
+void PrefixCache::Store(const SessionState& session, std::span<const int32_t> tokens,
+                        int64_t prompt_end) {
+  if (!attached()) return;
+  Extend(tokens);
+  const auto put = [&](int64_t block, EntryKind kind, std::shared_ptr<const uint8_t> bytes,
+                       const std::vector<uint32_t>& parts) {
+    const size_t i = static_cast<size_t>(block);
+    PutItem item;
+    item.name.key = {chain_[i], kind};
+    item.name.parent = i == 0 ? cache_->registration().root : chain_[i - 1];
+    item.name.index = static_cast<uint32_t>(block);
+    if (const auto it = reservations_.find(item.name.key); it != reservations_.end()) {
+      item.reservation = it->second;
+      reservations_.erase(it);
+    }
+    item.bytes = std::move(bytes);
+    item.part_bytes = parts;
+    puts_->Add(std::move(item));
+  };
+  const int64_t whole = session.position() / kBlockTokens;
+  for (; stored_blocks_ < whole; ++stored_blocks_) {
+    put(stored_blocks_, EntryKind::kRows, session.rows().Share(stored_blocks_), rows_parts_);
+  }
+  const bool is_end = whole == prompt_end / kBlockTokens;
+  if (session.position() % kBlockTokens != 0 || whole == 0) return;
+  if (!cache_->registration().policy.Wants(static_cast<uint64_t>(whole), is_end)) return;
+  auto state = std::make_shared<std::vector<uint8_t>>(
+      static_cast<size_t>(model_.layout->checkpoint_bytes()));
+  session.SaveCheckpoint(*state);
+  put(whole - 1, EntryKind::kCheckpoint, {state, state->data()}, checkpoint_parts_);
+}
+
+bool PrefixCache::Flush(absl::Duration deadline) {
+  return puts_ == nullptr || puts_->Flush(deadline);
+}
+
+PutStats PrefixCache::put_stats() const { return puts_ == nullptr ? PutStats{} : puts_->stats(); }
+
+}  // namespace cairn::engine

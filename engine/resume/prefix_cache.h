@@ -1,0 +1,110 @@
+// prefix_cache.h: the engine's side of the cache: match, decide, fetch, verify, restore; and put
+// what was computed.
+//
+// The engine never depends on it. Whatever the daemon does (absent, dead, hung, lying, of another
+// version), Resume leaves the session either restored and verified or untouched, and says why once;
+// from then on this object is detached and every call returns at once.
+//
+// Single-flight: Resume reserves the blocks that are missing. Where another engine is making them
+// already it waits, at most Options::wait, and then uses what that one made.
+//
+// Threads:   Resume and Store from one thread; puts run on a thread of this object.
+// Ownership: restored sessions hold their lease through their row blocks.
+#ifndef CAIRN_ENGINE_RESUME_PREFIX_CACHE_H_
+#define CAIRN_ENGINE_RESUME_PREFIX_CACHE_H_
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "absl/container/flat_hash_map.h"
+#include "cache/client/cache_api.h"
+#include "engine/forward/model.h"
+#include "engine/resume/cost_model.h"
+#include "engine/resume/put_queue.h"
+#include "engine/state/session_state.h"
+#include "store/base/clock.h"
+
+namespace cairn::engine {
+
+struct ResumeReport {
+  int64_t prefix_tokens = 0;  // restored; 0 is a miss
+  uint64_t host_bytes = 0;    // fetched, by tier
+  uint64_t disk_bytes = 0;
+  uint64_t copied_bytes = 0;  // on the way into the engine; 0 for mapped entries (the checkpoint's
+                              // copy into the state aside)
+  uint64_t checksum_failures = 0;
+  bool recompute_was_cheaper = false;
+  double wait_seconds = 0;  // for another engine's prefill
+  double match_seconds = 0;
+  double fetch_seconds = 0;
+  double restore_seconds = 0;  // verify and restore
+};
+
+class PrefixCache {
+ public:
+  struct Options {
+    absl::Duration wait = absl::Seconds(30);
+    absl::Duration fetch_deadline = absl::Seconds(30);
+    uint64_t put_queue_bytes = 512ull << 20;
+    std::function<void(const std::string&)>
+        say;  // told once why the cache is not used; may be empty
+  };
+  // `cache` null or failed: detached from the start (and said). `model` and `clock` outlive this.
+  PrefixCache(absl::StatusOr<std::unique_ptr<cache::CacheApi>> cache, const Model& model,
+              Clock& clock, Options options);
+  ~PrefixCache();  // drops what is not yet put; call Flush to wait for it
+
+  bool attached() const { return cache_ != nullptr && !puts_->detached(); }
+
+  // `session` is fresh. Restores the longest usable prefix that leaves at least one token to
+  // compute.
+  ResumeReport Resume(std::span<const int32_t> tokens, SessionState& session);
+
+  // The next position at which a step should end so that a checkpoint can be taken: a block's end
+  // that the policy wants, or `end`. `prompt_end` and `end` in tokens.
+  int64_t NextStop(int64_t position, int64_t end, int64_t prompt_end) const;
+  // Puts, in the background, all whole blocks of `session` not put yet, and the checkpoint at its
+  // position if the policy wants one there. `tokens`: all tokens so far.
+  void Store(const SessionState& session, std::span<const int32_t> tokens, int64_t prompt_end);
+  // A finished output's last whole block gets its checkpoint only if a step stopped there.
+
+  // Waits until everything queued is put, at most `deadline`. False: some of it was dropped.
+  bool Flush(absl::Duration deadline);
+
+  void ObservePrefill(int64_t tokens, double seconds) { costs_.ObservePrefill(tokens, seconds); }
+  PutStats put_stats() const;
+
+ private:
+  absl::Status TryResume(std::span<const int32_t> tokens, SessionState& session,
+                         ResumeReport& report);
+  absl::StatusOr<cache::MatchResult> MatchOrWait(std::span<const Digest> chain,
+                                                 ResumeReport& report);
+  absl::StatusOr<bool> Restore(const cache::FetchedPrefix& fetched, uint32_t blocks,
+                               std::shared_ptr<const void> owner, SessionState& session,
+                               ResumeReport& report) const;
+  uint64_t FetchBytes(uint32_t blocks) const;
+  void Extend(std::span<const int32_t> tokens);
+  void Detach(const std::string& why);
+
+  const Model& model_;
+  Clock& clock_;
+  Options options_;
+  std::shared_ptr<cache::CacheApi> cache_;
+  CostModel costs_;
+  std::vector<uint32_t> rows_parts_;
+  std::vector<uint32_t> checkpoint_parts_;
+  std::vector<Digest> chain_;  // of the sequence being computed
+  absl::flat_hash_map<EntryKey, uint64_t> reservations_;
+  int64_t stored_blocks_ = 0;  // rows put or known to be there
+  std::unique_ptr<PutQueue> puts_;
+  bool said_ = false;
+};
+
+}  // namespace cairn::engine
+
+#endif  // CAIRN_ENGINE_RESUME_PREFIX_CACHE_H_

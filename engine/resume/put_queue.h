@@ -1,0 +1,79 @@
+// put_queue.h: puts finished entries in the background, so that a prefill never waits for the
+// cache.
+//
+// Threads:   Add and Flush from any thread; one worker talks to the cache.
+// Ownership: an item shares its bytes; they must not change until it is put.
+// Bounds:    items beyond `bytes_max` are dropped and counted, never waited for. After a call fails
+// for want of the daemon
+//            the queue is detached: everything is dropped at once.
+#ifndef CAIRN_ENGINE_RESUME_PUT_QUEUE_H_
+#define CAIRN_ENGINE_RESUME_PUT_QUEUE_H_
+
+#include <cstdint>
+#include <deque>
+#include <memory>
+#include <optional>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/synchronization/mutex.h"
+#include "absl/time/time.h"
+#include "cache/client/cache_api.h"
+
+namespace cairn::engine {
+
+struct PutItem {
+  cache::ReserveItem name;
+  std::optional<uint64_t>
+      reservation;  // unset: the worker reserves; an entry that exists is skipped
+  std::shared_ptr<const uint8_t> bytes;
+  std::vector<uint32_t> part_bytes;
+
+  uint64_t size() const {
+    uint64_t sum = 0;
+    for (const uint32_t part : part_bytes) sum += part;
+    return sum;
+  }
+};
+
+struct PutStats {
+  uint64_t put_entries = 0;
+  uint64_t put_bytes = 0;
+  uint64_t existing_entries = 0;  // somebody else had put them
+  uint64_t dropped_entries = 0;   // queue full, refused or detached
+  std::string last_error;
+};
+
+class PutQueue {
+ public:
+  PutQueue(std::shared_ptr<cache::CacheApi> cache, uint64_t bytes_max);
+  ~PutQueue();  // drops what is queued; waits for the call in progress
+
+  void Add(PutItem item);
+  bool Flush(absl::Duration deadline);
+  bool detached() const;
+  PutStats stats() const;
+
+ private:
+  void Work();
+  std::vector<PutItem> TakeBatch() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  absl::Status PutBatch(std::vector<PutItem>& batch);
+  absl::Status FillReservations(std::vector<PutItem>& batch);
+
+  const std::shared_ptr<cache::CacheApi> cache_;
+  const uint64_t bytes_max_;
+  mutable absl::Mutex mutex_;
+  std::deque<PutItem> queue_ ABSL_GUARDED_BY(mutex_);
+  uint64_t queued_bytes_ ABSL_GUARDED_BY(mutex_) = 0;
+  bool busy_ ABSL_GUARDED_BY(mutex_) = false;
+  bool stop_ ABSL_GUARDED_BY(mutex_) = false;
+  bool detached_ ABSL_GUARDED_BY(mutex_) = false;
+  PutStats stats_ ABSL_GUARDED_BY(mutex_);
+  std::thread worker_;
+};
+
+}  // namespace cairn::engine
+
+#endif  // CAIRN_ENGINE_RESUME_PUT_QUEUE_H_
