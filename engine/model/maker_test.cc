@@ -83,17 +83,16 @@ TEST(Maker, ShardsAndThreadsChangeNothing) {
   MakeOptions options = Options("nano", WeightFormat::kBf16, 5);
   const std::string single = MakeAndIdentify(options);
   options.threads = 5;
-  for (const uint64_t shard_bytes : {1u, 100'000u, 700'000u}) {
+  for (const uint64_t shard_bytes : {30'000u, 700'000u}) {
     options.shard_bytes = shard_bytes;
     TestFolder folder;
     ASSERT_TRUE(MakeModel(options, folder / "m").ok());
     EXPECT_TRUE(std::filesystem::exists(folder / "m/model.safetensors.index.json"));
     EXPECT_FALSE(std::filesystem::exists(folder / "m/model.safetensors"));
     EXPECT_EQ(Load(folder / "m").Identity(1).ToHex(), single);
-    if (shard_bytes == 1u) continue;  // one tensor a shard
     for (const auto& file : std::filesystem::directory_iterator(folder / "m")) {
       if (file.path().extension() != ".safetensors") continue;
-      EXPECT_LT(file.file_size(), shard_bytes + 20'000) << "data and header";
+      EXPECT_LT(file.file_size(), shard_bytes + 40'000) << "data, header, one tensor too large";
     }
   }
 }

@@ -75,7 +75,7 @@ TEST_F(Safetensors, EveryTruncationIsNamed) {
 TEST_F(Safetensors, NoFlippedHeaderByteLeadsOutOfTheFile) {
   const std::string bytes = SafetensorsBytes(kHeader, kData);
   for (size_t at = 0; at < bytes.size() - kData.size(); ++at) {
-    for (const int flip : {0x01, 0x02, 0x10, 0x80}) {
+    for (const int flip : {0x01, 0x12, 0x80}) {
       std::string flipped = bytes;
       flipped[at] = static_cast<char>(flipped[at] ^ flip);
       WriteFile(folder_ / "x.safetensors", flipped);

@@ -21,9 +21,8 @@ constexpr const char* kGolden = "tests/golden/nano-plain";
 // Tensors of another file, changed. Owns bytes put in place of the file's.
 class EditedFile final : public TensorFile {
  public:
-  explicit EditedFile(const std::string& path) : under_(TensorFile::Open(path).value()) {
-    tensors_ = under_->tensors();
-  }
+  explicit EditedFile(std::shared_ptr<TensorFile> under)
+      : under_(std::move(under)), tensors_(under_->tensors()) {}
   const std::map<std::string, TensorView>& tensors() const override { return tensors_; }
   absl::StatusOr<TensorView> Get(const std::string& name) const override {
     return tensors_.at(name);
@@ -46,15 +45,26 @@ class EditedFile final : public TensorFile {
   }
 
  private:
-  std::unique_ptr<TensorFile> under_;
+  std::shared_ptr<TensorFile> under_;
   std::map<std::string, TensorView> tensors_;
   std::vector<std::unique_ptr<std::vector<uint8_t>>> buffers_;
 };
 
+// Opened once: hundreds of cases start from it.
+const std::shared_ptr<TensorFile>& Golden() {
+  static const auto& file = *new std::shared_ptr<TensorFile>(TensorFile::Open(kGolden).value());
+  return file;
+}
+
+const ModelConfig& GoldenConfig() {
+  static const auto& config = *new ModelConfig(LoadConfig(kGolden).value());
+  return config;
+}
+
 absl::StatusOr<Weights> BindEdited(const std::function<void(EditedFile&)>& edit) {
-  auto file = std::make_shared<EditedFile>(kGolden);
+  auto file = std::make_shared<EditedFile>(Golden());
   edit(*file);
-  return BindWeights(LoadConfig(kGolden).value(), std::move(file));
+  return BindWeights(GoldenConfig(), std::move(file));
 }
 
 std::string Finding(const std::function<void(EditedFile&)>& edit) {
@@ -103,16 +113,14 @@ TEST(Weights, BindsTheGoldenSet) {
 }
 
 TEST(Weights, EveryTensorIsRequired) {
-  const auto golden = TensorFile::Open(kGolden).value();
-  for (const auto& [name, view] : golden->tensors()) {
+  for (const auto& [name, view] : Golden()->tensors()) {
     EXPECT_THAT(Finding([&, &missing = name](EditedFile& file) { file.Remove(missing); }),
                 HasSubstr("1 tensor: " + name + " is missing"));
   }
 }
 
 TEST(Weights, EveryShapeAndTypeIsChecked) {
-  const auto golden = TensorFile::Open(kGolden).value();
-  for (const auto& [name, view] : golden->tensors()) {
+  for (const auto& [name, view] : Golden()->tensors()) {
     EXPECT_THAT(Finding([&, &of = name](EditedFile& file) { file.at(of).shape[0] += 1; }),
                 HasSubstr("1 tensor: " + name + " is ["));
     EXPECT_THAT(Finding([&, &of = name](EditedFile& file) { file.at(of).dtype = DType::kU8; }),
