@@ -72,9 +72,9 @@ struct ListedPrefix {
 };
 
 struct ListFilter {
-  std::optional<Digest> namespace_root;
-  std::optional<Digest> prefix;  // this block and all its descendants
-  std::optional<absl::Duration> unused_for;
+  std::optional<Digest> namespace_root = {};
+  std::optional<Digest> prefix = {};  // this block and all its descendants
+  std::optional<absl::Duration> unused_for = {};
   bool leaves_only = false;
   uint32_t limit = 1000;  // of List; Evict and Verify take all that match
 };

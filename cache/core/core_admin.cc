@@ -4,6 +4,7 @@
 
 #include "cache/core/core_impl.h"
 #include "store/base/limits.h"
+#include "store/device/file_system.h"
 
 namespace cairn::cache {
 namespace {
@@ -165,7 +166,7 @@ absl::Status CoreImpl::Pin(const Digest& digest, bool pin) {
   return absl::OkStatus();
 }
 
-void CoreImpl::VerifyOne(const EntryKey& key, std::vector<uint8_t>& scratch, VerifyReport& report) {
+void CoreImpl::VerifyOne(const EntryKey& key, store::IoBuffer& scratch, VerifyReport& report) {
   EntryRef ref;
   std::optional<store::HostPin> pin;
   bool on_disk = false;
@@ -183,11 +184,9 @@ void CoreImpl::VerifyOne(const EntryKey& key, std::vector<uint8_t>& scratch, Ver
   if (pin.has_value()) report.bytes += pin->payload().size();
   store::DiskRead read;
   if (on_disk) {
-    scratch.resize(RoundUpToIo(ref->bytes) + kIoAlignment);
-    const uintptr_t address = reinterpret_cast<uintptr_t>(scratch.data());
+    if (scratch.bytes().size() < RoundUpToIo(ref->bytes)) scratch = store::IoBuffer(ref->bytes);
     read.key = key;
-    read.destination =
-        std::span(scratch).subspan(RoundUpToIo(address) - address, RoundUpToIo(ref->bytes));
+    read.destination = scratch.bytes().first(RoundUpToIo(ref->bytes));
     residency_.disk->ReadBatch({&read, 1});
     report.bytes += ref->bytes;
   }
@@ -221,7 +220,7 @@ absl::StatusOr<VerifyReport> CoreImpl::Verify(
     }
   }
   VerifyReport report;
-  std::vector<uint8_t> scratch;
+  store::IoBuffer scratch;
   for (size_t i = 0; i < keys.size(); ++i) {
     VerifyOne(keys[i], scratch, report);
     if (progress && (i + 1) % kProgressEntries == 0) progress(report);

@@ -18,6 +18,7 @@
 #include "cache/core/reservation_table.h"
 #include "cache/core/residency.h"
 #include "cache/core/waiter.h"
+#include "store/device/file_system.h"
 
 namespace cairn::cache {
 
@@ -105,7 +106,7 @@ class CoreImpl final : public CacheCore {
 
   // admin
   std::vector<Block*> SelectLocked(const ListFilter& filter);
-  void VerifyOne(const EntryKey& key, std::vector<uint8_t>& scratch, VerifyReport& report);
+  void VerifyOne(const EntryKey& key, store::IoBuffer& scratch, VerifyReport& report);
 
   const Options options_;
   Clock& clock_;
