@@ -1,7 +1,7 @@
 // clock.h: the only door to time. Production uses RealClock(); tests turn FakeClock by hand.
 //
-// Units: nanoseconds since an arbitrary start that never goes back (Now), wall-clock microseconds since 1970
-// (WallMicros; for records and listings, never for decisions). Threads: any.
+// Units: nanoseconds since an arbitrary start that never goes back (Now), wall-clock microseconds
+// since 1970 (WallMicros; for records and listings, never for decisions). Threads: any.
 #ifndef CAIRN_STORE_BASE_CLOCK_H_
 #define CAIRN_STORE_BASE_CLOCK_H_
 

@@ -1,4 +1,5 @@
-// digest.h: a 32-byte SHA-256 value; the identity of a block or of a namespace. Never truncated where it decides.
+// digest.h: a 32-byte SHA-256 value; the identity of a block or of a namespace. Never truncated
+// where it decides.
 //
 // Threads: values. Sha256 and HmacSha256 are pure functions.
 #ifndef CAIRN_STORE_BASE_DIGEST_H_
@@ -31,8 +32,8 @@ struct Digest {
     return {reinterpret_cast<const char*>(bytes.data()), bytes.size()};
   }
 
-  // A digest is uniformly distributed already, so its first word is a good table hash. Equality is always by
-  // all 32 bytes.
+  // A digest is uniformly distributed already, so its first word is a good table hash. Equality is
+  // always by all 32 bytes.
   template <typename H>
   friend H AbslHashValue(H h, const Digest& d) {
     uint64_t word;

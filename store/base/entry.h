@@ -1,8 +1,10 @@
-// entry.h: what the store keeps. An entry is one immutable object of bytes under a key, made of parts; each part
-// (one layer of one component, for example) has its own checksum so that a reader can verify what it consumes.
+// entry.h: what the store keeps. An entry is one immutable object of bytes under a key, made of
+// parts; each part (one layer of one component, for example) has its own checksum so that a reader
+// can verify what it consumes.
 //
-// The store knows keys and bytes. `attributes` is the owner's: it is stored beside the entry, in the record and in
-// the catalog, and given back unread (the cache keeps parent, namespace and block index there).
+// The store knows keys and bytes. `attributes` is the owner's: it is stored beside the entry, in
+// the record and in the catalog, and given back unread (the cache keeps parent, namespace and block
+// index there).
 //
 // Units: bytes. Threads: values.
 #ifndef CAIRN_STORE_BASE_ENTRY_H_

@@ -1,5 +1,5 @@
-// limits.h: every maximum of the storage side, in one place. A request over a limit is refused by name, before
-// memory is taken for it.
+// limits.h: every maximum of the storage side, in one place. A request over a limit is refused by
+// name, before memory is taken for it.
 #ifndef CAIRN_STORE_BASE_LIMITS_H_
 #define CAIRN_STORE_BASE_LIMITS_H_
 
@@ -7,14 +7,15 @@
 
 namespace cairn {
 
-inline constexpr uint32_t kBlockTokens = 128;             // lcm(4, 128); the unit of hashing, storing, evicting
-inline constexpr uint32_t kBlocksPerPrefixMax = 1u << 16; // 8.4 M tokens
-inline constexpr uint64_t kIoAlignment = 4096;            // offsets, lengths and addresses of direct I/O
-inline constexpr uint64_t kEntryBytesMax = 64ull << 20;   // a Pro checkpoint is 5.2 MB
-inline constexpr uint32_t kPartsPerEntryMax = 512;        // Pro: 62 layers x (window, overlaps)
+inline constexpr uint32_t kBlockTokens =
+    128;  // lcm(4, 128); the unit of hashing, storing, evicting
+inline constexpr uint32_t kBlocksPerPrefixMax = 1u << 16;  // 8.4 M tokens
+inline constexpr uint64_t kIoAlignment = 4096;  // offsets, lengths and addresses of direct I/O
+inline constexpr uint64_t kEntryBytesMax = 64ull << 20;  // a Pro checkpoint is 5.2 MB
+inline constexpr uint32_t kPartsPerEntryMax = 512;       // Pro: 62 layers x (window, overlaps)
 inline constexpr uint32_t kAttributesBytesMax = 256;
 inline constexpr uint32_t kLayoutComponentsMax = 1024;
-inline constexpr uint32_t kLayoutTextBytesMax = 4096;     // model and numerics identities, each
+inline constexpr uint32_t kLayoutTextBytesMax = 4096;  // model and numerics identities, each
 inline constexpr uint32_t kTenantBytesMax = 256;
 inline constexpr uint32_t kSessionsMax = 1024;
 inline constexpr uint32_t kLeasesPerSessionMax = 1024;

@@ -1,4 +1,5 @@
-// random.h: the only door to randomness. SystemRandom() is the kernel's; SeededRandom repeats itself for tests.
+// random.h: the only door to randomness. SystemRandom() is the kernel's; SeededRandom repeats
+// itself for tests.
 //
 // Threads: any for SystemRandom; SeededRandom is externally synchronised.
 #ifndef CAIRN_STORE_BASE_RANDOM_H_
