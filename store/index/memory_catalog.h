@@ -36,6 +36,8 @@ class MemoryCatalogDisk {
     std::string key;
     std::optional<std::string> value;  // nullopt: erased
   };
+  static void ApplyTo(Pairs& pairs, const std::vector<Change>& changes);
+
   mutable std::mutex mutex_;
   Pairs pairs_;                                // guarded by mutex_, as are all below
   Pairs synced_;                               // what survives for certain

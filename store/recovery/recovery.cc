@@ -1,0 +1,347 @@
+#include "store/recovery/recovery.h"
+
+#include <algorithm>
+#include <cstring>
+#include <map>
+
+#include "absl/container/flat_hash_map.h"
+#include "store/recovery/store_files.h"
+#include "store/segment/segment_scanner.h"
+
+namespace cairn::store {
+namespace {
+
+constexpr size_t kEntriesPerBatch = 1000;
+
+// What is known of one segment while recovering.
+struct Known {
+  SegmentFile* file = nullptr;
+  uint64_t end = kSegmentHeaderBytes;  // of the last record worth keeping
+  uint64_t live_bytes = 0;
+  uint64_t live_records = 0;
+  bool open = false;  // may be written on
+};
+
+class Recovery {
+ public:
+  Recovery(const std::string& directory, FileSystem& files, Catalog& catalog, Random& random,
+           RecoveryReport& report)
+      : directory_(directory), files_(files), catalog_(catalog), random_(random), report_(report) {}
+
+  absl::StatusOr<RecoveredStore> Run() {
+    CAIRN_RETURN_IF_ERROR(files_.MakeDirectory(SegmentsDirectory(directory_)));
+    CAIRN_ASSIGN_OR_RETURN(segment_files_,
+                           OpenSegmentFiles(directory_, files_, OpenMode::kReadWrite));
+    CAIRN_RETURN_IF_ERROR(FindStore());
+    for (SegmentFile& file : segment_files_) {
+      Known known{.file = &file};
+      const bool ours = file.header_status.ok() && file.header.store == store_;
+      if (!ours) ++report_.damaged_segments;
+      known_.emplace(file.id, known);
+      next_.segment = std::max(next_.segment, file.id + 1);
+    }
+    CAIRN_ASSIGN_OR_RETURN(bool good, OpenCatalog());
+    if (good) {
+      const absl::Status read = ReadCatalog();
+      if (absl::IsDataLoss(read)) {
+        CAIRN_RETURN_IF_ERROR(GiveUpCatalog(read));
+        good = false;
+      } else {
+        CAIRN_RETURN_IF_ERROR(read);
+      }
+    }
+    if (good) {
+      CAIRN_RETURN_IF_ERROR(DropStale());
+      CAIRN_RETURN_IF_ERROR(AdoptTails());
+    } else {
+      CAIRN_RETURN_IF_ERROR(Rebuild());
+    }
+    CAIRN_RETURN_IF_ERROR(CutTails());
+    CAIRN_RETURN_IF_ERROR(Settle());
+    return Result();
+  }
+
+ private:
+  absl::Status FindStore();
+  absl::StatusOr<bool> OpenCatalog();
+  absl::Status GiveUpCatalog(const absl::Status& why);
+  absl::Status ReadCatalog();
+  absl::Status DropStale();
+  absl::Status AdoptTails();
+  absl::Status Rebuild();
+  absl::Status CutTails();
+  absl::Status Settle();
+  RecoveredStore Result();
+
+  // Of several records of a key, the one that was written last.
+  using Newest = absl::flat_hash_map<EntryKey, CatalogEntry>;
+  static void Take(Newest& newest, CatalogEntry entry) {
+    CatalogEntry& best = newest[entry.meta.key];
+    if (best.location.sequence < entry.location.sequence) best = std::move(entry);
+  }
+  absl::Status Catalogue(Newest& newest);
+
+  void Count(const CatalogEntry& entry) {
+    Known& known = known_.at(entry.location.segment);
+    known.end = std::max(known.end, entry.location.offset + entry.location.bytes);
+    known.live_bytes += entry.location.bytes;
+    ++known.live_records;
+    ++report_.entries;
+    next_.sequence = std::max(next_.sequence, entry.location.sequence + 1);
+  }
+
+  const std::string directory_;
+  FileSystem& files_;
+  Catalog& catalog_;
+  Random& random_;
+  RecoveryReport& report_;
+
+  StoreUuid store_{};
+  std::vector<SegmentFile> segment_files_;
+  std::map<uint64_t, Known> known_;
+  Watermark mark_;               // as the catalog has it
+  Watermark next_{1, 1};         // beyond all in use
+  std::vector<EntryKey> stale_;  // catalogued, not on disk
+};
+
+// The store's identity: the FORMAT file's, else that of the first sound segment, else a new one.
+absl::Status Recovery::FindStore() {
+  CAIRN_ASSIGN_OR_RETURN(const std::optional<StoreUuid> written,
+                         ReadFormatFile(directory_, files_));
+  if (written.has_value()) {
+    store_ = *written;
+    return absl::OkStatus();
+  }
+  const auto sound = std::find_if(segment_files_.begin(), segment_files_.end(),
+                                  [](const SegmentFile& f) { return f.header_status.ok(); });
+  store_ = sound != segment_files_.end() ? sound->header.store : NewStoreUuid(random_);
+  return WriteFormatFile(directory_, store_, files_);
+}
+
+// False: there is an empty catalog now, and the segments are all there is.
+absl::StatusOr<bool> Recovery::OpenCatalog() {
+  const absl::Status opened = catalog_.Open(directory_);
+  if (absl::IsDataLoss(opened)) {
+    CAIRN_RETURN_IF_ERROR(GiveUpCatalog(opened));
+    return false;
+  }
+  CAIRN_RETURN_IF_ERROR(opened);
+  const auto damaged = [&](const std::string& why) -> absl::StatusOr<bool> {
+    CAIRN_RETURN_IF_ERROR(GiveUpCatalog(absl::DataLossError(why)));
+    return false;
+  };
+  const absl::StatusOr<std::optional<std::string>> uuid = catalog_.GetValue(kValueUuid);
+  if (absl::IsDataLoss(uuid.status())) return damaged(std::string(uuid.status().message()));
+  CAIRN_RETURN_IF_ERROR(uuid.status());
+  if (!uuid->has_value()) {
+    // New, or its making was cut short. Only with segments is that a loss.
+    if (segment_files_.empty()) return true;
+    report_.catalog_rebuilt = true;
+    report_.catalog_trouble = "the catalog was missing";
+    return false;
+  }
+  if (**uuid != UuidText(store_)) return damaged("the catalog is another store's");
+  const absl::StatusOr<std::optional<std::string>> mark = catalog_.GetValue(kValueWatermark);
+  if (absl::IsDataLoss(mark.status())) return damaged(std::string(mark.status().message()));
+  CAIRN_RETURN_IF_ERROR(mark.status());
+  if (!mark->has_value()) return damaged("the catalog has no watermark");
+  const absl::StatusOr<Watermark> decoded = DecodeWatermark(**mark);
+  if (!decoded.ok()) return damaged(std::string(decoded.status().message()));
+  mark_ = *decoded;
+  next_.segment = std::max(next_.segment, mark_.segment);
+  next_.sequence = std::max(next_.sequence, mark_.sequence);
+  return true;
+}
+
+absl::Status Recovery::GiveUpCatalog(const absl::Status& why) {
+  CAIRN_ASSIGN_OR_RETURN(const std::string aside, catalog_.MoveAside(directory_));
+  report_.catalog_rebuilt = true;
+  report_.catalog_trouble = absl::StrCat(std::string(why.message()), "; moved to ", aside);
+  // Whatever was read of it does not count.
+  report_.entries = 0;
+  stale_.clear();
+  for (auto& [id, known] : known_) known = Known{.file = known.file};
+  return absl::OkStatus();
+}
+
+absl::Status Recovery::ReadCatalog() {
+  return catalog_.ForEach([&](const CatalogEntry& entry) {
+    const RecordLocation& at = entry.location;
+    const auto segment = known_.find(at.segment);
+    const bool there = segment != known_.end() && at.bytes <= segment->second.file->size &&
+                       at.offset <= segment->second.file->size - at.bytes;
+    if (there) {
+      Count(entry);
+    } else {
+      stale_.push_back(entry.meta.key);
+      next_.segment = std::max(next_.segment, at.segment + 1);
+      next_.sequence = std::max(next_.sequence, at.sequence + 1);
+    }
+    return true;
+  });
+}
+
+absl::Status Recovery::DropStale() {
+  report_.dropped_entries += stale_.size();
+  for (size_t first = 0; first < stale_.size(); first += kEntriesPerBatch) {
+    const size_t count = std::min(kEntriesPerBatch, stale_.size() - first);
+    CatalogBatch batch;
+    batch.erases.assign(stale_.begin() + static_cast<ptrdiff_t>(first),
+                        stale_.begin() + static_cast<ptrdiff_t>(first + count));
+    CAIRN_RETURN_IF_ERROR(catalog_.Apply(batch, /*sync=*/false));
+  }
+  return absl::OkStatus();
+}
+
+// Records beyond the watermark were written but not catalogued when the process ended: nobody was
+// told that they are durable, but a whole one is as good as any.
+absl::Status Recovery::AdoptTails() {
+  Newest newest;
+  for (auto& [id, known] : known_) {
+    if (id < mark_.segment) continue;
+    known.open = true;
+    const auto unsettled = [&](const CatalogEntry& entry) {
+      return entry.location.sequence >= mark_.sequence;
+    };
+    CAIRN_ASSIGN_OR_RETURN(
+        SegmentScan scan,
+        ScanSegment(
+            files_, *known.file->file,
+            {.store = store_, .segment = id, .from = known.end, .check_payload = unsettled}));
+    report_.truncated_tail_bytes += scan.written_end - scan.records_end;
+    known.end = std::max(known.end, scan.records_end);
+    for (ScannedRecord& record : scan.records) {
+      next_.sequence = std::max(next_.sequence, record.entry.location.sequence + 1);
+      if (!record.payload_checked) continue;  // catalogued once, and erased
+      if (!record.payload_whole) {
+        report_.truncated_tail_bytes += record.entry.location.bytes;
+        continue;
+      }
+      CAIRN_ASSIGN_OR_RETURN(const std::optional<CatalogEntry> there,
+                             catalog_.Get(record.entry.meta.key));
+      if (!there.has_value()) Take(newest, std::move(record.entry));
+    }
+  }
+  report_.adopted_entries += newest.size();
+  return Catalogue(newest);
+}
+
+absl::Status Recovery::Rebuild() {
+  Newest newest;
+  for (auto& [id, known] : known_) {
+    CAIRN_ASSIGN_OR_RETURN(
+        SegmentScan scan,
+        ScanSegment(files_, *known.file->file,
+                    {.store = store_, .segment = id, .check_payload = [](const CatalogEntry&) {
+                       return true;
+                     }}));
+    known.end = scan.records_end;
+    const bool last = id == known_.rbegin()->first;
+    known.open = last;
+    bool damaged = scan.damaged_runs > 0;
+    if (last) {
+      report_.truncated_tail_bytes += scan.written_end - scan.records_end;
+    } else {
+      damaged |= scan.written_end > scan.records_end;
+    }
+    for (ScannedRecord& record : scan.records) {
+      next_.sequence = std::max(next_.sequence, record.entry.location.sequence + 1);
+      if (!record.payload_whole) {
+        ++report_.dropped_entries;
+        damaged = true;
+        continue;
+      }
+      Take(newest, std::move(record.entry));
+    }
+    // A damaged header page was counted already.
+    const bool counted = !known.file->header_status.ok() || known.file->header.store != store_;
+    if (damaged && !counted) ++report_.damaged_segments;
+  }
+  return Catalogue(newest);
+}
+
+// Puts them into the catalog, durably.
+absl::Status Recovery::Catalogue(Newest& newest) {
+  CatalogBatch batch;
+  for (auto& [key, entry] : newest) {
+    Count(entry);
+    batch.puts.push_back(std::move(entry));
+    if (batch.puts.size() < kEntriesPerBatch) continue;
+    CAIRN_RETURN_IF_ERROR(catalog_.Apply(batch, /*sync=*/false));
+    batch.puts.clear();
+  }
+  return catalog_.Apply(batch, /*sync=*/true);
+}
+
+// The one segment that is written on starts again behind its last record; what lies there of an
+// unfinished put must not be taken for a record later.
+absl::Status Recovery::CutTails() {
+  uint64_t last_open = 0;
+  for (const auto& [id, known] : known_) {
+    if (known.open) last_open = id;
+  }
+  for (auto& [id, known] : known_) {
+    if (!known.open) continue;
+    known.open = id == last_open && known.file->header_status.ok();
+    if (known.end >= known.file->size) continue;
+    const uint64_t size = known.file->size;
+    CAIRN_RETURN_IF_ERROR(known.file->file->Truncate(known.end));
+    known.file->size = known.end;
+    // Without room to stand ready the segment is simply full.
+    if (known.open && known.file->file->Allocate(size).ok()) known.file->size = size;
+    CAIRN_RETURN_IF_ERROR(known.file->file->Sync());
+  }
+  return absl::OkStatus();
+}
+
+// From here on everything found is settled.
+absl::Status Recovery::Settle() {
+  uint64_t open_segment = next_.segment;
+  for (const auto& [id, known] : known_) {
+    if (known.open) open_segment = id;
+  }
+  const Watermark mark{.segment = open_segment, .sequence = next_.sequence};
+  CatalogBatch batch;
+  batch.values = {{kValueUuid, UuidText(store_)}, {kValueWatermark, EncodeWatermark(mark)}};
+  return catalog_.Apply(batch, /*sync=*/true);
+}
+
+RecoveredStore Recovery::Result() {
+  RecoveredStore result{.store = store_, .next = next_};
+  for (auto& [id, known] : known_) {
+    result.segments.push_back({.id = id,
+                               .file = std::move(known.file->file),
+                               .size = known.file->size,
+                               .append_at = known.open ? known.end : known.file->size,
+                               .live_bytes = known.live_bytes,
+                               .live_records = known.live_records});
+  }
+  report_.segments = result.segments.size();
+  return result;
+}
+
+}  // namespace
+
+std::string EncodeWatermark(const Watermark& mark) {
+  std::string bytes(2 * sizeof(uint64_t), '\0');
+  std::memcpy(bytes.data(), &mark.segment, sizeof(uint64_t));
+  std::memcpy(bytes.data() + sizeof(uint64_t), &mark.sequence, sizeof(uint64_t));
+  return bytes;
+}
+
+absl::StatusOr<Watermark> DecodeWatermark(const std::string& bytes) {
+  if (bytes.size() != 2 * sizeof(uint64_t)) {
+    return absl::DataLossError("the catalog's watermark is cut short");
+  }
+  Watermark mark;
+  std::memcpy(&mark.segment, bytes.data(), sizeof(uint64_t));
+  std::memcpy(&mark.sequence, bytes.data() + sizeof(uint64_t), sizeof(uint64_t));
+  return mark;
+}
+
+absl::StatusOr<RecoveredStore> Recover(const std::string& directory, FileSystem& files,
+                                       Catalog& catalog, Random& random, RecoveryReport& report) {
+  return Recovery(directory, files, catalog, random, report).Run();
+}
+
+}  // namespace cairn::store

@@ -1,0 +1,320 @@
+#include "store/segment/segment_set.h"
+
+#include <algorithm>
+#include <charconv>
+
+#include "absl/strings/str_format.h"
+
+namespace cairn::store {
+namespace {
+
+constexpr uint64_t kSegmentsAtLeast = 8;
+constexpr uint64_t kSegmentBytesMin = 64ull << 10;
+// A segment smaller than this share of the usual size is not worth a file, unless a record asks.
+constexpr uint64_t kSmallestShare = 4;
+constexpr char kSuffix[] = ".seg";
+
+}  // namespace
+
+std::string SegmentSet::FileName(uint64_t id) { return absl::StrFormat("%016x%s", id, kSuffix); }
+
+std::optional<uint64_t> SegmentSet::ParseFileName(const std::string& name) {
+  uint64_t id = 0;
+  const char* const end = name.data() + std::min<size_t>(name.size(), 16);
+  const auto [stop, error] = std::from_chars(name.data(), end, id, 16);
+  if (error != std::errc() || stop != end || name != FileName(id)) return std::nullopt;
+  return id;
+}
+
+uint64_t SegmentSet::EffectiveSegmentBytes(uint64_t capacity_bytes, uint64_t segment_bytes) {
+  const uint64_t share = capacity_bytes / kSegmentsAtLeast / kIoAlignment * kIoAlignment;
+  return std::max(std::min(RoundUpToIo(segment_bytes), share), kSegmentBytesMin);
+}
+
+Segment::~Segment() {
+  if (!dropped_) return;
+  // An unlink that fails leaves the file, so its bytes stay counted.
+  const absl::Status gone = set_.files_.Unlink(file_->path());
+  const SegmentSet::Lock lock(set_.mutex_);
+  if (gone.ok()) set_.used_bytes_ -= size_;
+}
+
+SegmentSet::SegmentSet(const Options& options, FileSystem& files, Clock& clock,
+                       std::vector<Found> found, Watermark next)
+    : options_(options),
+      files_(files),
+      clock_(clock),
+      next_segment_(next.segment),
+      next_sequence_(next.sequence) {
+  for (Found& f : found) {
+    SegmentHold segment(
+        new Segment(*this, f.id, SegmentTag(options.store, f.id), std::move(f.file), f.size));
+    segment->append_at_ = f.append_at;
+    segment->live_bytes_ = f.live_bytes;
+    segment->live_records_ = f.live_records;
+    used_bytes_ += f.size;
+    if (f.append_at < f.size && (active_ == nullptr || active_->id() < f.id)) active_ = segment;
+    segments_.emplace(f.id, std::move(segment));
+  }
+  if (active_ != nullptr) active_->sealed_ = false;
+}
+
+SegmentSet::~SegmentSet() {
+  active_.reset();
+  segments_.clear();
+}
+
+uint64_t SegmentSet::PutLimit(RoomPurpose purpose) const {
+  const uint64_t kept = purpose == RoomPurpose::kPut ? options_.segment_bytes : 0;
+  return options_.capacity_bytes - std::min(options_.capacity_bytes, kept);
+}
+
+absl::StatusOr<std::vector<uint64_t>> SegmentSet::Plan(std::span<const uint64_t> sizes,
+                                                       RoomPurpose purpose, const Lock&) const {
+  const uint64_t limit = PutLimit(purpose);
+  // Sealing gives the unwritten end of the active file back.
+  uint64_t used = used_bytes_;
+  uint64_t room = active_ == nullptr ? 0 : active_->size_ - active_->append_at_;
+  std::vector<uint64_t> files;
+  for (const uint64_t size : sizes) {
+    if (size <= room) {
+      room -= size;
+      continue;
+    }
+    used -= room;
+    if (!files.empty()) files.back() -= room;
+    const uint64_t left = limit - std::min(limit, used);
+    const uint64_t needed = kSegmentHeaderBytes + size;
+    const uint64_t smallest = std::max(needed, options_.segment_bytes / kSmallestShare);
+    if (left < smallest) {
+      return absl::ResourceExhaustedError(absl::StrCat(
+          "disk tier over capacity: ", used, " of ", options_.capacity_bytes,
+          " bytes in use, no room for a record of ", size, "; erase entries and reclaim"));
+    }
+    const uint64_t file = std::max(needed, std::min(left, options_.segment_bytes));
+    files.push_back(file);
+    used += file;
+    room = file - needed;
+  }
+  return files;
+}
+
+absl::StatusOr<SegmentHold> SegmentSet::Create(uint64_t size) {
+  uint64_t id = 0;
+  {
+    const Lock lock(mutex_);
+    id = next_segment_++;
+    used_bytes_ += size;  // before the file is there: never above capacity
+  }
+  const std::string path = absl::StrCat(options_.directory, "/", FileName(id));
+  const auto make = [&]() -> absl::StatusOr<std::unique_ptr<File>> {
+    CAIRN_ASSIGN_OR_RETURN(std::unique_ptr<File> file, files_.Open(path, OpenMode::kCreate));
+    CAIRN_RETURN_IF_ERROR(file->Allocate(size));
+    IoBuffer page(kSegmentHeaderBytes);
+    EncodeSegmentHeader({.segment = id,
+                         .tag = SegmentTag(options_.store, id),
+                         .store = options_.store,
+                         .created_wall_micros = clock_.WallMicros()},
+                        page.bytes());
+    IoRequest write = IoRequest::Write(*file, 0, page.bytes());
+    files_.Submit({&write, 1});
+    CAIRN_RETURN_IF_ERROR(write.status);
+    CAIRN_RETURN_IF_ERROR(file->Sync());
+    CAIRN_RETURN_IF_ERROR(files_.SyncDirectory(options_.directory));
+    return file;
+  };
+  absl::StatusOr<std::unique_ptr<File>> file = make();
+  const Lock lock(mutex_);
+  if (!file.ok()) {
+    files_.Unlink(path).IgnoreError();
+    used_bytes_ -= size;
+    if (file.status().code() != absl::StatusCode::kResourceExhausted) return file.status();
+    return absl::ResourceExhaustedError(
+        absl::StrCat("the file system is full: ", std::string(file.status().message())));
+  }
+  SegmentHold segment(
+      new Segment(*this, id, SegmentTag(options_.store, id), *std::move(file), size));
+  segment->append_at_ = kSegmentHeaderBytes;
+  segment->sealed_ = false;
+  segments_.emplace(id, segment);
+  return segment;
+}
+
+void SegmentSet::Seal(Segment& segment, const Lock&) {
+  segment.sealed_ = true;
+  if (segment.append_at_ < segment.size_ && segment.file().Truncate(segment.append_at_).ok()) {
+    used_bytes_ -= segment.size_ - segment.append_at_;
+    segment.size_ = segment.append_at_;
+  }
+}
+
+absl::StatusOr<std::vector<RecordRoom>> SegmentSet::Allocate(std::span<const uint64_t> sizes,
+                                                             RoomPurpose purpose) {
+  const Lock allocating(allocate_mutex_);
+  absl::StatusOr<std::vector<uint64_t>> files;
+  for (const bool last_try : {false, true}) {
+    {
+      const Lock lock(mutex_);
+      files = Plan(sizes, purpose, lock);
+    }
+    if (files.ok() || last_try || DropEmpty() == 0) break;
+  }
+  CAIRN_RETURN_IF_ERROR(files.status());
+
+  std::vector<RecordRoom> rooms;
+  size_t next_file = 0;
+  for (const uint64_t size : sizes) {
+    SegmentHold next;
+    {
+      const Lock lock(mutex_);
+      if (active_ != nullptr && size > active_->size_ - active_->append_at_) {
+        Seal(*active_, lock);
+        active_.reset();
+      }
+      next = active_;
+    }
+    if (next == nullptr) {
+      absl::StatusOr<SegmentHold> made = Create((*files)[next_file++]);
+      if (!made.ok()) {
+        Finish(rooms, /*live=*/false);
+        return made.status();
+      }
+      next = *std::move(made);
+    }
+    const Lock lock(mutex_);
+    active_ = next;
+    rooms.push_back({.segment = next,
+                     .location = {.segment = next->id(),
+                                  .offset = next->append_at_,
+                                  .bytes = size,
+                                  .sequence = next_sequence_}});
+    in_flight_.emplace(next_sequence_++, next->id());
+    next->append_at_ += size;
+    ++next->in_flight_;
+  }
+  return rooms;
+}
+
+void SegmentSet::Finish(std::span<const RecordRoom> rooms, bool live, bool broken) {
+  const Lock lock(mutex_);
+  for (auto room = rooms.rbegin(); room != rooms.rend(); ++room) {
+    Segment& segment = *room->segment;
+    in_flight_.erase(room->location.sequence);
+    --segment.in_flight_;
+    if (live) {
+      segment.live_bytes_ += room->location.bytes;
+      ++segment.live_records_;
+      continue;
+    }
+    if (!segment.sealed_ && !broken &&
+        segment.append_at_ == room->location.offset + room->location.bytes) {
+      segment.append_at_ = room->location.offset;
+    }
+    if (broken && !segment.sealed_) {
+      Seal(segment, lock);
+      if (active_ == room->segment) active_.reset();
+    }
+  }
+}
+
+SegmentHold SegmentSet::Find(uint64_t id) const {
+  const Lock lock(mutex_);
+  const auto found = segments_.find(id);
+  return found == segments_.end() ? nullptr : found->second;
+}
+
+void SegmentSet::Die(const RecordLocation& location) {
+  const Lock lock(mutex_);
+  const auto found = segments_.find(location.segment);
+  if (found == segments_.end()) return;
+  found->second->live_bytes_ -= location.bytes;
+  --found->second->live_records_;
+}
+
+bool SegmentSet::EmptyWithout(uint64_t id, uint64_t dying) const {
+  const Lock lock(mutex_);
+  const auto found = segments_.find(id);
+  if (found == segments_.end()) return false;
+  const Segment& segment = *found->second;
+  return segment.sealed_ && segment.in_flight_ == 0 && segment.live_records_ <= dying;
+}
+
+uint64_t SegmentSet::DropEmpty() {
+  std::vector<SegmentHold> dropped;  // destroyed, and its files deleted, after the lock
+  const Lock lock(mutex_);
+  for (auto it = segments_.begin(); it != segments_.end();) {
+    Segment& segment = *it->second;
+    if (segment.sealed_ && segment.live_records_ == 0 && segment.in_flight_ == 0) {
+      segment.dropped_ = true;
+      dropped.push_back(std::move(it->second));
+      it = segments_.erase(it);
+    } else {
+      ++it;
+    }
+  }
+  return dropped.size();
+}
+
+void SegmentSet::SealActive() {
+  const Lock allocating(allocate_mutex_);
+  const Lock lock(mutex_);
+  if (active_ == nullptr || active_->in_flight_ > 0) return;
+  if (active_->append_at_ - kSegmentHeaderBytes == active_->live_bytes_) return;
+  Seal(*active_, lock);
+  active_.reset();
+}
+
+std::optional<SegmentSet::Victim> SegmentSet::Emptiest() const {
+  const Lock lock(mutex_);
+  std::optional<Victim> best;
+  for (const auto& [id, segment] : segments_) {
+    if (!segment->sealed_ || segment->in_flight_ > 0) continue;
+    const auto share = [](uint64_t live, uint64_t size) {
+      return static_cast<double>(live) / static_cast<double>(std::max<uint64_t>(size, 1));
+    };
+    if (!best.has_value() ||
+        share(segment->live_bytes_, segment->size_) < share(best->live_bytes, best->size)) {
+      best = Victim{.segment = segment, .size = segment->size_, .live_bytes = segment->live_bytes_};
+    }
+  }
+  return best;
+}
+
+bool SegmentSet::HasRoom(uint64_t bytes) const {
+  const Lock lock(mutex_);
+  if (active_ != nullptr && active_->size_ - active_->append_at_ >= bytes) return true;
+  // Records do not straddle files: of each new one, up to the largest record may stay unused, so
+  // ask for one file's header and nothing finer; Put plans exactly.
+  const uint64_t sizes[] = {bytes};
+  return Plan(sizes, RoomPurpose::kPut, lock).ok();
+}
+
+Watermark SegmentSet::watermark(std::span<const RecordRoom> settling) const {
+  const Lock lock(mutex_);
+  Watermark mark{.segment = active_ != nullptr ? active_->id() : next_segment_,
+                 .sequence = next_sequence_};
+  const auto settles = [&](uint64_t sequence) {
+    return std::any_of(settling.begin(), settling.end(),
+                       [&](const RecordRoom& room) { return room.location.sequence == sequence; });
+  };
+  bool first = true;
+  for (const auto& [sequence, segment] : in_flight_) {
+    if (settles(sequence)) continue;
+    if (first) mark.sequence = sequence;
+    first = false;
+    mark.segment = std::min(mark.segment, segment);
+  }
+  return mark;
+}
+
+SegmentSet::Totals SegmentSet::totals() const {
+  const Lock lock(mutex_);
+  Totals totals{.used_bytes = used_bytes_, .segments = segments_.size()};
+  for (const auto& [id, segment] : segments_) {
+    totals.live_bytes += segment->live_bytes_;
+    totals.live_records += segment->live_records_;
+  }
+  return totals;
+}
+
+}  // namespace cairn::store

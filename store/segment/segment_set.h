@@ -1,0 +1,174 @@
+// segment_set.h: the segment files of a store: where the next record goes, how much room there is,
+// what of each file is still alive, and when a file may go.
+//
+// It hands out room and holds; it does not read or write records, nor know keys.
+//
+// Capacity: the sum of the files' sizes (space taken ahead included) never exceeds capacity_bytes.
+// Puts leave one segment's worth of it free, so that Reclaim always has a place to move to.
+//
+// Threads:   all methods from any thread. Files are made under a lock of their own, so looking a
+//            segment up never waits for the device.
+// Ownership: a SegmentHold keeps its file from being deleted; a segment that was dropped meanwhile
+//            goes, and gives its bytes back, with the last hold.
+// Errors:    RESOURCE_EXHAUSTED: over capacity, or the file system is full; the message says which.
+#ifndef CAIRN_STORE_SEGMENT_SEGMENT_SET_H_
+#define CAIRN_STORE_SEGMENT_SEGMENT_SET_H_
+
+#include <atomic>
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "store/base/clock.h"
+#include "store/device/file_system.h"
+#include "store/segment/record_format.h"
+
+namespace cairn::store {
+
+class SegmentSet;
+
+class Segment {
+ public:
+  ~Segment();
+  uint64_t id() const { return id_; }
+  uint64_t tag() const { return tag_; }
+  File& file() const { return *file_; }
+
+ private:
+  friend class SegmentSet;
+  Segment(SegmentSet& set, uint64_t id, uint64_t tag, std::unique_ptr<File> file, uint64_t size)
+      : set_(set), id_(id), tag_(tag), file_(std::move(file)), size_(size) {}
+
+  SegmentSet& set_;
+  const uint64_t id_;
+  const uint64_t tag_;
+  const std::unique_ptr<File> file_;
+  // Guarded by the set's mutex_.
+  uint64_t size_;           // of the file
+  uint64_t append_at_ = 0;  // end of the last record; size_ when sealed
+  bool sealed_ = true;      // no more records
+  bool dropped_ = false;    // the file goes with the last hold
+  uint64_t live_bytes_ = 0;
+  uint64_t live_records_ = 0;
+  uint64_t in_flight_ = 0;  // rooms not yet finished
+};
+
+using SegmentHold = std::shared_ptr<Segment>;
+
+// A place for one record, in flight until Finish.
+struct RecordRoom {
+  SegmentHold segment;
+  RecordLocation location;
+};
+
+// What of the log is settled: every record of a segment before `segment`, and every record with a
+// sequence below `sequence`, is either catalogued or dead. Recovery looks only beyond it.
+struct Watermark {
+  uint64_t segment = 0;
+  uint64_t sequence = 0;
+};
+
+enum class RoomPurpose : uint8_t { kPut, kMove };
+
+class SegmentSet {
+ public:
+  struct Options {
+    std::string directory;  // of the segment files; exists
+    uint64_t capacity_bytes = 0;
+    uint64_t segment_bytes = 0;
+    StoreUuid store{};
+  };
+  // A file found at start.
+  struct Found {
+    uint64_t id = 0;
+    std::unique_ptr<File> file;
+    uint64_t size = 0;
+    uint64_t append_at = 0;  // size: full
+    uint64_t live_bytes = 0;
+    uint64_t live_records = 0;
+  };
+  struct Totals {
+    uint64_t used_bytes = 0;
+    uint64_t live_bytes = 0;
+    uint64_t live_records = 0;
+    uint64_t segments = 0;
+  };
+  struct Victim {
+    SegmentHold segment;
+    uint64_t size = 0;
+    uint64_t live_bytes = 0;
+  };
+
+  // The last of `found` is written on if it has room. `next` is beyond every number in use.
+  SegmentSet(const Options& options, FileSystem& files, Clock& clock, std::vector<Found> found,
+             Watermark next);
+  ~SegmentSet();
+
+  // Room for records of these sizes, all or none.
+  absl::StatusOr<std::vector<RecordRoom>> Allocate(std::span<const uint64_t> sizes,
+                                                   RoomPurpose purpose);
+  // The rooms hold catalogued records now (live), or nothing. Room that holds nothing is written
+  // again if it is the last of its segment. `broken`: the device failed there; the segments are
+  // written no more.
+  void Finish(std::span<const RecordRoom> rooms, bool live, bool broken = false);
+
+  // Empty if there is no such segment (any more).
+  SegmentHold Find(uint64_t id) const;
+  // A live record died.
+  void Die(const RecordLocation& location);
+  // Whether it is sealed, has no live record but `dying` ones, and none on its way.
+  bool EmptyWithout(uint64_t id, uint64_t dying) const;
+  // Deletes all sealed segments without live records. Returns how many.
+  uint64_t DropEmpty();
+
+  // No more records into the one that is being written, if it holds dead ones.
+  void SealActive();
+  // The sealed segment, idle and not yet dropped, with the least share of live bytes.
+  std::optional<Victim> Emptiest() const;
+  // Whether a put of records of `bytes` in all (headers included) would find room.
+  bool HasRoom(uint64_t bytes) const;
+
+  // As settled once the records of `settling` are catalogued too.
+  Watermark watermark(std::span<const RecordRoom> settling) const;
+  Totals totals() const;
+  uint64_t capacity_bytes() const { return options_.capacity_bytes; }
+  uint64_t segment_bytes() const { return options_.segment_bytes; }
+
+  static std::string FileName(uint64_t id);
+  static std::optional<uint64_t> ParseFileName(const std::string& name);
+  // Segments of a small store are smaller than asked, so that there are several.
+  static uint64_t EffectiveSegmentBytes(uint64_t capacity_bytes, uint64_t segment_bytes);
+
+ private:
+  friend class Segment;
+  using Lock = std::lock_guard<std::mutex>;
+
+  uint64_t PutLimit(RoomPurpose purpose) const;
+  // Sizes of the new files that records of `sizes` need after the active one; RESOURCE_EXHAUSTED.
+  absl::StatusOr<std::vector<uint64_t>> Plan(std::span<const uint64_t> sizes, RoomPurpose purpose,
+                                             const Lock& held) const;
+  absl::StatusOr<SegmentHold> Create(uint64_t size);
+  void Seal(Segment& segment, const Lock& held);
+
+  const Options options_;
+  FileSystem& files_;
+  Clock& clock_;
+
+  std::mutex allocate_mutex_;  // before mutex_; held while files are made
+  mutable std::mutex mutex_;
+  std::map<uint64_t, SegmentHold> segments_;  // guarded by mutex_, as are all below
+  SegmentHold active_;                        // written on; may be empty
+  std::map<uint64_t, uint64_t> in_flight_;    // sequence -> segment
+  uint64_t next_segment_ = 1;
+  uint64_t next_sequence_ = 1;
+  uint64_t used_bytes_ = 0;
+};
+
+}  // namespace cairn::store
+
+#endif  // CAIRN_STORE_SEGMENT_SEGMENT_SET_H_
