@@ -19,7 +19,7 @@ namespace {
 
 constexpr int64_t kPanel = kernels::PackedMatrix::kPanel;
 // Tokens scored together: bounds the score matrix to kTokens * visible rows.
-constexpr int64_t kTokens = 32;
+constexpr int64_t kTokens = 64;
 
 struct Queries {
   const float* q;        // [R, heads, dim], rotated, transformed, rounded

@@ -7,6 +7,7 @@
 #include <cstring>
 
 #include "kernels/cpu/formats.h"
+#include "kernels/cpu/nibbles.h"
 
 namespace cairn::kernels {
 namespace {
@@ -57,9 +58,14 @@ void EncodeFp4(const float* x, int64_t n, uint8_t* data, uint8_t* scales) {
 }
 
 void DecodeFp4(const uint8_t* data, int64_t n, const uint8_t* scales, float* x) {
-  for (int64_t i = 0; i < n; ++i) {
-    const uint8_t byte = data[i / 2];
-    x[i] = E2m1ToF32(i % 2 == 0 ? byte & 15 : byte >> 4) * E8m0ToF32(scales[i / kFp4Group]);
+  const __m256i shifts = _mm256_setr_epi32(0, 4, 8, 12, 16, 20, 24, 28);
+  for (int64_t i = 0; i < n; i += 8) {
+    int codes;  // eight of them, low nibble first
+    std::memcpy(&codes, data + i / 2, sizeof(codes));
+    const __m256i nibbles = _mm256_and_si256(_mm256_srlv_epi32(_mm256_set1_epi32(codes), shifts),
+                                             _mm256_set1_epi32(15));
+    const __m256 scale = _mm256_set1_ps(E8m0ToF32(scales[i / kFp4Group]));
+    _mm256_storeu_ps(x + i, _mm256_mul_ps(NibbleValues(nibbles), scale));
   }
 }
 

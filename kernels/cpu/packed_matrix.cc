@@ -6,6 +6,7 @@
 #include <cstring>
 
 #include "kernels/cpu/formats.h"
+#include "kernels/cpu/nibbles.h"
 
 namespace cairn::kernels {
 namespace {
@@ -24,14 +25,6 @@ inline void ExpandFp8(const uint8_t* codes, __m256 scale_low, __m256 scale_high,
   const __m256 high = _mm256_cvtph_ps(_mm256_extracti128_si256(half, 1));
   _mm256_store_ps(out, _mm256_mul_ps(low, scale_low));
   _mm256_store_ps(out + 8, _mm256_mul_ps(high, scale_high));
-}
-
-// Eight nibbles (in 32-bit lanes) to F32 by table: the low seven magnitudes fit one permute.
-inline __m256 NibbleValues(__m256i nibbles) {
-  const __m256 magnitudes = _mm256_setr_ps(0.0f, 0.5f, 1.0f, 1.5f, 2.0f, 3.0f, 4.0f, 6.0f);
-  const __m256 value = _mm256_permutevar8x32_ps(magnitudes, nibbles);  // uses the low 3 bits
-  const __m256i sign = _mm256_slli_epi32(_mm256_and_si256(nibbles, _mm256_set1_epi32(8)), 28);
-  return _mm256_xor_ps(value, _mm256_castsi256_ps(sign));
 }
 
 inline __m256 LoadScales(const uint8_t* e8m0, float factor) {
