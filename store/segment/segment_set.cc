@@ -176,7 +176,7 @@ absl::StatusOr<std::vector<RecordRoom>> SegmentSet::Allocate(std::span<const uin
     if (next == nullptr) {
       absl::StatusOr<SegmentHold> made = Create((*files)[next_file++]);
       if (!made.ok()) {
-        Finish(rooms, /*live=*/false);
+        Finish(rooms, RoomOutcome::kUnused);
         return made.status();
       }
       next = *std::move(made);
@@ -195,24 +195,27 @@ absl::StatusOr<std::vector<RecordRoom>> SegmentSet::Allocate(std::span<const uin
   return rooms;
 }
 
-void SegmentSet::Finish(std::span<const RecordRoom> rooms, bool live, bool broken) {
+void SegmentSet::AddLive(std::span<const RecordRoom> rooms) {
   const Lock lock(mutex_);
+  for (const RecordRoom& room : rooms) {
+    room.segment->live_bytes_ += room.location.bytes;
+    ++room.segment->live_records_;
+  }
+}
+
+void SegmentSet::Finish(std::span<const RecordRoom> rooms, RoomOutcome outcome) {
+  const Lock lock(mutex_);
+  // Last first, so that a run of unused rooms at the end goes back as a whole.
   for (auto room = rooms.rbegin(); room != rooms.rend(); ++room) {
     Segment& segment = *room->segment;
     in_flight_.erase(room->location.sequence);
     --segment.in_flight_;
-    if (live) {
-      segment.live_bytes_ += room->location.bytes;
-      ++segment.live_records_;
-      continue;
-    }
-    if (!segment.sealed_ && !broken &&
-        segment.append_at_ == room->location.offset + room->location.bytes) {
-      segment.append_at_ = room->location.offset;
-    }
-    if (broken && !segment.sealed_) {
+    if (outcome == RoomOutcome::kKept || segment.sealed_) continue;
+    if (outcome == RoomOutcome::kBroken) {
       Seal(segment, lock);
       if (active_ == room->segment) active_.reset();
+    } else if (segment.append_at_ == room->location.offset + room->location.bytes) {
+      segment.append_at_ = room->location.offset;
     }
   }
 }
@@ -229,6 +232,13 @@ void SegmentSet::Die(const RecordLocation& location) {
   if (found == segments_.end()) return;
   found->second->live_bytes_ -= location.bytes;
   --found->second->live_records_;
+}
+
+void SegmentSet::AllDied(uint64_t id) {
+  const Lock lock(mutex_);
+  const auto found = segments_.find(id);
+  if (found == segments_.end() || found->second->in_flight_ > 0) return;
+  found->second->live_bytes_ = found->second->live_records_ = 0;
 }
 
 bool SegmentSet::EmptyWithout(uint64_t id, uint64_t dying) const {
@@ -283,9 +293,12 @@ std::optional<SegmentSet::Victim> SegmentSet::Emptiest() const {
 bool SegmentSet::HasRoom(uint64_t bytes) const {
   const Lock lock(mutex_);
   if (active_ != nullptr && active_->size_ - active_->append_at_ >= bytes) return true;
-  // Records do not straddle files: of each new one, up to the largest record may stay unused, so
-  // ask for one file's header and nothing finer; Put plans exactly.
-  const uint64_t sizes[] = {bytes};
+  // Records do not straddle files. What one file leaves unwritten goes to the next, but each has a
+  // header, and the last may have to be larger than what is put into it.
+  const uint64_t files = (bytes + kSegmentHeaderBytes) / options_.segment_bytes;
+  const uint64_t slack =
+      files == 0 ? 0 : files * kSegmentHeaderBytes + options_.segment_bytes / kSmallestShare;
+  const uint64_t sizes[] = {bytes + slack};
   return Plan(sizes, RoomPurpose::kPut, lock).ok();
 }
 

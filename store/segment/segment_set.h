@@ -73,6 +73,13 @@ struct Watermark {
   uint64_t sequence = 0;
 };
 
+// What became of a room.
+enum class RoomOutcome : uint8_t {
+  kKept,    // holds a record, live or not
+  kUnused,  // holds nothing: written again if it is the last of its segment
+  kBroken,  // the device failed there: the segment is written no more
+};
+
 enum class RoomPurpose : uint8_t { kPut, kMove };
 
 class SegmentSet {
@@ -112,15 +119,17 @@ class SegmentSet {
   // Room for records of these sizes, all or none.
   absl::StatusOr<std::vector<RecordRoom>> Allocate(std::span<const uint64_t> sizes,
                                                    RoomPurpose purpose);
-  // The rooms hold catalogued records now (live), or nothing. Room that holds nothing is written
-  // again if it is the last of its segment. `broken`: the device failed there; the segments are
-  // written no more.
-  void Finish(std::span<const RecordRoom> rooms, bool live, bool broken = false);
+  // The records count as live, though still in flight: before they can be found, so that a record
+  // never dies before it lived.
+  void AddLive(std::span<const RecordRoom> rooms);
+  void Finish(std::span<const RecordRoom> rooms, RoomOutcome outcome);
 
   // Empty if there is no such segment (any more).
   SegmentHold Find(uint64_t id) const;
   // A live record died.
   void Die(const RecordLocation& location);
+  // Nothing names the segment any more, whatever was counted.
+  void AllDied(uint64_t id);
   // Whether it is sealed, has no live record but `dying` ones, and none on its way.
   bool EmptyWithout(uint64_t id, uint64_t dying) const;
   // Deletes all sealed segments without live records. Returns how many.
@@ -130,7 +139,8 @@ class SegmentSet {
   void SealActive();
   // The sealed segment, idle and not yet dropped, with the least share of live bytes.
   std::optional<Victim> Emptiest() const;
-  // Whether a put of records of `bytes` in all (headers included) would find room.
+  // Whether a put of records of `bytes` in all (headers included) would find room, however they
+  // fall into files.
   bool HasRoom(uint64_t bytes) const;
 
   // As settled once the records of `settling` are catalogued too.

@@ -1,20 +1,24 @@
 // disk_tier.h: entries on disk, in append-only segments with a catalog beside them.
 //
-// Publishing order: payload and record header durable (fdatasync), then the catalog (synced). So an acknowledged
-// Put survives kill -9 and power loss, and anything less than whole is never found. Each record describes itself;
-// the catalog can be rebuilt from the segments alone.
+// Publishing order: payload and record header durable (fdatasync), then the catalog (synced). So an
+// acknowledged Put survives kill -9 and power loss, and anything less than whole is never found.
+// Each record describes itself; the catalog can be rebuilt from the segments alone.
 //
-// Reads verify: the record's header names the same key, and every part matches its checksum. A mismatch is DATA_LOSS:
-// the entry is removed from the catalog, counted, and its record kept aside until its segment goes (quarantine).
+// Reads verify: the record's header names the same key, and every part matches its checksum. A
+// mismatch is DATA_LOSS: the entry is removed from the catalog, counted, and its record kept aside
+// until its segment goes (quarantine).
 //
-// Capacity: the sum of the segment files' sizes never exceeds capacity_bytes. Put answers RESOURCE_EXHAUSTED when an
-// entry does not fit; the owner erases entries (it knows their worth) and tries again. Erased room comes back by
-// segment: an empty one is deleted; Reclaim moves the live entries of the emptiest ones.
+// Capacity: the sum of the segment files' sizes never exceeds capacity_bytes. Put answers
+// RESOURCE_EXHAUSTED when an entry does not fit; the owner erases entries (it knows their worth)
+// and tries again. Erased room comes back by segment: an empty one is deleted; Reclaim moves the
+// live entries of the emptiest ones.
 //
 // Threads:   all methods from any thread.
-// Buffers:   payload and destination spans are kIoAlignment-aligned and RoundUpToIo(payload_bytes) long; the tail
+// Buffers:   payload and destination spans are kIoAlignment-aligned and RoundUpToIo(payload_bytes)
+// long; the tail
 //            beyond the payload is written as given and read back as stored.
-// Errors:    RESOURCE_EXHAUSTED (over capacity, or the file system is full: the message says which),
+// Errors:    RESOURCE_EXHAUSTED (over capacity, or the file system is full: the message says
+// which),
 //            DATA_LOSS (above), UNAVAILABLE (device error).
 #ifndef CAIRN_STORE_TIER_DISK_TIER_H_
 #define CAIRN_STORE_TIER_DISK_TIER_H_
@@ -28,7 +32,9 @@
 
 #include "store/base/clock.h"
 #include "store/base/entry.h"
+#include "store/base/random.h"
 #include "store/base/status.h"
+#include "store/recovery/recovery_report.h"
 
 namespace cairn::store {
 
@@ -50,24 +56,13 @@ struct DiskRead {
 
 struct DiskTierStats {
   uint64_t capacity_bytes = 0;
-  uint64_t used_bytes = 0;   // sizes of all segment files
-  uint64_t live_bytes = 0;   // records that the catalog still names
+  uint64_t used_bytes = 0;  // sizes of all segment files
+  uint64_t live_bytes = 0;  // records that the catalog still names
   uint64_t entries = 0;
   uint64_t segments = 0;
-  uint64_t checksum_failures = 0;
+  uint64_t checksum_failures = 0;  // entries found damaged, each counted once
   uint64_t reclaimed_segments = 0;
   uint64_t moved_bytes = 0;  // by Reclaim
-};
-
-// What Open found; every loss is counted here and said in one line.
-struct RecoveryReport {
-  uint64_t entries = 0;
-  uint64_t segments = 0;
-  bool catalog_rebuilt = false;
-  std::string catalog_trouble;        // why, if it was rebuilt
-  uint64_t damaged_segments = 0;
-  uint64_t dropped_entries = 0;       // catalogued but not (or no longer) whole on disk
-  uint64_t truncated_tail_bytes = 0;  // unacknowledged tails cut off
 };
 
 class DiskTier {
@@ -75,16 +70,21 @@ class DiskTier {
   struct Options {
     std::string directory;
     uint64_t capacity_bytes = 0;
+    // At most an eighth of the capacity is used, so that there are several to reclaim among. Puts
+    // leave one segment's worth of the capacity free, for Reclaim to move entries to.
     uint64_t segment_bytes = 256ull << 20;
+    Random* random = nullptr;  // for a new store's identity; null: SystemRandom()
   };
   // FAILED_PRECONDITION: another process holds the directory, or another format version wrote it.
-  // RESOURCE_EXHAUSTED: no room for the first files. Everything else that is damaged is repaired around and reported.
+  // RESOURCE_EXHAUSTED: no room for the first files. Everything else that is damaged is repaired
+  // around and reported.
   static absl::StatusOr<std::unique_ptr<DiskTier>> Open(const Options& options, FileSystem& files,
                                                         std::unique_ptr<Catalog> catalog,
                                                         Clock& clock, RecoveryReport* report);
   ~DiskTier();
 
-  // Durable on return, all of them or none visible. ALREADY_EXISTS entries are skipped silently (same key, same bytes).
+  // Durable on return, all of them or none visible. ALREADY_EXISTS entries are skipped silently
+  // (same key, same bytes).
   absl::Status Put(std::span<const DiskPut> entries);
 
   // nullopt is a miss. Reads the catalog only.
@@ -95,11 +95,12 @@ class DiskTier {
   void ReadBatch(std::span<DiskRead> reads);
 
   absl::Status Erase(std::span<const EntryKey> keys);
-  // Frees whole segments until at least `bytes` can be put, moving live entries out of the emptiest ones. Moves at most
-  // what it frees. RESOURCE_EXHAUSTED if erasing more is needed first.
+  // Frees whole segments until at least `bytes` can be put, moving live entries out of the emptiest
+  // ones. Moves at most what it frees. RESOURCE_EXHAUSTED if erasing more is needed first.
   absl::Status Reclaim(uint64_t bytes);
 
-  // Every catalogued entry once, in no order, without payloads. Stops early when the visitor returns false.
+  // Every catalogued entry once, in no order, without payloads. Stops early when the visitor
+  // returns false.
   absl::Status ForEach(const std::function<bool(const EntryMeta&)>& visit);
 
   DiskTierStats stats() const;

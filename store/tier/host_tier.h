@@ -1,8 +1,9 @@
 // host_tier.h: entries in host memory, in one arena that readers on the same host map read-only.
 //
-// The arena is a memfd of fixed, sealed size, prefaulted at creation. An entry lies contiguous in it at an offset
-// that is a multiple of kIoAlignment, so disk reads land in it directly and a reader needs (offset, length) only.
-// Put is two steps: Reserve room, fill it, Publish. An entry is visible whole or not at all.
+// The arena is a memfd of fixed, sealed size, prefaulted at creation. An entry lies contiguous in
+// it at an offset that is a multiple of kIoAlignment, so disk reads land in it directly and a
+// reader needs (offset, length) only. Put is two steps: Reserve room, fill it, Publish. An entry is
+// visible whole or not at all.
 //
 // Threads:   all methods from any thread; no I/O and no copying under the lock.
 // Ownership: HostRoom and HostPin are move-only holds; the tier must outlive both.
@@ -42,7 +43,8 @@ class HostRoom {
   uint64_t offset_ = 0;
 };
 
-// A reader's hold on one published entry: its bytes stay where they are while this lives, evicted or not.
+// A reader's hold on one published entry: its bytes stay where they are while this lives, evicted
+// or not.
 class HostPin {
  public:
   HostPin() = default;
@@ -51,8 +53,8 @@ class HostPin {
   ~HostPin();
   explicit operator bool() const { return slot_ != nullptr; }
   const EntryMeta& meta() const;
-  uint64_t offset() const;                  // in the arena
-  std::span<const uint8_t> payload() const; // meta().payload_bytes() bytes
+  uint64_t offset() const;                   // in the arena
+  std::span<const uint8_t> payload() const;  // meta().payload_bytes() bytes
 
  private:
   friend class HostTier;
@@ -62,7 +64,7 @@ class HostPin {
 
 struct HostTierStats {
   uint64_t capacity_bytes = 0;
-  uint64_t used_bytes = 0;     // published + reserved + erased but still pinned
+  uint64_t used_bytes = 0;  // published + reserved + erased but still pinned
   uint64_t pinned_bytes = 0;
   uint64_t entries = 0;
 };
@@ -71,20 +73,22 @@ class HostTier {
  public:
   struct Options {
     uint64_t capacity_bytes = 0;  // rounded up to kIoAlignment
-    bool prefault = true;         // false only in tests: the first touch of memory is slow (0.3 to 0.8 GB/s)
+    bool prefault =
+        true;  // false only in tests: the first touch of memory is slow (0.3 to 0.8 GB/s)
   };
   // RESOURCE_EXHAUSTED with the asked size in the message when the machine has no such memory.
   static absl::StatusOr<std::unique_ptr<HostTier>> Create(const Options& options);
   ~HostTier();
 
-  // Sealed against shrinking and growing; writable mappings by others are refused (F_SEAL_FUTURE_WRITE). Owned by
-  // the tier; duplicate it to keep it.
+  // Sealed against shrinking and growing; writable mappings by others are refused
+  // (F_SEAL_FUTURE_WRITE). Owned by the tier; duplicate it to keep it.
   int arena_fd() const;
   uint64_t arena_bytes() const;
 
   absl::StatusOr<HostRoom> Reserve(uint64_t bytes);
-  // Makes the entry visible. Checks that meta's sizes fit the room; does not compute checksums (who fills it does).
-  // ALREADY_EXISTS: the key is there; the room is returned, the old entry is untouched.
+  // Makes the entry visible. Checks that meta's sizes fit the room; does not compute checksums (who
+  // fills it does). ALREADY_EXISTS: the key is there; the room is returned, the old entry is
+  // untouched.
   absl::Status Publish(EntryMeta meta, HostRoom room);
 
   // nullopt is a miss.

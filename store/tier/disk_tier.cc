@@ -1,0 +1,481 @@
+#include "store/tier/disk_tier.h"
+
+#include <algorithm>
+#include <atomic>
+#include <condition_variable>
+#include <map>
+#include <mutex>
+#include <vector>
+
+#include "absl/container/flat_hash_set.h"
+#include "store/recovery/recovery.h"
+#include "store/recovery/store_files.h"
+#include "store/segment/segment_scanner.h"
+#include "store/segment/segment_set.h"
+#include "store/tier/disk_writer.h"
+
+namespace cairn::store {
+namespace {
+
+// A location read from the catalog may have been moved by Reclaim before its segment is held. Each
+// such round means that a whole segment was moved meanwhile.
+constexpr int kLookupsMax = 8;
+// Payload bytes in memory at once while Reclaim moves a segment.
+constexpr uint64_t kMoveBytesMax = 64ull << 20;
+
+bool AlignedSpan(std::span<const uint8_t> bytes) {
+  return reinterpret_cast<uintptr_t>(bytes.data()) % kIoAlignment == 0;
+}
+
+absl::Status CheckPut(const DiskPut& put) {
+  if (put.meta == nullptr) return absl::InvalidArgumentError("disk tier: an entry has no meta");
+  CAIRN_RETURN_IF_ERROR(ValidateMeta(*put.meta));
+  const uint64_t bytes = put.meta->payload_bytes();
+  if (put.payload.size() != RoundUpToIo(bytes) || !AlignedSpan(put.payload)) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("disk tier: the payload of ", bytes, " bytes must be given as ",
+                     RoundUpToIo(bytes), " bytes at an address that is a multiple of ",
+                     kIoAlignment, "; ", put.payload.size(), " were given"));
+  }
+  // What is wrong already must not be stored: it could only be found out on some other day.
+  if (const absl::Status whole = VerifyParts(*put.meta, put.payload); !whole.ok()) {
+    return absl::DataLossError(
+        absl::StrCat("disk tier: put refused, ", std::string(whole.message())));
+  }
+  return absl::OkStatus();
+}
+
+// What a finished read of the record at `entry.location` amounts to.
+absl::Status CheckRead(const IoRequest& read, const CatalogEntry& entry, uint64_t tag) {
+  CAIRN_RETURN_IF_ERROR(read.status);
+  if (read.cut_short()) return absl::DataLossError("disk tier: the segment ends within the record");
+  const absl::StatusOr<CatalogEntry> record =
+      DecodeRecordHeader(read.slices[0], entry.location.segment, entry.location.offset, tag);
+  absl::Status status = record.status();
+  if (status.ok() &&
+      (record->meta.key != entry.meta.key || record->meta.parts != entry.meta.parts)) {
+    status = absl::DataLossError("record of another entry");
+  }
+  if (status.ok()) status = VerifyParts(entry.meta, read.slices[1]);
+  if (status.ok()) return status;
+  return absl::DataLossError(absl::StrCat("disk tier: entry ", entry.meta.key.digest.ToHex(),
+                                          " is damaged in ", read.file->path(), " at ", read.offset,
+                                          ": ", std::string(status.message())));
+}
+
+}  // namespace
+
+struct DiskTier::Impl {
+  // A read that is on its way: the catalog's word, and a hold on the segment it names.
+  struct Located {
+    CatalogEntry entry;
+    SegmentHold segment;
+  };
+
+  Impl(const Options& o, FileSystem& f, std::unique_ptr<Catalog> c, std::unique_ptr<FileLock> l,
+       Clock& clock, RecoveredStore found)
+      : options(o),
+        store(found.store),
+        files(f),
+        lock(std::move(l)),
+        catalog(std::move(c)),
+        segments(
+            {.directory = SegmentsDirectory(o.directory),
+             .capacity_bytes = o.capacity_bytes,
+             .segment_bytes = SegmentSet::EffectiveSegmentBytes(o.capacity_bytes, o.segment_bytes),
+             .store = found.store},
+            f, clock, std::move(found.segments), found.next),
+        writer(f, *catalog, segments) {}
+
+  absl::Status PutClaimed(std::span<const DiskPut> entries);
+  absl::StatusOr<std::optional<CatalogEntry>> Get(const EntryKey& key);
+  std::vector<absl::StatusOr<std::optional<Located>>> Locate(std::span<const EntryKey> keys);
+  void Quarantine(const CatalogEntry& entry);
+  absl::Status ForgetDamaged(const EntryKey& key);
+  absl::Status EraseBatch(const CatalogBatch& batch, std::span<const CatalogEntry> dead);
+  absl::Status Evacuate(const SegmentSet::Victim& victim);
+  absl::Status MoveLive(const SegmentScan& scan, Segment& from);
+  absl::Status Move(std::span<const CatalogEntry> entries, Segment& from);
+  absl::Status Republish(std::span<const CatalogEntry> entries,
+                         std::span<const RecordToWrite> records, std::span<const RecordRoom> rooms);
+
+  const Options options;
+  const StoreUuid store;
+  FileSystem& files;
+  const std::unique_ptr<FileLock> lock;
+  const std::unique_ptr<Catalog> catalog;
+  SegmentSet segments;
+  DiskWriter writer;
+
+  // Keys that a Put is writing: a second Put of the same key waits for its outcome.
+  std::mutex claim_mutex;
+  std::condition_variable claim_changed;
+  absl::flat_hash_set<EntryKey> claimed;  // guarded by claim_mutex
+
+  // Orders everything that changes or removes a location that can be found. Puts only add keys that
+  // are absent and need not take it.
+  std::mutex change_mutex;
+  std::mutex reclaim_mutex;  // one Reclaim at a time; before change_mutex
+
+  std::atomic<uint64_t> checksum_failures{0};
+  std::atomic<uint64_t> reclaimed_segments{0};
+  std::atomic<uint64_t> moved_bytes{0};
+};
+
+DiskTier::DiskTier(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
+DiskTier::~DiskTier() = default;
+
+absl::StatusOr<std::unique_ptr<DiskTier>> DiskTier::Open(const Options& options, FileSystem& files,
+                                                         std::unique_ptr<Catalog> catalog,
+                                                         Clock& clock, RecoveryReport* report) {
+  RecoveryReport unread;
+  RecoveryReport& found = report != nullptr ? *report : unread;
+  found = RecoveryReport{};
+  CAIRN_RETURN_IF_ERROR(files.MakeDirectory(options.directory));
+  CAIRN_ASSIGN_OR_RETURN(std::unique_ptr<FileLock> lock, files.Lock(options.directory + "/LOCK"));
+  Random& random = options.random != nullptr ? *options.random : SystemRandom();
+  CAIRN_ASSIGN_OR_RETURN(RecoveredStore store,
+                         Recover(options.directory, files, *catalog, random, found));
+  return std::unique_ptr<DiskTier>(new DiskTier(std::make_unique<Impl>(
+      options, files, std::move(catalog), std::move(lock), clock, std::move(store))));
+}
+
+// ---- put ----
+
+absl::Status DiskTier::Put(std::span<const DiskPut> entries) {
+  for (const DiskPut& entry : entries) CAIRN_RETURN_IF_ERROR(CheckPut(entry));
+  absl::flat_hash_set<EntryKey> keys;
+  std::vector<DiskPut> once;
+  for (const DiskPut& entry : entries) {
+    if (keys.insert(entry.meta->key).second) once.push_back(entry);
+  }
+  {
+    // All keys at once, so that two puts can never wait for each other.
+    std::unique_lock<std::mutex> lock(impl_->claim_mutex);
+    impl_->claim_changed.wait(lock, [&] {
+      return std::none_of(keys.begin(), keys.end(),
+                          [&](const EntryKey& key) { return impl_->claimed.contains(key); });
+    });
+    impl_->claimed.insert(keys.begin(), keys.end());
+  }
+  const absl::Status status = impl_->PutClaimed(once);
+  const std::lock_guard<std::mutex> lock(impl_->claim_mutex);
+  for (const EntryKey& key : keys) impl_->claimed.erase(key);
+  impl_->claim_changed.notify_all();
+  return status;
+}
+
+absl::Status DiskTier::Impl::PutClaimed(std::span<const DiskPut> entries) {
+  std::vector<RecordToWrite> records;
+  for (const DiskPut& entry : entries) {
+    CAIRN_ASSIGN_OR_RETURN(const std::optional<CatalogEntry> there, Get(entry.meta->key));
+    if (!there.has_value()) records.push_back({.meta = entry.meta, .payload = entry.payload});
+  }
+  if (records.empty()) return absl::OkStatus();
+  CAIRN_ASSIGN_OR_RETURN(const std::vector<RecordRoom> rooms,
+                         writer.WriteDurably(records, RoomPurpose::kPut));
+  return writer.Catalogue(records, rooms);
+}
+
+// ---- find and read ----
+
+// A damaged catalog value costs its entry: counted, forgotten, a miss.
+absl::StatusOr<std::optional<CatalogEntry>> DiskTier::Impl::Get(const EntryKey& key) {
+  absl::StatusOr<std::optional<CatalogEntry>> entry = catalog->Get(key);
+  if (!absl::IsDataLoss(entry.status())) return entry;
+  CAIRN_RETURN_IF_ERROR(ForgetDamaged(key));
+  return std::nullopt;
+}
+
+absl::StatusOr<std::optional<EntryMeta>> DiskTier::Find(const EntryKey& key) {
+  CAIRN_ASSIGN_OR_RETURN(std::optional<CatalogEntry> entry, impl_->Get(key));
+  if (!entry.has_value()) return std::nullopt;
+  return std::move(entry->meta);
+}
+
+bool DiskTier::Contains(const EntryKey& key) {
+  const absl::StatusOr<std::optional<CatalogEntry>> entry = impl_->Get(key);
+  return entry.ok() && entry->has_value();
+}
+
+std::vector<absl::StatusOr<std::optional<DiskTier::Impl::Located>>> DiskTier::Impl::Locate(
+    std::span<const EntryKey> keys) {
+  std::vector<absl::StatusOr<std::optional<Located>>> results;
+  std::vector<absl::StatusOr<std::optional<CatalogEntry>>> entries = catalog->MultiGet(keys);
+  for (size_t i = 0; i < keys.size(); ++i) {
+    absl::StatusOr<std::optional<CatalogEntry>> entry = std::move(entries[i]);
+    for (int lookup = 0;; ++lookup) {
+      if (absl::IsDataLoss(entry.status())) {
+        const absl::Status forgotten = ForgetDamaged(keys[i]);
+        results.push_back(forgotten.ok() ? entry.status() : forgotten);
+        break;
+      }
+      if (!entry.ok() || !entry->has_value()) {
+        if (entry.ok()) {
+          results.push_back(std::optional<Located>());
+        } else {
+          results.push_back(entry.status());
+        }
+        break;
+      }
+      if (SegmentHold segment = segments.Find((*entry)->location.segment); segment != nullptr) {
+        results.push_back(Located{.entry = **std::move(entry), .segment = std::move(segment)});
+        break;
+      }
+      if (lookup == kLookupsMax) {
+        results.push_back(absl::UnavailableError("disk tier: the entry moves; retry"));
+        break;
+      }
+      entry = catalog->Get(keys[i]);
+    }
+  }
+  return results;
+}
+
+void DiskTier::ReadBatch(std::span<DiskRead> reads) {
+  std::vector<EntryKey> keys;
+  for (const DiskRead& read : reads) keys.push_back(read.key);
+  std::vector<absl::StatusOr<std::optional<Impl::Located>>> located = impl_->Locate(keys);
+
+  IoBuffer headers(reads.size() * kRecordHeaderBytesMax);
+  std::vector<IoRequest> requests;
+  std::vector<size_t> index;  // of the request's read
+  for (size_t i = 0; i < reads.size(); ++i) {
+    DiskRead& read = reads[i];
+    read.meta = EntryMeta{};
+    read.status = located[i].status();
+    if (!read.status.ok()) continue;
+    if (!located[i]->has_value()) {
+      read.status = absl::NotFoundError("disk tier: no such entry");
+      continue;
+    }
+    const CatalogEntry& entry = (*located[i])->entry;
+    const uint64_t bytes = RoundUpToIo(entry.meta.payload_bytes());
+    if (read.destination.size() < bytes || !AlignedSpan(read.destination)) {
+      read.status = absl::InvalidArgumentError(absl::StrCat(
+          "disk tier: the entry needs ", bytes, " bytes at an address that is a multiple of ",
+          kIoAlignment, "; ", read.destination.size(), " were given"));
+      continue;
+    }
+    requests.push_back(IoRequest::Read(
+        (*located[i])->segment->file(), entry.location.offset,
+        headers.bytes().subspan(i * kRecordHeaderBytesMax, RecordHeaderBytes(entry.meta)),
+        read.destination.first(bytes)));
+    index.push_back(i);
+  }
+  impl_->files.Submit(requests);
+  for (size_t r = 0; r < requests.size(); ++r) {
+    DiskRead& read = reads[index[r]];
+    const Impl::Located& at = **located[index[r]];
+    read.status = CheckRead(requests[r], at.entry, at.segment->tag());
+    if (read.status.ok()) {
+      read.meta = at.entry.meta;
+    } else if (absl::IsDataLoss(read.status)) {
+      impl_->Quarantine(at.entry);
+    }
+  }
+}
+
+// ---- erase ----
+
+// Removes locations that can be found. Durable at once where a segment's file goes in consequence,
+// so that no catalog ever names a file that is not there. REQUIRES: change_mutex.
+absl::Status DiskTier::Impl::EraseBatch(const CatalogBatch& batch,
+                                        std::span<const CatalogEntry> dead) {
+  std::map<uint64_t, uint64_t> dying;  // segment -> records
+  for (const CatalogEntry& entry : dead) ++dying[entry.location.segment];
+  const bool empties = std::any_of(dying.begin(), dying.end(), [&](const auto& segment) {
+    return segments.EmptyWithout(segment.first, segment.second);
+  });
+  CatalogBatch marked = batch;
+  marked.values = {{kValueWatermark, EncodeWatermark(segments.watermark({}))}};
+  CAIRN_RETURN_IF_ERROR(catalog->Apply(marked, /*sync=*/empties));
+  for (const CatalogEntry& entry : dead) segments.Die(entry.location);
+  if (empties) reclaimed_segments += segments.DropEmpty();
+  return absl::OkStatus();
+}
+
+absl::Status DiskTier::Erase(std::span<const EntryKey> keys) {
+  const std::lock_guard<std::mutex> lock(impl_->change_mutex);
+  CatalogBatch batch;
+  std::vector<CatalogEntry> dead;
+  absl::flat_hash_set<EntryKey> seen;
+  for (const EntryKey& key : keys) {
+    if (!seen.insert(key).second) continue;
+    absl::StatusOr<std::optional<CatalogEntry>> entry = impl_->catalog->Get(key);
+    // Of a damaged value the location is lost: its bytes count as live until its segment is
+    // rebuilt or the store is opened again.
+    if (!entry.ok() && !absl::IsDataLoss(entry.status())) return entry.status();
+    if (entry.ok() && !entry->has_value()) continue;
+    batch.erases.push_back(key);
+    if (entry.ok()) dead.push_back(**std::move(entry));
+  }
+  return batch.erases.empty() ? absl::OkStatus() : impl_->EraseBatch(batch, dead);
+}
+
+// The entry is damaged on disk: nobody finds it any more. Its record stays where it is until its
+// segment goes.
+void DiskTier::Impl::Quarantine(const CatalogEntry& entry) {
+  const std::lock_guard<std::mutex> held(change_mutex);
+  const absl::StatusOr<std::optional<CatalogEntry>> now = catalog->Get(entry.meta.key);
+  // Two readers may find the same damage; a newer record of the key is none of it.
+  if (!now.ok() || !now->has_value() || (*now)->location != entry.location) return;
+  ++checksum_failures;
+  CatalogBatch batch;
+  batch.erases = {entry.meta.key};
+  // A catalog that cannot be written now leaves the entry to be found damaged again.
+  EraseBatch(batch, {&entry, 1}).IgnoreError();
+}
+
+absl::Status DiskTier::Impl::ForgetDamaged(const EntryKey& key) {
+  const std::lock_guard<std::mutex> held(change_mutex);
+  if (!absl::IsDataLoss(catalog->Get(key).status())) return absl::OkStatus();
+  ++checksum_failures;
+  CatalogBatch batch;
+  batch.erases = {key};
+  return EraseBatch(batch, {});
+}
+
+// ---- reclaim ----
+
+absl::Status DiskTier::Reclaim(uint64_t bytes) {
+  const std::lock_guard<std::mutex> one(impl_->reclaim_mutex);
+  impl_->reclaimed_segments += impl_->segments.DropEmpty();
+  bool sealed = false;
+  while (!impl_->segments.HasRoom(bytes)) {
+    std::optional<SegmentSet::Victim> victim = impl_->segments.Emptiest();
+    const bool worth_it = victim.has_value() && 2 * victim->live_bytes <= victim->size;
+    if (!worth_it && !sealed) {
+      // What died in the segment being written counts too.
+      impl_->segments.SealActive();
+      impl_->reclaimed_segments += impl_->segments.DropEmpty();
+      sealed = true;
+      continue;
+    }
+    if (!worth_it) {
+      const SegmentSet::Totals totals = impl_->segments.totals();
+      return absl::ResourceExhaustedError(absl::StrCat(
+          "disk tier: ", totals.live_bytes, " of ", totals.used_bytes, " bytes are live, and no ",
+          "segment is half empty; erase more entries to free ", bytes));
+    }
+    CAIRN_RETURN_IF_ERROR(impl_->Evacuate(*victim));
+    victim.reset();  // our own hold would keep the file
+    impl_->reclaimed_segments += impl_->segments.DropEmpty();
+  }
+  return absl::OkStatus();
+}
+
+absl::Status DiskTier::Impl::Evacuate(const SegmentSet::Victim& victim) {
+  Segment& from = *victim.segment;
+  // What lives there is asked of the segment itself, by its headers, not of the whole catalog.
+  CAIRN_ASSIGN_OR_RETURN(
+      const SegmentScan scan,
+      ScanSegment(files, from.file(), {.store = store, .segment = from.id(), .check_payload = {}}));
+  CAIRN_RETURN_IF_ERROR(MoveLive(scan, from));
+  if (segments.EmptyWithout(from.id(), 0)) return absl::OkStatus();
+  // The catalog names records whose headers are damaged. They cannot be moved, only counted.
+  std::vector<CatalogEntry> damaged;
+  CAIRN_RETURN_IF_ERROR(catalog->ForEach([&](const CatalogEntry& entry) {
+    if (entry.location.segment == from.id()) damaged.push_back(entry);
+    return true;
+  }));
+  for (const CatalogEntry& entry : damaged) Quarantine(entry);
+  segments.AllDied(from.id());
+  return absl::OkStatus();
+}
+
+absl::Status DiskTier::Impl::MoveLive(const SegmentScan& scan, Segment& from) {
+  std::vector<CatalogEntry> live;
+  uint64_t bytes = 0;
+  for (const ScannedRecord& record : scan.records) {
+    CAIRN_ASSIGN_OR_RETURN(const std::optional<CatalogEntry> now, Get(record.entry.meta.key));
+    if (!now.has_value() || now->location != record.entry.location) continue;
+    if (bytes > 0 && bytes + now->location.bytes > kMoveBytesMax) {
+      CAIRN_RETURN_IF_ERROR(Move(live, from));
+      live.clear();
+      bytes = 0;
+    }
+    bytes += now->location.bytes;
+    live.push_back(*now);
+  }
+  return Move(live, from);
+}
+
+absl::Status DiskTier::Impl::Move(std::span<const CatalogEntry> entries, Segment& from) {
+  std::vector<IoBuffer> buffers;
+  std::vector<IoRequest> reads;
+  for (const CatalogEntry& entry : entries) {
+    buffers.emplace_back(entry.location.bytes);
+    const uint64_t header_bytes = RecordHeaderBytes(entry.meta);
+    reads.push_back(IoRequest::Read(from.file(), entry.location.offset,
+                                    buffers.back().bytes().first(header_bytes),
+                                    buffers.back().bytes().subspan(header_bytes)));
+  }
+  files.Submit(reads);
+  std::vector<CatalogEntry> moving;
+  std::vector<RecordToWrite> records;
+  moving.reserve(entries.size());  // records point into it
+  for (size_t i = 0; i < entries.size(); ++i) {
+    const absl::Status whole = CheckRead(reads[i], entries[i], from.tag());
+    if (absl::IsDataLoss(whole)) {
+      Quarantine(entries[i]);
+      continue;
+    }
+    CAIRN_RETURN_IF_ERROR(whole);
+    moving.push_back(entries[i]);
+    records.push_back({.meta = &moving.back().meta, .payload = reads[i].slices[1]});
+  }
+  if (records.empty()) return absl::OkStatus();
+  CAIRN_ASSIGN_OR_RETURN(const std::vector<RecordRoom> rooms,
+                         writer.WriteDurably(records, RoomPurpose::kMove));
+  return Republish(moving, records, rooms);
+}
+
+// The catalog names the new places, of those entries that were not erased meanwhile.
+absl::Status DiskTier::Impl::Republish(std::span<const CatalogEntry> entries,
+                                       std::span<const RecordToWrite> records,
+                                       std::span<const RecordRoom> rooms) {
+  const std::lock_guard<std::mutex> held(change_mutex);
+  std::vector<RecordToWrite> kept;
+  std::vector<RecordRoom> kept_rooms;
+  std::vector<RecordRoom> dead_rooms;
+  std::vector<RecordLocation> left;
+  for (size_t i = 0; i < entries.size(); ++i) {
+    const absl::StatusOr<std::optional<CatalogEntry>> now = catalog->Get(entries[i].meta.key);
+    if (now.ok() && now->has_value() && (*now)->location == entries[i].location) {
+      kept.push_back(records[i]);
+      kept_rooms.push_back(rooms[i]);
+      left.push_back(entries[i].location);
+    } else {
+      dead_rooms.push_back(rooms[i]);
+    }
+  }
+  segments.Finish(dead_rooms, RoomOutcome::kKept);
+  if (kept.empty()) return absl::OkStatus();
+  CAIRN_RETURN_IF_ERROR(writer.Catalogue(kept, kept_rooms));
+  for (const RecordLocation& location : left) {
+    segments.Die(location);
+    moved_bytes += location.bytes;
+  }
+  return absl::OkStatus();
+}
+
+// ---- listing ----
+
+absl::Status DiskTier::ForEach(const std::function<bool(const EntryMeta&)>& visit) {
+  return impl_->catalog->ForEach([&](const CatalogEntry& entry) { return visit(entry.meta); });
+}
+
+DiskTierStats DiskTier::stats() const {
+  const SegmentSet::Totals totals = impl_->segments.totals();
+  return {.capacity_bytes = impl_->options.capacity_bytes,
+          .used_bytes = totals.used_bytes,
+          .live_bytes = totals.live_bytes,
+          .entries = totals.live_records,
+          .segments = totals.segments,
+          .checksum_failures = impl_->checksum_failures,
+          .reclaimed_segments = impl_->reclaimed_segments,
+          .moved_bytes = impl_->moved_bytes};
+}
+
+}  // namespace cairn::store

@@ -1,0 +1,64 @@
+#include "store/tier/disk_writer.h"
+
+#include <algorithm>
+
+#include "store/recovery/recovery.h"
+#include "store/recovery/store_files.h"
+
+namespace cairn::store {
+
+absl::StatusOr<std::vector<RecordRoom>> DiskWriter::WriteDurably(
+    std::span<const RecordToWrite> records, RoomPurpose purpose) {
+  std::vector<uint64_t> sizes;
+  uint64_t header_bytes = 0;
+  for (const RecordToWrite& record : records) {
+    sizes.push_back(RecordBytes(*record.meta));
+    header_bytes += RecordHeaderBytes(*record.meta);
+  }
+  CAIRN_ASSIGN_OR_RETURN(std::vector<RecordRoom> rooms, segments_.Allocate(sizes, purpose));
+
+  IoBuffer headers(header_bytes);
+  std::span<uint8_t> left = headers.bytes();
+  std::vector<IoRequest> writes;
+  std::vector<SegmentHold> touched;
+  for (size_t i = 0; i < records.size(); ++i) {
+    const EntryMeta& meta = *records[i].meta;
+    const std::span<uint8_t> header = left.first(RecordHeaderBytes(meta));
+    left = left.subspan(header.size());
+    EncodeRecordHeader(meta, rooms[i].location, rooms[i].segment->tag(), header);
+    writes.push_back(IoRequest::Write(rooms[i].segment->file(), rooms[i].location.offset, header,
+                                      records[i].payload));
+    if (touched.empty() || touched.back() != rooms[i].segment) touched.push_back(rooms[i].segment);
+  }
+  files_.Submit(writes);
+  absl::Status status;
+  for (const IoRequest& write : writes) status.Update(write.status);
+  for (const SegmentHold& segment : touched) {
+    if (status.ok()) status.Update(segment->file().Sync());
+  }
+  if (status.ok()) return rooms;
+  // A full file system takes the same bytes later. After any other failure, of a sync above all,
+  // nobody knows what the device kept: write there no more.
+  const bool full = absl::IsResourceExhausted(status);
+  segments_.Finish(rooms, full ? RoomOutcome::kUnused : RoomOutcome::kBroken);
+  if (!full) return status;
+  return absl::ResourceExhaustedError(
+      absl::StrCat("the file system is full: ", std::string(status.message())));
+}
+
+absl::Status DiskWriter::Catalogue(std::span<const RecordToWrite> records,
+                                   std::span<const RecordRoom> rooms) {
+  CatalogBatch batch;
+  for (size_t i = 0; i < records.size(); ++i) {
+    batch.puts.push_back({.meta = *records[i].meta, .location = rooms[i].location});
+  }
+  batch.values = {{kValueWatermark, EncodeWatermark(segments_.watermark(rooms))}};
+  segments_.AddLive(rooms);
+  const absl::Status status = catalog_.Apply(batch, /*sync=*/true);
+  // After a failure nobody knows whether the batch will be found one day, so the records stay
+  // counted; Reclaim finds out.
+  segments_.Finish(rooms, RoomOutcome::kKept);
+  return status;
+}
+
+}  // namespace cairn::store
