@@ -1,0 +1,344 @@
+// Goal: what is acknowledged is read back bit for bit or not at all; room is accounted exactly.
+// Method: the tier on a memory file system and a memory catalog; bytes damaged behind its back.
+#include "store/tier/disk_tier.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <thread>
+
+#include "store/segment/record_format.h"
+#include "store/tier/tier_test_util.h"
+
+namespace cairn::store {
+namespace {
+
+using ::testing::HasSubstr;
+
+std::vector<TestEntry> Entries(uint64_t first, uint64_t count) {
+  std::vector<TestEntry> entries;
+  for (uint64_t i = first; i < first + count; ++i) entries.push_back(MakeEntry(i));
+  return entries;
+}
+
+TEST(DiskTierTest, PutsFindsAndReadsBack) {
+  TestDisk disk;
+  const auto tier = disk.Open();
+  const std::vector<TestEntry> entries = Entries(0, 20);
+  ASSERT_TRUE(PutAll(*tier, entries).ok());
+  for (const TestEntry& entry : entries) {
+    EXPECT_TRUE(tier->Contains(entry.meta.key));
+    const auto found = tier->Find(entry.meta.key);
+    ASSERT_TRUE(found.ok() && found->has_value());
+    EXPECT_EQ((*found)->attributes, entry.meta.attributes);
+    EXPECT_TRUE(ReadBack(*tier, entry).ok());
+  }
+  EXPECT_FALSE(tier->Contains(TestKey(99)));
+  EXPECT_EQ(ReadBack(*tier, MakeEntry(99)).code(), absl::StatusCode::kNotFound);
+  EXPECT_EQ(tier->stats().entries, 20u);
+  EXPECT_EQ(tier->stats().live_bytes, 20 * RecordBytes(entries[0].meta));
+  uint64_t seen = 0;
+  ASSERT_TRUE(tier->ForEach([&](const EntryMeta&) { return ++seen < 7; }).ok());
+  EXPECT_EQ(seen, 7u);
+}
+
+TEST(DiskTierTest, KeepsTheTailBeyondThePayloadAsGiven) {
+  TestDisk disk;
+  const auto tier = disk.Open();
+  TestEntry entry = MakeEntry(1, {100});
+  entry.payload.bytes()[4000] = 0x5a;
+  ASSERT_TRUE(tier->Put({{entry.put()}}).ok());
+  EXPECT_TRUE(ReadBack(*tier, entry).ok());
+}
+
+TEST(DiskTierTest, SkipsWhatIsThereAlready) {
+  TestDisk disk;
+  const auto tier = disk.Open();
+  const TestEntry entry = MakeEntry(1);
+  const std::vector<DiskPut> twice = {entry.put(), entry.put()};
+  ASSERT_TRUE(tier->Put(twice).ok());
+  ASSERT_TRUE(tier->Put(twice).ok());
+  EXPECT_EQ(tier->stats().entries, 1u);
+  EXPECT_EQ(tier->stats().live_bytes, RecordBytes(entry.meta));
+}
+
+TEST(DiskTierTest, RefusesWhatIsWrongByName) {
+  TestDisk disk;
+  const auto tier = disk.Open();
+  TestEntry entry = MakeEntry(1);
+  const auto put = [&](const DiskPut& p) { return tier->Put({{p}}); };
+  EXPECT_EQ(put({.meta = &entry.meta, .payload = entry.payload.bytes().first(4096)}).code(),
+            absl::StatusCode::kInvalidArgument);
+  entry.payload.bytes()[17] ^= 1;
+  const absl::Status damaged = put(entry.put());
+  EXPECT_EQ(damaged.code(), absl::StatusCode::kDataLoss);
+  EXPECT_THAT(std::string(damaged.message()), HasSubstr("part 0"));
+  entry.meta.attributes.assign(kAttributesBytesMax + 1, 'x');
+  EXPECT_THAT(std::string(put(entry.put()).message()), HasSubstr("attributes"));
+  EXPECT_EQ(tier->stats().entries, 0u);
+  const TestEntry sound = MakeEntry(2);
+  ASSERT_TRUE(put(sound.put()).ok());
+  IoBuffer small(4096);
+  DiskRead read{.key = sound.meta.key, .destination = small.bytes(), .status = {}, .meta = {}};
+  tier->ReadBatch({&read, 1});
+  EXPECT_EQ(read.status.code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_TRUE(tier->Contains(sound.meta.key));
+}
+
+// Every byte of the header's fields, part table and attributes, and one in each stretch of every
+// part.
+TEST(DiskTierTest, AFlippedByteAnywhereIsACountedMissAndTheEntryIsGone) {
+  const TestEntry entry = MakeEntry(1);
+  const uint64_t start = kSegmentHeaderBytes;
+  const uint64_t header = RecordHeaderBytes(entry.meta);
+  const uint64_t used =
+      sizeof(RecordHeader) + 2 * sizeof(RecordPart) + entry.meta.attributes.size();
+  std::vector<uint64_t> offsets;
+  for (uint64_t at = 0; at < used; ++at) offsets.push_back(start + at);
+  offsets.push_back(start + header - 1);
+  for (uint64_t at = 0; at < entry.meta.payload_bytes(); at += 499) {
+    offsets.push_back(start + header + at);
+  }
+  offsets.push_back(start + header + 4999);
+  offsets.push_back(start + header + 5000);
+  offsets.push_back(start + header + entry.meta.payload_bytes() - 1);
+  for (const uint64_t offset : offsets) {
+    TestDisk disk;
+    const auto tier = disk.Open();
+    const TestEntry other = MakeEntry(2);
+    ASSERT_TRUE(tier->Put({{entry.put(), other.put()}}).ok());
+    ASSERT_TRUE(disk.memory.FlipByte(disk.SegmentPath(1), offset, 0x10).ok());
+    ASSERT_EQ(ReadBack(*tier, entry).code(), absl::StatusCode::kDataLoss) << offset;
+    ASSERT_EQ(tier->stats().checksum_failures, 1u);
+    ASSERT_FALSE(tier->Contains(entry.meta.key));
+    ASSERT_EQ(ReadBack(*tier, entry).code(), absl::StatusCode::kNotFound);
+    ASSERT_EQ(tier->stats().checksum_failures, 1u);
+    ASSERT_TRUE(ReadBack(*tier, other).ok());
+    // It may be put again, and is whole then.
+    ASSERT_TRUE(tier->Put({{entry.put()}}).ok());
+    ASSERT_TRUE(ReadBack(*tier, entry).ok());
+  }
+}
+
+TEST(DiskTierTest, AFlippedByteOfThePaddingIsHarmless) {
+  TestDisk disk;
+  const auto tier = disk.Open();
+  TestEntry entry = MakeEntry(1);
+  ASSERT_TRUE(tier->Put({{entry.put()}}).ok());
+  const uint64_t padding =
+      kSegmentHeaderBytes + RecordHeaderBytes(entry.meta) + entry.meta.payload_bytes();
+  ASSERT_TRUE(disk.memory.FlipByte(disk.SegmentPath(1), padding, 0xff).ok());
+  entry.payload.bytes()[entry.meta.payload_bytes()] = 0xff;
+  EXPECT_TRUE(ReadBack(*tier, entry).ok());
+}
+
+TEST(DiskTierTest, ADamagedCatalogValueIsACountedMiss) {
+  TestDisk disk;
+  const auto tier = disk.Open();
+  const TestEntry entry = MakeEntry(1);
+  ASSERT_TRUE(tier->Put({{entry.put()}}).ok());
+  ASSERT_TRUE(disk.catalog->FlipByte(entry.meta.key, 12, 1));
+  EXPECT_EQ(ReadBack(*tier, entry).code(), absl::StatusCode::kDataLoss);
+  EXPECT_EQ(tier->stats().checksum_failures, 1u);
+  EXPECT_FALSE(tier->Contains(entry.meta.key));
+  EXPECT_EQ(tier->stats().checksum_failures, 1u);
+}
+
+TEST(DiskTierTest, ADeviceErrorIsUnavailableAndTheEntryStays) {
+  TestDisk disk;
+  const auto tier = disk.Open();
+  const TestEntry entry = MakeEntry(1);
+  ASSERT_TRUE(tier->Put({{entry.put()}}).ok());
+  disk.files.SetPlan({.fail_at = 1, .status = absl::UnavailableError("EIO")});
+  EXPECT_EQ(ReadBack(*tier, entry).code(), absl::StatusCode::kUnavailable);
+  EXPECT_TRUE(ReadBack(*tier, entry).ok());
+  EXPECT_EQ(tier->stats().checksum_failures, 0u);
+}
+
+TEST(DiskTierTest, ErasedIsGoneAlsoAfterReopening) {
+  TestDisk disk;
+  {
+    const auto tier = disk.Open();
+    ASSERT_TRUE(PutAll(*tier, Entries(0, 3)).ok());
+    const EntryKey keys[] = {TestKey(1), TestKey(1), TestKey(2), TestKey(50)};
+    ASSERT_TRUE(tier->Erase(keys).ok());
+    EXPECT_EQ(tier->stats().entries, 1u);
+  }
+  const auto tier = disk.Open();
+  EXPECT_TRUE(ReadBack(*tier, MakeEntry(0)).ok());
+  EXPECT_FALSE(tier->Contains(TestKey(1)));
+  EXPECT_FALSE(tier->Contains(TestKey(2)));
+  EXPECT_EQ(tier->stats().entries, 1u);
+  EXPECT_EQ(disk.report.adopted_entries, 0u);
+}
+
+// Fills the tier until it refuses; returns how many entries went in.
+uint64_t Fill(DiskTier& tier, const TestDisk& disk, uint64_t first) {
+  for (uint64_t i = first; i < first + 10'000; ++i) {
+    const absl::Status status = tier.Put({{MakeEntry(i, {60'000}).put()}});
+    EXPECT_LE(disk.memory.UsedBytes(), disk.capacity_bytes + kIoAlignment);  // and the FORMAT file
+    EXPECT_LE(tier.stats().used_bytes, disk.capacity_bytes);
+    if (status.ok()) continue;
+    EXPECT_EQ(status.code(), absl::StatusCode::kResourceExhausted) << status;
+    EXPECT_THAT(std::string(status.message()), HasSubstr("over capacity"));
+    return i - first;
+  }
+  return 10'000;
+}
+
+TEST(DiskTierTest, NeverExceedsItsCapacityAndTakesAgainAfterErasing) {
+  TestDisk disk;
+  disk.capacity_bytes = 8ull << 20;
+  const auto tier = disk.Open();
+  const uint64_t count = Fill(*tier, disk, 0);
+  EXPECT_GT(count, 90u);  // of 8 MiB, 7 are for puts
+  for (uint64_t i = 0; i < count; ++i) EXPECT_TRUE(ReadBack(*tier, MakeEntry(i, {60'000})).ok());
+  // The oldest third goes: whole segments, whose files go at once.
+  std::vector<EntryKey> keys;
+  for (uint64_t i = 0; i < count / 3; ++i) keys.push_back(TestKey(i));
+  ASSERT_TRUE(tier->Erase(keys).ok());
+  EXPECT_GT(tier->stats().reclaimed_segments, 0u);
+  EXPECT_GT(Fill(*tier, disk, 1000), 15u);
+}
+
+TEST(DiskTierTest, ReclaimMovesTheLivingAndFreesWholeSegments) {
+  TestDisk disk;
+  disk.capacity_bytes = 8ull << 20;
+  const auto tier = disk.Open();
+  const uint64_t count = Fill(*tier, disk, 0);
+  EXPECT_EQ(tier->Reclaim(1 << 20).code(), absl::StatusCode::kResourceExhausted);
+  // Two of three go everywhere: no segment is empty, all are more than half dead.
+  std::vector<EntryKey> keys;
+  for (uint64_t i = 0; i < count; ++i) {
+    if (i % 3 != 0) keys.push_back(TestKey(i));
+  }
+  ASSERT_TRUE(tier->Erase(keys).ok());
+  ASSERT_TRUE(tier->Reclaim(3 << 20).ok());
+  const DiskTierStats stats = tier->stats();
+  EXPECT_GT(stats.moved_bytes, 0u);
+  EXPECT_LE(stats.used_bytes + (3 << 20), disk.capacity_bytes);
+  for (uint64_t i = 0; i < count; i += 3) {
+    EXPECT_TRUE(ReadBack(*tier, MakeEntry(i, {60'000})).ok()) << i;
+  }
+  EXPECT_GT(Fill(*tier, disk, 1000), 40u);
+  for (uint64_t i = 0; i < count; i += 3) {
+    EXPECT_TRUE(ReadBack(*tier, MakeEntry(i, {60'000})).ok()) << i;
+  }
+}
+
+TEST(DiskTierTest, ReclaimGetsRidOfASegmentWhoseRecordsAreDamaged) {
+  TestDisk disk;
+  disk.capacity_bytes = 8ull << 20;
+  const auto tier = disk.Open();
+  const uint64_t count = Fill(*tier, disk, 0);
+  // The header of the first record, the payload of the second.
+  const uint64_t record = RecordBytes(MakeEntry(0, {60'000}).meta);
+  ASSERT_TRUE(disk.memory.FlipByte(disk.SegmentPath(1), kSegmentHeaderBytes + 40).ok());
+  ASSERT_TRUE(disk.memory.FlipByte(disk.SegmentPath(1), kSegmentHeaderBytes + record + 9000).ok());
+  std::vector<EntryKey> keys;
+  for (uint64_t i = 4; i < count; ++i) keys.push_back(TestKey(i));
+  ASSERT_TRUE(tier->Erase(keys).ok());
+  ASSERT_TRUE(tier->Reclaim(6 << 20).ok());
+  EXPECT_EQ(tier->stats().checksum_failures, 2u);
+  EXPECT_FALSE(*disk.memory.Exists(disk.SegmentPath(1)));
+  EXPECT_TRUE(ReadBack(*tier, MakeEntry(2, {60'000})).ok());
+  EXPECT_TRUE(ReadBack(*tier, MakeEntry(3, {60'000})).ok());
+  EXPECT_FALSE(tier->Contains(TestKey(0)));
+  EXPECT_EQ(tier->stats().entries, 2u);
+}
+
+TEST(DiskTierTest, AFullFileSystemLosesNothingAndIsForgottenWhenThereIsRoom) {
+  TestDisk disk;
+  const auto tier = disk.Open();
+  ASSERT_TRUE(PutAll(*tier, Entries(0, 3)).ok());
+  disk.memory.SetCapacity(disk.memory.UsedBytes());
+  // The rest of the segment was taken ahead; the next one has no room.
+  uint64_t put = 0;
+  absl::Status status;
+  for (; put < 500 && status.ok(); ++put) status = tier->Put({{MakeEntry(100 + put).put()}});
+  EXPECT_EQ(status.code(), absl::StatusCode::kResourceExhausted) << status;
+  EXPECT_THAT(std::string(status.message()), HasSubstr("file system is full"));
+  EXPECT_FALSE(tier->Contains(TestKey(100 + put - 1)));
+  for (uint64_t i = 0; i < 3; ++i) EXPECT_TRUE(ReadBack(*tier, MakeEntry(i)).ok());
+  const uint64_t used = tier->stats().used_bytes;
+  EXPECT_EQ(tier->Put({{MakeEntry(900).put()}}).code(), absl::StatusCode::kResourceExhausted);
+  EXPECT_EQ(tier->stats().used_bytes, used);
+  disk.memory.SetCapacity(UINT64_MAX);
+  EXPECT_TRUE(tier->Put({{MakeEntry(900).put()}}).ok());
+  EXPECT_TRUE(ReadBack(*tier, MakeEntry(900)).ok());
+}
+
+TEST(DiskTierTest, AnEntryLargerThanASegmentGetsOneOfItsOwn) {
+  TestDisk disk;
+  const auto tier = disk.Open();
+  const TestEntry large = MakeEntry(1, {3 << 20});
+  ASSERT_TRUE(tier->Put({{MakeEntry(0).put(), large.put(), MakeEntry(2).put()}}).ok());
+  EXPECT_TRUE(ReadBack(*tier, large).ok());
+  EXPECT_TRUE(ReadBack(*tier, MakeEntry(0)).ok());
+  EXPECT_TRUE(ReadBack(*tier, MakeEntry(2)).ok());
+}
+
+TEST(DiskTierTest, ADirectoryInUseIsRefusedByName) {
+  TestDisk disk;
+  auto first = disk.Open();
+  const auto second = disk.TryOpen();
+  EXPECT_EQ(second.status().code(), absl::StatusCode::kFailedPrecondition);
+  EXPECT_THAT(std::string(second.status().message()), HasSubstr("/data"));
+  EXPECT_THAT(std::string(second.status().message()), HasSubstr("process"));
+  first.reset();
+  EXPECT_TRUE(disk.TryOpen().ok());
+}
+
+TEST(DiskTierTest, AFailedPutLeavesNothingAndTheNextOneWorks) {
+  const std::vector<TestEntry> batch = Entries(0, 3);
+  for (uint64_t n = 1;; ++n) {
+    TestDisk disk;
+    const auto tier = disk.Open();
+    disk.files.SetPlan({.fail_at = n, .status = absl::UnavailableError("EIO")});
+    const absl::Status status = PutAll(*tier, batch);
+    const bool reached = disk.files.operations() >= n;
+    disk.files.SetPlan({});
+    EXPECT_EQ(status.ok(), !reached) << n;
+    for (const TestEntry& entry : batch) EXPECT_EQ(tier->Contains(entry.meta.key), status.ok());
+    ASSERT_TRUE(PutAll(*tier, batch).ok()) << n;
+    for (const TestEntry& entry : batch) EXPECT_TRUE(ReadBack(*tier, entry).ok());
+    EXPECT_EQ(tier->stats().entries, batch.size());
+    if (!reached) break;
+  }
+}
+
+TEST(DiskTierTest, ManyThreadsPutReadEraseAndReclaim) {
+  TestDisk disk;
+  disk.capacity_bytes = 16ull << 20;
+  const auto tier = disk.Open();
+  constexpr uint64_t kThreads = 4;
+  constexpr uint64_t kRounds = 30;
+  std::vector<std::thread> threads;
+  for (uint64_t t = 0; t < kThreads; ++t) {
+    threads.emplace_back([&tier, t] {
+      for (uint64_t round = 0; round < kRounds; ++round) {
+        // Shared by all threads: one of them writes it, all find it.
+        const TestEntry shared = MakeEntry(5000 + round);
+        const TestEntry own = MakeEntry(t * 1000 + round);
+        EXPECT_TRUE(tier->Put({{shared.put(), own.put()}}).ok());
+        EXPECT_TRUE(ReadBack(*tier, shared).ok());
+        EXPECT_TRUE(ReadBack(*tier, own).ok());
+        if (round % 3 != 0) {
+          const EntryKey key = own.meta.key;
+          EXPECT_TRUE(tier->Erase({&key, 1}).ok());
+          EXPECT_FALSE(tier->Contains(key));
+        }
+        if (round % 10 == t) tier->Reclaim(15 << 20).IgnoreError();
+      }
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+  EXPECT_EQ(tier->stats().entries, kRounds + kThreads * kRounds / 3);
+  EXPECT_EQ(tier->stats().checksum_failures, 0u);
+  for (uint64_t round = 0; round < kRounds; ++round) {
+    EXPECT_TRUE(ReadBack(*tier, MakeEntry(5000 + round)).ok());
+  }
+}
+
+}  // namespace
+}  // namespace cairn::store
