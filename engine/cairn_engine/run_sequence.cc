@@ -1,6 +1,7 @@
 #include "engine/cairn_engine/run_sequence.h"
 
 #include <algorithm>
+#include <memory>
 
 #include "absl/strings/str_cat.h"
 #include "engine/cairn_engine/failure.h"
@@ -56,12 +57,21 @@ absl::StatusOr<SequenceResult> RunSequence(Forward& forward, PrefixCache* cache,
   CAIRN_RETURN_IF_ERROR(CheckPrompt(model.config, prompt, options.new_tokens));
   SequenceResult result;
   const int64_t start = clock.NowNanos();
-  SessionState session(model.config, *model.layout);
-  if (cache != nullptr) result.resume = cache->Resume(prompt, session);
-  result.recomputed_tokens = static_cast<int64_t>(prompt.size()) - session.position();
+  auto session = std::make_unique<SessionState>(model.config, *model.layout);
+  if (cache != nullptr) result.resume = cache->Resume(prompt, *session);
+  result.recomputed_tokens = static_cast<int64_t>(prompt.size()) - session->position();
   const int64_t prefill_start = clock.NowNanos();
   StepItem item;
-  CAIRN_RETURN_IF_ERROR(Prefill(forward, cache, clock, prompt, options, session, item));
+  // Computes `tokens` from nothing, when restored rows turn out to have been taken back.
+  const auto rebuild = [&](std::span<const int32_t> tokens) {
+    ++result.resume.checksum_failures;
+    result.resume.prefix_tokens = 0;
+    result.recomputed_tokens = static_cast<int64_t>(prompt.size());
+    session = std::make_unique<SessionState>(model.config, *model.layout);
+    return Prefill(forward, nullptr, clock, tokens, options, *session, item);
+  };
+  CAIRN_RETURN_IF_ERROR(Prefill(forward, cache, clock, prompt, options, *session, item));
+  if (cache != nullptr && !cache->StillIntact()) CAIRN_RETURN_IF_ERROR(rebuild(prompt));
   result.prefill_seconds = Seconds(clock, prefill_start);
 
   std::vector<int32_t> tokens(prompt.begin(), prompt.end());
@@ -76,11 +86,14 @@ absl::StatusOr<SequenceResult> RunSequence(Forward& forward, PrefixCache* cache,
       decode_start = clock.NowNanos();
     }
     if (token == options.stop_token || i + 1 == options.new_tokens) break;
+    if (i == 0 && cache != nullptr && !cache->Settle(*session))
+      CAIRN_RETURN_IF_ERROR(rebuild(tokens));
     tokens.push_back(token);
     item.tokens = {&tokens.back(), 1};
+    item.session = session.get();
     item.want = WantLogits::kLast;
     CAIRN_RETURN_IF_ERROR(forward.Run({&item, 1}));
-    if (cache != nullptr) cache->Store(session, tokens, static_cast<int64_t>(prompt.size()));
+    if (cache != nullptr) cache->Store(*session, tokens, static_cast<int64_t>(prompt.size()));
   }
   if (decode_start != 0) result.decode_seconds = Seconds(clock, decode_start);
   return result;

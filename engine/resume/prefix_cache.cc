@@ -13,6 +13,8 @@ namespace {
 
 // Reservations taken at once before a prefill; what lies beyond is reserved when it is put.
 constexpr size_t kReserveAhead = 1024;
+// Puts that may wait for a check of the rows they were computed from.
+constexpr uint64_t kPendingBytesMax = 128ull << 20;
 
 double SecondsSince(const Clock& clock, int64_t start) {
   return static_cast<double>(clock.NowNanos() - start) * 1e-9;
@@ -64,6 +66,10 @@ ResumeReport PrefixCache::Resume(std::span<const int32_t> tokens, SessionState& 
   chain_.clear();
   reservations_.clear();
   stored_blocks_ = 0;
+  mapped_.reset();
+  pending_.clear();
+  pending_bytes_ = 0;
+  tainted_ = false;
   if (!attached()) return report;
   Extend(tokens);
   if (const absl::Status status = TryResume(tokens, session, report); !status.ok()) {
@@ -148,6 +154,7 @@ absl::Status PrefixCache::TryResume(std::span<const int32_t> tokens, SessionStat
     report.restore_seconds += SecondsSince(clock_, restore_start);
     if (!restored) continue;
     costs_.ObserveFetch(fetched->host_bytes, fetched->disk_bytes, SecondsSince(clock_, start));
+    if (fetched->copied_bytes == 0) mapped_ = fetched;
     report.prefix_tokens = int64_t{hit.blocks} * kBlockTokens;
     report.recompute_was_cheaper = false;
     report.host_bytes = fetched->host_bytes;
@@ -186,6 +193,46 @@ absl::StatusOr<bool> PrefixCache::Restore(const cache::FetchedPrefix& fetched, u
   return true;
 }
 
+bool PrefixCache::StillIntact() {
+  if (mapped_ != nullptr && !std::all_of(mapped_->rows.begin(), mapped_->rows.end(), Verified)) {
+    tainted_ = true;
+    mapped_.reset();
+  }
+  for (PutItem& item : pending_) {
+    if (!tainted_) puts_->Add(std::move(item));
+  }
+  pending_.clear();
+  pending_bytes_ = 0;
+  return !tainted_;
+}
+
+void PrefixCache::Put(PutItem item) {
+  if (tainted_) return;
+  if (mapped_ == nullptr) {
+    puts_->Add(std::move(item));
+    return;
+  }
+  pending_bytes_ += item.size();
+  pending_.push_back(std::move(item));
+  if (pending_bytes_ > kPendingBytesMax) StillIntact();
+}
+
+bool PrefixCache::Settle(SessionState& session) {
+  if (mapped_ == nullptr) return true;
+  const std::shared_ptr<const cache::FetchedPrefix> mapped = std::move(mapped_);
+  for (size_t i = 0; i < mapped->rows.size(); ++i) {
+    cache::EntryView copy = mapped->rows[i];
+    auto bytes = std::make_shared<std::vector<uint8_t>>(copy.payload.begin(), copy.payload.end());
+    copy.payload = *bytes;
+    if (!Verified(copy)) {
+      tainted_ = true;
+      return false;
+    }
+    session.rows().Own(static_cast<int64_t>(i), std::move(bytes));
+  }
+  return true;
+}
+
 void PrefixCache::Extend(std::span<const int32_t> tokens) {
   for (size_t i = chain_.size(); (i + 1) * kBlockTokens <= tokens.size(); ++i) {
     const Digest parent = i == 0 ? cache_->registration().root : chain_[i - 1];
@@ -220,7 +267,7 @@ void PrefixCache::Store(const SessionState& session, std::span<const int32_t> to
     }
     item.bytes = std::move(bytes);
     item.part_bytes = parts;
-    puts_->Add(std::move(item));
+    Put(std::move(item));
   };
   const int64_t whole = session.position() / kBlockTokens;
   for (; stored_blocks_ < whole; ++stored_blocks_) {

@@ -8,6 +8,12 @@
 // Single-flight: Resume reserves the blocks that are missing. Where another engine is making them
 // already it waits, at most Options::wait, and then uses what that one made.
 //
+// Mapped rows are used where they lie until the first token is known, without a copy. The daemon
+// may take them back meanwhile (a lease over its deadline, an engine stopped so long that it was
+// thought dead), so before anything computed from them leaves the engine, be it a token or a put,
+// StillIntact checks them once more where they lie; Settle then copies and checks them for the
+// tokens that follow. What fails either check is recomputed.
+//
 // Threads:   Resume and Store from one thread; puts run on a thread of this object.
 // Ownership: restored sessions hold their lease through their row blocks.
 #ifndef CAIRN_ENGINE_RESUME_PREFIX_CACHE_H_
@@ -65,14 +71,20 @@ class PrefixCache {
   // compute.
   ResumeReport Resume(std::span<const int32_t> tokens, SessionState& session);
 
+  // True if the rows that Resume restored are still, to the byte, what was put. Trivially true
+  // after a miss or a copying fetch.
+  // Puts of what was computed from them wait for this.
+  bool StillIntact();
+  // Copies the restored rows into the session, checks the copy and lets the lease go. False: they
+  // were taken back meanwhile, and the session must be computed again.
+  bool Settle(SessionState& session);
+
   // The next position at which a step should end so that a checkpoint can be taken: a block's end
   // that the policy wants, or `end`. `prompt_end` and `end` in tokens.
   int64_t NextStop(int64_t position, int64_t end, int64_t prompt_end) const;
   // Puts, in the background, all whole blocks of `session` not put yet, and the checkpoint at its
   // position if the policy wants one there. `tokens`: all tokens so far.
   void Store(const SessionState& session, std::span<const int32_t> tokens, int64_t prompt_end);
-  // A finished output's last whole block gets its checkpoint only if a step stopped there.
-
   // Waits until everything queued is put, at most `deadline`. False: some of it was dropped.
   bool Flush(absl::Duration deadline);
 
@@ -88,6 +100,7 @@ class PrefixCache {
                                std::shared_ptr<const void> owner, SessionState& session,
                                ResumeReport& report) const;
   uint64_t FetchBytes(uint32_t blocks) const;
+  void Put(PutItem item);
   void Extend(std::span<const int32_t> tokens);
   void Detach(const std::string& why);
 
@@ -101,6 +114,11 @@ class PrefixCache {
   std::vector<Digest> chain_;  // of the sequence being computed
   absl::flat_hash_map<EntryKey, uint64_t> reservations_;
   int64_t stored_blocks_ = 0;  // rows put or known to be there
+  std::shared_ptr<const cache::FetchedPrefix>
+      mapped_;                    // what the session's adopted rows lie in; null once settled
+  std::vector<PutItem> pending_;  // computed from mapped rows that were not checked since
+  uint64_t pending_bytes_ = 0;
+  bool tainted_ = false;  // a check failed: nothing of this sequence is put any more
   std::unique_ptr<PutQueue> puts_;
   bool said_ = false;
 };

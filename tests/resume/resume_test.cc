@@ -1,0 +1,403 @@
+// The engine and the cache together, in one process: a small model over a real core with real tiers
+// in memory.
+//
+// Goal: whatever the cache does, a resumed answer has the bits of the cold one. Method: each case
+// computes the cold logits once without a cache, then spoils one thing.
+#include <gtest/gtest.h>
+
+#include <filesystem>
+#include <functional>
+#include <memory>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "cache/core/core_rig.h"
+#include "cache/core/local_cache.h"
+#include "engine/cairn_engine/run_sequence.h"
+#include "engine/model/maker.h"
+#include "engine/model/presets.h"
+#include "engine/resume/prefix_cache.h"
+
+namespace cairn::engine {
+namespace {
+
+using cache::CacheApi;
+
+// One model for all cases; made once.
+const Model& SmallModel() {
+  static const std::unique_ptr<Model> model = [] {
+    const std::string folder =
+        testing::TempDir() + "cairn_resume_model." + std::to_string(getpid());
+    absl::StatusOr<ModelConfig> config = PresetConfig("nano");
+    EXPECT_TRUE(config.ok()) << config.status();
+    config->max_positions = 4096;
+    EXPECT_TRUE(
+        MakeModel({.config = *config, .format = WeightFormat::kBf16, .seed = 5}, folder).ok());
+    auto loaded = LoadModel(folder, {.numerics = Numerics::kKvq, .threads = 1});
+    EXPECT_TRUE(loaded.ok()) << loaded.status();
+    std::error_code ignored;
+    std::filesystem::remove_all(folder, ignored);
+    return std::move(loaded).value();
+  }();
+  return *model;
+}
+
+std::vector<int32_t> Prompt(size_t length, uint32_t seed = 1) {
+  std::vector<int32_t> tokens(length);
+  uint32_t state = seed * 2654435761u + 1;
+  for (int32_t& token : tokens) {
+    state = state * 1664525u + 1013904223u;
+    token = static_cast<int32_t>(state >> 24);
+  }
+  return tokens;
+}
+
+// A daemon's core with room for a few hundred nano entries.
+struct Daemon {
+  explicit Daemon(const std::string& policy = "full") {
+    cache::CoreRig::Sizes sizes;
+    sizes.host_units = 4096;
+    sizes.disk_bytes = 64 << 20;
+    sizes.segment_bytes = 4 << 20;
+    sizes.options.policy = *cache::CheckpointPolicy::Parse(policy);
+    rig = std::make_unique<cache::CoreRig>(sizes);
+  }
+  absl::StatusOr<std::unique_ptr<CacheApi>> Connect() const {
+    return cache::OpenLocalCache(
+        *rig->core, {SmallModel().layout->Descriptor(SmallModel().weights_identity), ""});
+  }
+  std::unique_ptr<cache::CoreRig> rig;
+};
+
+SequenceResult RunCold(const std::vector<int32_t>& prompt) {
+  Forward forward(SmallModel(), 1);
+  auto result = RunSequence(forward, nullptr, RealClock(), prompt, {.chunk = 200, .new_tokens = 4});
+  EXPECT_TRUE(result.ok()) << result.status();
+  return *std::move(result);
+}
+
+struct Engine {
+  explicit Engine(absl::StatusOr<std::unique_ptr<CacheApi>> api)
+      : forward(SmallModel(), 1), cache(std::move(api), SmallModel(), RealClock(), Options()) {}
+  PrefixCache::Options Options() {
+    PrefixCache::Options options;
+    options.wait = absl::Seconds(5);
+    options.say = [this](const std::string& line) { said.push_back(line); };
+    return options;
+  }
+  SequenceResult Run(const std::vector<int32_t>& prompt) {
+    auto result =
+        RunSequence(forward, &cache, RealClock(), prompt, {.chunk = 200, .new_tokens = 4});
+    EXPECT_TRUE(result.ok()) << result.status();
+    EXPECT_TRUE(cache.Flush(absl::Seconds(20)));
+    return *std::move(result);
+  }
+  std::vector<std::string> said;
+  Forward forward;
+  PrefixCache cache;
+};
+
+TEST(Resume, HostHitIsMappedAndBitIdentical) {
+  const Daemon daemon;
+  const std::vector<int32_t> prompt = Prompt(700);
+  const SequenceResult cold = RunCold(prompt);
+  const SequenceResult first = Engine(daemon.Connect()).Run(prompt);
+  EXPECT_EQ(first.resume.prefix_tokens, 0);
+  EXPECT_EQ(first.logits, cold.logits);
+  const SequenceResult second = Engine(daemon.Connect()).Run(prompt);
+  EXPECT_EQ(second.resume.prefix_tokens, 640);
+  EXPECT_EQ(second.recomputed_tokens, 60);
+  EXPECT_EQ(second.resume.copied_bytes, 0u);
+  EXPECT_EQ(second.resume.disk_bytes, 0u);
+  EXPECT_GT(second.resume.host_bytes, 0u);
+  EXPECT_EQ(second.logits, cold.logits);
+  EXPECT_EQ(second.output, cold.output);
+}
+
+TEST(Resume, EveryLengthAroundBlockEnds) {
+  const Daemon daemon;
+  Engine(daemon.Connect()).Run(Prompt(520));
+  for (const size_t length :
+       {127u, 128u, 129u, 130u, 255u, 256u, 257u, 383u, 384u, 385u, 511u, 512u, 513u}) {
+    const std::vector<int32_t> prompt = Prompt(length);
+    const SequenceResult warm = Engine(daemon.Connect()).Run(prompt);
+    // At least one token is computed, so that there are logits to sample from.
+    EXPECT_EQ(warm.resume.prefix_tokens, static_cast<int64_t>((length - 1) / 128 * 128)) << length;
+    EXPECT_EQ(warm.logits, RunCold(prompt).logits) << length;
+  }
+}
+
+TEST(Resume, SharedFirstHalf) {
+  const Daemon daemon;
+  Engine(daemon.Connect()).Run(Prompt(600));
+  std::vector<int32_t> prompt = Prompt(300);
+  const std::vector<int32_t> other = Prompt(250, 9);
+  prompt.insert(prompt.end(), other.begin(), other.end());
+  const SequenceResult warm = Engine(daemon.Connect()).Run(prompt);
+  EXPECT_EQ(warm.resume.prefix_tokens, 256);
+  EXPECT_EQ(warm.logits, RunCold(prompt).logits);
+}
+
+TEST(Resume, FromDiskAfterTheProcessIsGone) {
+  const Daemon daemon;
+  const std::vector<int32_t> prompt = Prompt(600);
+  Engine(daemon.Connect()).Run(prompt);
+  ASSERT_TRUE(daemon.rig->core->Flush(absl::Seconds(10)).ok());
+  daemon.rig->Restart(/*crash=*/true);
+  const SequenceResult warm = Engine(daemon.Connect()).Run(prompt);
+  EXPECT_EQ(warm.resume.prefix_tokens, 512);
+  EXPECT_EQ(warm.resume.host_bytes, 0u);
+  EXPECT_GT(warm.resume.disk_bytes, 0u);
+  EXPECT_EQ(warm.logits, RunCold(prompt).logits);
+}
+
+TEST(Resume, PoliciesDecideWhereToResume) {
+  const std::vector<int32_t> prompt = Prompt(700);
+  const SequenceResult cold = RunCold(prompt);
+  const std::vector<std::pair<std::string, int64_t>> cases = {
+      {"full", 640}, {"every:256", 512}, {"ends", 640}, {"every:256+ends", 640}, {"zero", 0}};
+  for (const auto& [policy, expected] : cases) {
+    const Daemon daemon(policy);
+    Engine(daemon.Connect()).Run(prompt);
+    const SequenceResult warm = Engine(daemon.Connect()).Run(prompt);
+    EXPECT_EQ(warm.resume.prefix_tokens, expected) << policy;
+    EXPECT_EQ(warm.logits, cold.logits) << policy;
+  }
+}
+
+// ---- a cache that misbehaves ----
+
+// Forwards to a real one; a test overrides what it spoils.
+class Wrapped : public CacheApi {
+ public:
+  explicit Wrapped(std::unique_ptr<CacheApi> inner) : inner_(std::move(inner)) {}
+  const cache::Registration& registration() const override { return inner_->registration(); }
+  absl::StatusOr<cache::MatchResult> Match(std::span<const Digest> chain) override {
+    if (absl::Status s = Call("match"); !s.ok()) return s;
+    auto result = inner_->Match(chain);
+    if (result.ok() && on_match) on_match(*result);
+    return result;
+  }
+  absl::StatusOr<std::unique_ptr<cache::FetchedPrefix>> Fetch(
+      const cache::FetchRequest& request) override {
+    if (absl::Status s = Call("fetch"); !s.ok()) return s;
+    auto result = inner_->Fetch(request);
+    if (result.ok() && on_fetch) on_fetch(**result);
+    return result;
+  }
+  absl::StatusOr<std::vector<cache::ReserveResult>> Reserve(
+      std::span<const cache::ReserveItem> items, absl::Duration wait) override {
+    if (absl::Status s = Call("reserve"); !s.ok()) return s;
+    return inner_->Reserve(items, wait);
+  }
+  absl::StatusOr<std::unique_ptr<cache::StagingBuffer>> Stage(uint64_t bytes) override {
+    if (absl::Status s = Call("stage"); !s.ok()) return s;
+    return inner_->Stage(bytes);
+  }
+  absl::StatusOr<std::vector<absl::Status>> Commit(std::span<const cache::CommitItem> items,
+                                                   bool durable) override {
+    if (absl::Status s = Call("commit"); !s.ok()) return s;
+    return inner_->Commit(items, durable);
+  }
+  absl::Status Abort(std::span<const uint64_t> reservations) override {
+    return inner_->Abort(reservations);
+  }
+  absl::StatusOr<std::vector<cache::NamedCount>> Stats() override { return inner_->Stats(); }
+
+  std::string fail_on;  // the call that finds the daemon gone
+  absl::Status fail_with = absl::UnavailableError("the daemon is gone");
+  std::function<void(cache::MatchResult&)> on_match;
+  std::function<void(cache::FetchedPrefix&)> on_fetch;
+
+ private:
+  absl::Status Call(const std::string& name) {
+    return name == fail_on ? fail_with : absl::OkStatus();
+  }
+  std::unique_ptr<CacheApi> inner_;
+};
+
+std::unique_ptr<Wrapped> Wrap(const Daemon& daemon) {
+  auto inner = daemon.Connect();
+  EXPECT_TRUE(inner.ok()) << inner.status();
+  return std::make_unique<Wrapped>(std::move(*inner));
+}
+
+TEST(Resume, NoDaemonPrefillsAndSaysSoOnce) {
+  const std::vector<int32_t> prompt = Prompt(300);
+  Engine engine(absl::StatusOr<std::unique_ptr<CacheApi>>(
+      absl::UnavailableError("nobody listens on that socket")));
+  const SequenceResult cold = RunCold(prompt);
+  EXPECT_EQ(engine.Run(prompt).logits, cold.logits);
+  EXPECT_EQ(engine.Run(prompt).logits, cold.logits);
+  ASSERT_EQ(engine.said.size(), 1u);
+  EXPECT_NE(engine.said[0].find("nobody listens"), std::string::npos);
+}
+
+TEST(Resume, DaemonGoneOrHungAtAnyCallCostsNoAnswer) {
+  const std::vector<int32_t> prompt = Prompt(300);
+  const SequenceResult cold = RunCold(prompt);
+  const Daemon full;
+  Engine(full.Connect()).Run(prompt);
+  for (const std::string call : {"match", "reserve", "fetch", "stage", "commit"}) {
+    for (const absl::Status& status :
+         {absl::UnavailableError("gone"), absl::DeadlineExceededError("hung")}) {
+      const Daemon empty;
+      auto api = Wrap(call == "fetch" ? full : empty);
+      api->fail_on = call;
+      api->fail_with = status;
+      Engine engine(absl::StatusOr<std::unique_ptr<CacheApi>>(std::move(api)));
+      auto result = RunSequence(engine.forward, &engine.cache, RealClock(), prompt,
+                                {.chunk = 200, .new_tokens = 4});
+      ASSERT_TRUE(result.ok());
+      EXPECT_EQ(result->logits, cold.logits) << call;
+      engine.cache.Flush(absl::Seconds(10));
+      EXPECT_FALSE(engine.cache.attached()) << call;
+    }
+  }
+}
+
+TEST(Resume, LiesAreCaughtAndCostOnlyTheHit) {
+  const std::vector<int32_t> prompt = Prompt(700);
+  const SequenceResult cold = RunCold(prompt);
+  const Daemon daemon;
+  Engine(daemon.Connect()).Run(prompt);
+  const std::vector<std::function<void(Wrapped&)>> lies = {
+      [](Wrapped& w) { w.on_match = [](cache::MatchResult& m) { m.rows_blocks += 100; }; },
+      [](Wrapped& w) { w.on_match = [](cache::MatchResult& m) { m.checkpoints[0].blocks = 90; }; },
+      [](Wrapped& w) { w.on_match = [](cache::MatchResult& m) { m.checkpoints[0].blocks = 0; }; },
+      [](Wrapped& w) { w.on_fetch = [](cache::FetchedPrefix& f) { f.rows.pop_back(); }; },
+      [](Wrapped& w) { w.on_fetch = [](cache::FetchedPrefix& f) { f.checkpoint.reset(); }; },
+      [](Wrapped& w) {
+        w.on_fetch = [](cache::FetchedPrefix& f) {
+          std::swap(f.rows[0].payload, f.rows[1].payload);
+        };
+      },
+      [](Wrapped& w) {
+        w.on_fetch = [](cache::FetchedPrefix& f) {
+          f.rows[2].payload = f.rows[2].payload.first(100);
+        };
+      },
+      [](Wrapped& w) { w.on_fetch = [](cache::FetchedPrefix& f) { f.rows[1].parts.pop_back(); }; },
+      [](Wrapped& w) {
+        w.on_fetch = [](cache::FetchedPrefix& f) { f.checkpoint->payload = f.rows[0].payload; };
+      },
+  };
+  for (size_t i = 0; i < lies.size(); ++i) {
+    auto api = Wrap(daemon);
+    lies[i](*api);
+    Engine engine(absl::StatusOr<std::unique_ptr<CacheApi>>(std::move(api)));
+    EXPECT_EQ(engine.Run(prompt).logits, cold.logits) << "lie " << i;
+  }
+}
+
+// The bytes of a fetched entry, to be spoiled.
+std::span<uint8_t> Writable(std::span<const uint8_t> payload) {
+  return {const_cast<uint8_t*>(payload.data()), payload.size()};
+}
+
+TEST(Resume, AFlippedByteAnywhereIsACountedMiss) {
+  const std::vector<int32_t> prompt = Prompt(300);
+  const SequenceResult cold = RunCold(prompt);
+  const Daemon daemon;
+  Engine(daemon.Connect()).Run(prompt);
+  const size_t rows = static_cast<size_t>(SmallModel().layout->rows_entry_bytes());
+  const size_t state = static_cast<size_t>(SmallModel().layout->checkpoint_bytes());
+  for (size_t k = 0; k < 12; ++k) {
+    const bool in_rows = k % 2 == 0;
+    const size_t at = (in_rows ? rows : state) * k / 12;
+    auto api = Wrap(daemon);
+    std::span<uint8_t> spoiled;
+    api->on_fetch = [&](cache::FetchedPrefix& f) {
+      if (f.rows.size() != 2) return;
+      spoiled = Writable(in_rows ? f.rows[1].payload : f.checkpoint->payload);
+      spoiled[at] ^= 0x10;
+    };
+    Engine engine(absl::StatusOr<std::unique_ptr<CacheApi>>(std::move(api)));
+    const SequenceResult warm = engine.Run(prompt);
+    EXPECT_EQ(warm.logits, cold.logits) << at;
+    EXPECT_EQ(warm.resume.checksum_failures, 1u) << at;
+    EXPECT_EQ(warm.resume.prefix_tokens, 128) << "the checkpoint before is whole";
+    spoiled[at] ^= 0x10;
+  }
+}
+
+TEST(Resume, RowsTakenBackWhileInUseAreNoticedAndNothingComputedFromThemIsPut) {
+  const std::vector<int32_t> base = Prompt(300);
+  const Daemon daemon;
+  Engine(daemon.Connect()).Run(base);
+  std::vector<int32_t> prompt = Prompt(300);
+  const std::vector<int32_t> more = Prompt(300, 3);
+  prompt.insert(prompt.end(), more.begin(), more.end());
+  const SequenceResult cold = RunCold(prompt);
+
+  auto api = Wrap(daemon);
+  cache::FetchedPrefix* fetched = nullptr;
+  api->on_fetch = [&](cache::FetchedPrefix& f) { fetched = &f; };
+  Engine engine(absl::StatusOr<std::unique_ptr<CacheApi>>(std::move(api)));
+  // After the first prefill step another entry's bytes appear where the rows were.
+  bool spoiled = false;
+  std::vector<uint8_t> saved;
+  SequenceOptions options{.chunk = 100, .new_tokens = 4};
+  options.progress = [&](int64_t, int64_t) {
+    if (spoiled || fetched == nullptr) return;
+    spoiled = true;
+    saved.assign(fetched->rows[0].payload.begin(), fetched->rows[0].payload.end());
+    for (uint8_t& byte : Writable(fetched->rows[0].payload))
+      byte = static_cast<uint8_t>(byte * 3 + 1);
+  };
+  auto result = RunSequence(engine.forward, &engine.cache, RealClock(), prompt, options);
+  ASSERT_TRUE(result.ok());
+  ASSERT_TRUE(spoiled);
+  EXPECT_EQ(result->logits, cold.logits);
+  EXPECT_EQ(result->resume.checksum_failures, 1u);
+  engine.cache.Flush(absl::Seconds(10));
+  EXPECT_EQ(engine.cache.put_stats().put_entries, 0u);
+}
+
+TEST(Resume, SettledRowsAreTheSessionsOwn) {
+  const std::vector<int32_t> prompt = Prompt(300);
+  const Daemon daemon;
+  Engine(daemon.Connect()).Run(prompt);
+  Engine engine(daemon.Connect());
+  SessionState session(SmallModel().config, *SmallModel().layout);
+  ASSERT_EQ(engine.cache.Resume(prompt, session).prefix_tokens, 256);
+  const uint8_t* mapped = session.rows().Read(0);
+  const std::vector<uint8_t> before(mapped, mapped + SmallModel().layout->rows_entry_bytes());
+  ASSERT_TRUE(engine.cache.Settle(session));
+  EXPECT_NE(session.rows().Read(0), mapped);
+  EXPECT_TRUE(std::equal(before.begin(), before.end(), session.rows().Read(0)));
+  EXPECT_EQ(daemon.rig->Stat("open_leases"), 0u);
+}
+
+TEST(Resume, OfManyEnginesWithOnePromptOnePrefills) {
+  const Daemon daemon;
+  const std::vector<int32_t> prompt = Prompt(600);
+  const SequenceResult cold = RunCold(prompt);
+  std::vector<SequenceResult> results(4);
+  std::vector<std::thread> engines;
+  for (SequenceResult& result : results) {
+    engines.emplace_back([&] { result = Engine(daemon.Connect()).Run(prompt); });
+  }
+  for (std::thread& engine : engines) engine.join();
+  int64_t computed = 0;
+  for (const SequenceResult& result : results) {
+    EXPECT_EQ(result.logits, cold.logits);
+    computed += result.recomputed_tokens;
+  }
+  // One computes all of it, the others their last 88 tokens.
+  EXPECT_EQ(computed, 600 + 3 * 88);
+}
+
+TEST(CostModel, NeverFetchesWhatIsSlowerThanComputing) {
+  CostModel costs;
+  costs.ObservePrefill(1000, 1.0);
+  EXPECT_TRUE(costs.WorthFetching(1000, 0, 100 << 20));
+  for (int i = 0; i < 30; ++i) costs.ObserveFetch(0, 100 << 20, 20.0);  // a disk of 5 MB/s
+  EXPECT_FALSE(costs.WorthFetching(1000, 0, 100 << 20));
+  EXPECT_TRUE(costs.WorthFetching(1000, 100 << 20, 0));  // host memory is as fast as before
+  EXPECT_TRUE(costs.WorthFetching(100'000, 0, 100 << 20));
+}
+
+}  // namespace
+}  // namespace cairn::engine
