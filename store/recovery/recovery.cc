@@ -19,7 +19,9 @@ struct Known {
   uint64_t end = kSegmentHeaderBytes;  // of the last record worth keeping
   uint64_t live_bytes = 0;
   uint64_t live_records = 0;
-  bool open = false;  // may be written on
+  bool open = false;     // may be written on
+  bool records = false;  // has any, dead or alive
+  bool headed = false;   // its header page is sound and ours
 };
 
 class Recovery {
@@ -34,10 +36,8 @@ class Recovery {
                            OpenSegmentFiles(directory_, files_, OpenMode::kReadWrite));
     CAIRN_RETURN_IF_ERROR(FindStore());
     for (SegmentFile& file : segment_files_) {
-      Known known{.file = &file};
-      const bool ours = file.header_status.ok() && file.header.store == store_;
-      if (!ours) ++report_.damaged_segments;
-      known_.emplace(file.id, known);
+      const bool headed = file.header_status.ok() && file.header.store == store_;
+      known_.emplace(file.id, Known{.file = &file, .headed = headed});
       next_.segment = std::max(next_.segment, file.id + 1);
     }
     CAIRN_ASSIGN_OR_RETURN(bool good, OpenCatalog());
@@ -56,6 +56,7 @@ class Recovery {
     } else {
       CAIRN_RETURN_IF_ERROR(Rebuild());
     }
+    CAIRN_RETURN_IF_ERROR(RemoveUnfinished());
     CAIRN_RETURN_IF_ERROR(CutTails());
     CAIRN_RETURN_IF_ERROR(Settle());
     return Result();
@@ -69,6 +70,7 @@ class Recovery {
   absl::Status DropStale();
   absl::Status AdoptTails();
   absl::Status Rebuild();
+  absl::Status RemoveUnfinished();
   absl::Status CutTails();
   absl::Status Settle();
   RecoveredStore Result();
@@ -160,7 +162,7 @@ absl::Status Recovery::GiveUpCatalog(const absl::Status& why) {
   // Whatever was read of it does not count.
   report_.entries = 0;
   stale_.clear();
-  for (auto& [id, known] : known_) known = Known{.file = known.file};
+  for (auto& [id, known] : known_) known = Known{.file = known.file, .headed = known.headed};
   return absl::OkStatus();
 }
 
@@ -210,6 +212,7 @@ absl::Status Recovery::AdoptTails() {
             {.store = store_, .segment = id, .from = known.end, .check_payload = unsettled}));
     report_.truncated_tail_bytes += scan.written_end - scan.records_end;
     known.end = std::max(known.end, scan.records_end);
+    known.records = known.live_records > 0 || !scan.records.empty();
     for (ScannedRecord& record : scan.records) {
       next_.sequence = std::max(next_.sequence, record.entry.location.sequence + 1);
       if (!record.payload_checked) continue;  // catalogued once, and erased
@@ -244,6 +247,7 @@ absl::Status Recovery::Rebuild() {
     } else {
       damaged |= scan.written_end > scan.records_end;
     }
+    known.records = known.live_records > 0 || !scan.records.empty();
     for (ScannedRecord& record : scan.records) {
       next_.sequence = std::max(next_.sequence, record.entry.location.sequence + 1);
       if (!record.payload_whole) {
@@ -253,9 +257,7 @@ absl::Status Recovery::Rebuild() {
       }
       Take(newest, std::move(record.entry));
     }
-    // A damaged header page was counted already.
-    const bool counted = !known.file->header_status.ok() || known.file->header.store != store_;
-    if (damaged && !counted) ++report_.damaged_segments;
+    if (damaged && known.headed) ++report_.damaged_segments;  // others are counted below
   }
   return Catalogue(newest);
 }
@@ -273,6 +275,24 @@ absl::Status Recovery::Catalogue(Newest& newest) {
   return catalog_.Apply(batch, /*sync=*/true);
 }
 
+// A segment that was being made when the process ended has no header yet, and nothing else. Any
+// other one without a header is damaged, but its records stand for themselves.
+absl::Status Recovery::RemoveUnfinished() {
+  bool removed = false;
+  for (auto it = known_.begin(); it != known_.end();) {
+    const Known& known = it->second;
+    if (!known.headed && known.open && !known.records) {
+      CAIRN_RETURN_IF_ERROR(files_.Unlink(known.file->file->path()));
+      removed = true;
+      it = known_.erase(it);
+      continue;
+    }
+    if (!known.headed) ++report_.damaged_segments;
+    ++it;
+  }
+  return removed ? files_.SyncDirectory(SegmentsDirectory(directory_)) : absl::OkStatus();
+}
+
 // The one segment that is written on starts again behind its last record; what lies there of an
 // unfinished put must not be taken for a record later.
 absl::Status Recovery::CutTails() {
@@ -282,7 +302,7 @@ absl::Status Recovery::CutTails() {
   }
   for (auto& [id, known] : known_) {
     if (!known.open) continue;
-    known.open = id == last_open && known.file->header_status.ok();
+    known.open = id == last_open && known.headed;
     if (known.end >= known.file->size) continue;
     const uint64_t size = known.file->size;
     CAIRN_RETURN_IF_ERROR(known.file->file->Truncate(known.end));

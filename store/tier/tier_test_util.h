@@ -41,8 +41,11 @@ inline TestEntry MakeEntry(uint64_t number, const std::vector<uint32_t>& parts =
   uint64_t bytes = 0;
   for (const uint32_t part : parts) bytes += part;
   entry.payload = IoBuffer(bytes);
-  SeededRandom random(number * 1000 + salt);
-  random.Fill(entry.payload.bytes().first(bytes));
+  uint64_t state = number * 1000 + salt + 1;
+  for (uint8_t& byte : entry.payload.bytes().first(bytes)) {
+    state = state * 6364136223846793005u + 1442695040888963407u;
+    byte = static_cast<uint8_t>(state >> 56);
+  }
   uint64_t at = 0;
   for (const uint32_t part : parts) {
     entry.meta.parts.push_back(
