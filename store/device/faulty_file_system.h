@@ -19,7 +19,7 @@ struct FaultPlan {
   static constexpr uint64_t kNever = UINT64_MAX;
   // The operation of this number fails with `status`...
   uint64_t fail_at = kNever;
-  absl::Status status;
+  absl::Status status = {};
   // ...and so do all after it: the machine is gone. A write that fails this way may have left its
   // first half behind.
   bool fail_for_ever = false;
