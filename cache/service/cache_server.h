@@ -1,0 +1,65 @@
+// cache_server.h: the sockets of a daemon: the cache on a Unix socket and perhaps on TCP, its .fd
+// companion, and the admin socket. Makes, bounds and ends them.
+//
+// Threads:   gRPC's own, at most kServerThreadsMax, and the pools of service_state.h.
+// Ownership: core, clock, random and door outlive it. The destructor ends all calls and sessions.
+// Errors:    FAILED_PRECONDITION: another process listens there (it is left alone), or the place is
+// not to be had. A socket file
+//            that a dead process left is replaced.
+#ifndef CAIRN_CACHE_SERVICE_CACHE_SERVER_H_
+#define CAIRN_CACHE_SERVICE_CACHE_SERVER_H_
+
+#include <grpcpp/grpcpp.h>
+
+#include <memory>
+#include <string>
+
+#include "absl/time/time.h"
+#include "cache/core/cache_core.h"
+#include "cache/service/admin_service.h"
+#include "cache/service/attach_server.h"
+#include "cache/service/cache_service.h"
+#include "cache/service/service_state.h"
+#include "store/base/clock.h"
+#include "store/base/random.h"
+#include "store/device/socket.h"
+
+namespace cairn::cache {
+
+struct CacheServerOptions {
+  std::string socket;        // path; required
+  std::string listen;        // "host:port" (port 0: any); empty: no TCP
+  std::string admin_socket;  // path; empty: no admin service
+  std::string version;
+};
+
+class CacheServer {
+ public:
+  static absl::StatusOr<std::unique_ptr<CacheServer>> Start(const CacheServerOptions& options,
+                                                            CacheCore& core, Clock& clock,
+                                                            Random& random,
+                                                            store::SocketDoor& door);
+  ~CacheServer();
+
+  // No new calls; those in flight have until the deadline. Idempotent.
+  void Shutdown(absl::Duration deadline);
+
+  int tcp_port() const { return tcp_port_; }  // 0: none
+  ServiceState& state() { return state_; }
+
+ private:
+  CacheServer(const CacheServerOptions& options, CacheCore& core, Clock& clock, Random& random);
+  absl::Status Listen(const CacheServerOptions& options, store::SocketDoor& door);
+
+  ServiceState state_;
+  CacheService cache_;
+  AdminService admin_;
+  std::unique_ptr<AttachServer> attach_;
+  std::unique_ptr<grpc::Server> cache_server_;
+  std::unique_ptr<grpc::Server> admin_server_;
+  int tcp_port_ = 0;
+};
+
+}  // namespace cairn::cache
+
+#endif  // CAIRN_CACHE_SERVICE_CACHE_SERVER_H_

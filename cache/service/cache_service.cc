@@ -1,0 +1,194 @@
+#include "cache/service/cache_service.h"
+
+#include <utility>
+
+#include "cache/client/protocol.h"
+#include "cache/service/commit_stream.h"
+#include "cache/service/fetch_stream.h"
+#include "cache/service/session_stream.h"
+#include "cache/service/unary_call.h"
+#include "cache/service/validate.h"
+
+namespace cairn::cache {
+namespace {
+
+using Undo = UnaryCall::Undo;
+
+absl::Status DoMatch(ServiceState& state, const v1::MatchRequest& request, v1::MatchResponse* out) {
+  CAIRN_ASSIGN_OR_RETURN(const auto session, state.sessions.Find(request.token()));
+  CAIRN_ASSIGN_OR_RETURN(const std::vector<Digest> chain, DecodeChain(request.chain()));
+  CAIRN_ASSIGN_OR_RETURN(const MatchResult match, state.core.Match(session->core_id(), chain));
+  out->set_rows_blocks(match.rows_blocks);
+  out->set_rows_host_blocks(match.rows_host_blocks);
+  for (const CheckpointHit& hit : match.checkpoints) {
+    v1::CheckpointHit* to = out->add_checkpoints();
+    to->set_blocks(hit.blocks);
+    to->set_tier(static_cast<uint32_t>(hit.tier));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status DoFetch(ServiceState& state, const v1::FetchRequest& request, v1::FetchResponse* out,
+                     Undo* undo) {
+  CAIRN_ASSIGN_OR_RETURN(const auto session, state.sessions.Find(request.token()));
+  if (!session->same_host() || state.attach_socket.empty()) {
+    return absl::FailedPreconditionError("fetch: this session maps nothing; use FetchStream");
+  }
+  CAIRN_ASSIGN_OR_RETURN(const DecodedFetch fetch, DecodeFetch(request));
+  CAIRN_ASSIGN_OR_RETURN(
+      const LeasedPrefix prefix,
+      state.core.Fetch(session->core_id(), {fetch.chain, fetch.checkpoint, fetch.deadline}));
+  EncodeFetched(prefix, true, out);
+  *undo = [&state, session, lease = prefix.lease] {
+    state.core.Release(session->core_id(), lease).IgnoreError();
+  };
+  return absl::OkStatus();
+}
+
+absl::Status DoReserve(ServiceState& state, const v1::ReserveRequest& request, bool may_wait,
+                       v1::ReserveResponse* out, Undo* undo) {
+  CAIRN_ASSIGN_OR_RETURN(const auto session, state.sessions.Find(request.token()));
+  CAIRN_ASSIGN_OR_RETURN(const DecodedReserve reserve, DecodeReserve(request));
+  CAIRN_ASSIGN_OR_RETURN(const std::vector<ReserveResult> results,
+                         state.core.Reserve(session->core_id(), reserve.items,
+                                            may_wait ? reserve.wait : absl::ZeroDuration()));
+  std::vector<uint64_t> given;
+  for (const ReserveResult& result : results) {
+    v1::ReserveResult* to = out->add_results();
+    to->set_state(static_cast<uint32_t>(result.state));
+    to->set_reservation(result.reservation);
+    if (result.state == ReserveState::kGo) given.push_back(result.reservation);
+  }
+  if (!given.empty()) {
+    *undo = [&state, session, given = std::move(given)] {
+      state.core.Abort(session->core_id(), given).IgnoreError();
+    };
+  }
+  return absl::OkStatus();
+}
+
+absl::Status DoCommit(ServiceState& state, const v1::CommitRequest& request,
+                      v1::CommitResponse* out) {
+  CAIRN_ASSIGN_OR_RETURN(const auto session, state.sessions.Find(request.token()));
+  CAIRN_ASSIGN_OR_RETURN(std::vector<DecodedCommitItem> decoded, DecodeCommit(request));
+  std::vector<CoreCommitItem> items;
+  items.reserve(decoded.size());
+  for (DecodedCommitItem& item : decoded) {
+    CAIRN_ASSIGN_OR_RETURN(
+        const std::span<const uint8_t> payload,
+        session->StagingRange(item.staging, item.staging_offset, item.payload_bytes));
+    items.push_back({item.reservation, payload, std::move(item.parts)});
+  }
+  CAIRN_ASSIGN_OR_RETURN(const std::vector<absl::Status> statuses,
+                         state.core.Commit(session->core_id(), items, request.durable()));
+  EncodeCommitted(statuses, out);
+  return absl::OkStatus();
+}
+
+absl::Status DoAbort(ServiceState& state, const v1::AbortRequest& request) {
+  CAIRN_ASSIGN_OR_RETURN(const auto session, state.sessions.Find(request.token()));
+  CAIRN_RETURN_IF_ERROR(ValidateAbort(request));
+  const std::vector<uint64_t> ids(request.reservations().begin(), request.reservations().end());
+  return state.core.Abort(session->core_id(), ids);
+}
+
+absl::Status DoRelease(ServiceState& state, const v1::ReleaseRequest& request) {
+  CAIRN_ASSIGN_OR_RETURN(const auto session, state.sessions.Find(request.token()));
+  CAIRN_RETURN_IF_ERROR(ValidateRelease(request));
+  absl::Status first;
+  for (const uint64_t lease : request.leases()) {
+    first.Update(state.core.Release(session->core_id(), lease));
+  }
+  return first;
+}
+
+absl::Status DoStats(ServiceState& state, const v1::StatsRequest& request, v1::StatsResponse* out) {
+  CAIRN_RETURN_IF_ERROR(state.sessions.Find(request.token()).status());
+  for (const NamedCount& count : state.Stats()) {
+    v1::NamedCount* to = out->add_counts();
+    to->set_name(count.name);
+    to->set_value(count.value);
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+grpc::ServerWriteReactor<v1::SessionEvent>* CacheService::Session(
+    grpc::CallbackServerContext* context, const v1::SessionRequest* request) {
+  return new SessionStream(state_, context, request);
+}
+
+grpc::ServerUnaryReactor* CacheService::Match(grpc::CallbackServerContext* context,
+                                              const v1::MatchRequest* request,
+                                              v1::MatchResponse* out) {
+  return (new UnaryCall(state_, context))->StartOrRefuse(state_.quick, [=, this](Undo*) {
+    return DoMatch(state_, *request, out);
+  });
+}
+
+grpc::ServerUnaryReactor* CacheService::Fetch(grpc::CallbackServerContext* context,
+                                              const v1::FetchRequest* request,
+                                              v1::FetchResponse* out) {
+  return (new UnaryCall(state_, context))->StartOrRefuse(state_.bulk, [=, this](Undo* undo) {
+    return DoFetch(state_, *request, out, undo);
+  });
+}
+
+grpc::ServerWriteReactor<v1::FetchChunk>* CacheService::FetchStream(
+    grpc::CallbackServerContext* context, const v1::FetchRequest* request) {
+  return new cache::FetchStream(state_, context, request);
+}
+
+grpc::ServerUnaryReactor* CacheService::Reserve(grpc::CallbackServerContext* context,
+                                                const v1::ReserveRequest* request,
+                                                v1::ReserveResponse* out) {
+  auto* call = new UnaryCall(state_, context);
+  if (request->wait_millis() > 0 && call->TryStart(state_.waiters, [=, this](Undo* undo) {
+        return DoReserve(state_, *request, true, out, undo);
+      })) {
+    return call;
+  }
+  // With too many waiting already, the answer is what it would be after the wait: kWait.
+  return call->StartOrRefuse(state_.quick, [=, this](Undo* undo) {
+    return DoReserve(state_, *request, false, out, undo);
+  });
+}
+
+grpc::ServerUnaryReactor* CacheService::Commit(grpc::CallbackServerContext* context,
+                                               const v1::CommitRequest* request,
+                                               v1::CommitResponse* out) {
+  return (new UnaryCall(state_, context))->StartOrRefuse(state_.bulk, [=, this](Undo*) {
+    return DoCommit(state_, *request, out);
+  });
+}
+
+grpc::ServerReadReactor<v1::CommitChunk>* CacheService::CommitStream(
+    grpc::CallbackServerContext* context, v1::CommitResponse* out) {
+  return new cache::CommitStream(state_, context, out);
+}
+
+grpc::ServerUnaryReactor* CacheService::Abort(grpc::CallbackServerContext* context,
+                                              const v1::AbortRequest* request, v1::AbortResponse*) {
+  return (new UnaryCall(state_, context))->StartOrRefuse(state_.quick, [=, this](Undo*) {
+    return DoAbort(state_, *request);
+  });
+}
+
+grpc::ServerUnaryReactor* CacheService::Release(grpc::CallbackServerContext* context,
+                                                const v1::ReleaseRequest* request,
+                                                v1::ReleaseResponse*) {
+  return (new UnaryCall(state_, context))->StartOrRefuse(state_.quick, [=, this](Undo*) {
+    return DoRelease(state_, *request);
+  });
+}
+
+grpc::ServerUnaryReactor* CacheService::Stats(grpc::CallbackServerContext* context,
+                                              const v1::StatsRequest* request,
+                                              v1::StatsResponse* out) {
+  return (new UnaryCall(state_, context))->StartOrRefuse(state_.quick, [=, this](Undo*) {
+    return DoStats(state_, *request, out);
+  });
+}
+
+}  // namespace cairn::cache

@@ -1,0 +1,123 @@
+#include "cache/service/commit_stream.h"
+
+#include <cstring>
+#include <utility>
+
+#include "cache/client/protocol.h"
+#include "cache/service/fetch_stream.h"
+
+namespace cairn::cache {
+
+void EncodeCommitted(const std::vector<absl::Status>& statuses, v1::CommitResponse* out) {
+  for (const absl::Status& status : statuses) {
+    v1::ItemStatus* item = out->add_statuses();
+    item->set_code(static_cast<uint32_t>(status.code()));
+    item->set_message(std::string(status.message()));
+  }
+}
+
+CommitStream::CommitStream(ServiceState& state, grpc::CallbackServerContext* context,
+                           v1::CommitResponse* out)
+    : state_(state), out_(out) {
+  if (absl::Status deadline = CheckStreamDeadline(*context); !deadline.ok()) {
+    End(deadline);
+    return;
+  }
+  StartRead(&chunk_);
+}
+
+void CommitStream::OnReadDone(bool ok) {
+  if (ok) {
+    if (const absl::Status status = TakeChunk(); !status.ok()) {
+      End(status);
+    } else {
+      StartRead(&chunk_);
+    }
+    return;
+  }
+  bool whole = false;
+  {
+    std::lock_guard<std::mutex> lock(mutex_);
+    whole = session_ != nullptr && received_ == payload_bytes_;
+  }
+  if (!whole) {
+    End(absl::InvalidArgumentError(absl::StrCat("stream: ended after ", received_, " of ",
+                                                payload_bytes_, " bytes of payload")));
+    return;
+  }
+  if (!state_.bulk.TryRun([this] { End(Commit()); })) {
+    ++state_.counters.refused_calls;
+    End(absl::ResourceExhaustedError("the daemon is busy: retry, or go on without it"));
+  }
+}
+
+absl::Status CommitStream::TakeChunk() {
+  std::lock_guard<std::mutex> lock(mutex_);
+  return session_ == nullptr ? TakeHeadLocked() : TakeSliceLocked();
+}
+
+absl::Status CommitStream::TakeHeadLocked() {
+  if (!chunk_.has_head()) return absl::InvalidArgumentError("stream: must begin with a head");
+  CAIRN_ASSIGN_OR_RETURN(std::shared_ptr<ClientSession> session,
+                         state_.sessions.Find(chunk_.head().token()));
+  CAIRN_ASSIGN_OR_RETURN(items_, DecodeStreamedCommit(chunk_.head()));
+  uint64_t total = 0;
+  for (const DecodedCommitItem& item : items_) total += item.payload_bytes;
+  if (!state_.stream_bytes.TryClaim(total)) {
+    ++state_.counters.refused_calls;
+    return absl::ResourceExhaustedError(
+        "streamed commits hold all the memory they may: retry, or go on without it");
+  }
+  payload_bytes_ = total;
+  payloads_ = std::make_unique_for_overwrite<uint8_t[]>(total);
+  durable_ = chunk_.head().durable();
+  session_ = std::move(session);
+  return absl::OkStatus();
+}
+
+absl::Status CommitStream::TakeSliceLocked() {
+  const std::string& data = chunk_.data();
+  if (data.empty() || data.size() > kStreamSliceBytes) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("data: ", data.size(), " bytes, must be 1 to ", kStreamSliceBytes));
+  }
+  if (data.size() > payload_bytes_ - received_) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("data: more than the ", payload_bytes_, " bytes that the head announced"));
+  }
+  std::memcpy(payloads_.get() + received_, data.data(), data.size());
+  received_ += data.size();
+  state_.counters.received_bytes += data.size();
+  return absl::OkStatus();
+}
+
+absl::Status CommitStream::Commit() {
+  std::lock_guard<std::mutex> lock(mutex_);
+  std::vector<CoreCommitItem> items;
+  items.reserve(items_.size());
+  const uint8_t* payload = payloads_.get();
+  for (DecodedCommitItem& item : items_) {
+    items.push_back({item.reservation, {payload, item.payload_bytes}, std::move(item.parts)});
+    payload += item.payload_bytes;
+  }
+  CAIRN_ASSIGN_OR_RETURN(const std::vector<absl::Status> statuses,
+                         state_.core.Commit(session_->core_id(), items, durable_));
+  EncodeCommitted(statuses, out_);
+  return absl::OkStatus();
+}
+
+void CommitStream::End(const absl::Status& status) {
+  if (absl::IsInvalidArgument(status)) ++state_.counters.invalid_calls;
+  Finish(ToGrpc(status));
+}
+
+void CommitStream::OnDone() {
+  {
+    std::lock_guard<std::mutex> lock(mutex_);
+    payloads_.reset();
+    state_.stream_bytes.Return(payload_bytes_);
+  }
+  delete this;
+}
+
+}  // namespace cairn::cache

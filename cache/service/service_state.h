@@ -1,0 +1,74 @@
+// service_state.h: what the calls of the service share: the core, the sessions, the threads by kind
+// of work, and bounds on what streams hold.
+//
+// Threads:   any.
+// Ownership: core, clock and random outlive it; it outlives the gRPC server.
+// Units:     bytes.
+#ifndef CAIRN_CACHE_SERVICE_SERVICE_STATE_H_
+#define CAIRN_CACHE_SERVICE_SERVICE_STATE_H_
+
+#include <atomic>
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "cache/core/cache_core.h"
+#include "cache/service/session_table.h"
+#include "cache/service/worker_pool.h"
+
+namespace cairn::cache {
+
+struct ServiceCounters {
+  std::atomic<uint64_t> refused_calls{
+      0};  // all threads of a kind busy, or streams over their memory
+  std::atomic<uint64_t> invalid_calls{0};   // a field over its bound
+  std::atomic<uint64_t> sent_bytes{0};      // payload, by FetchStream
+  std::atomic<uint64_t> received_bytes{0};  // payload, by CommitStream
+  std::atomic<uint64_t> undone_calls{
+      0};  // leases and reservations whose asker was gone before the answer
+};
+
+// Memory that streamed commits hold together. A claim is made before the memory is taken.
+class ByteBudget {
+ public:
+  explicit ByteBudget(uint64_t limit) : left_(limit) {}
+  [[nodiscard]] bool TryClaim(uint64_t bytes) {
+    uint64_t left = left_.load();
+    while (left >= bytes) {
+      if (left_.compare_exchange_weak(left, left - bytes)) return true;
+    }
+    return false;
+  }
+  void Return(uint64_t bytes) { left_ += bytes; }
+
+ private:
+  std::atomic<uint64_t> left_;
+};
+
+struct ServiceState {
+  ServiceState(CacheCore& the_core, Random& random, std::string version, std::string attach)
+      : core(the_core),
+        sessions(random),
+        daemon_version(std::move(version)),
+        attach_socket(std::move(attach)) {}
+
+  CacheCore& core;
+  SessionTable sessions;
+  const std::string daemon_version;
+  const std::string attach_socket;  // a name beside the Unix socket; empty: nothing is mapped
+  ServiceCounters counters;
+  ByteBudget stream_bytes{512ull << 20};
+
+  // By how long the work may block. The last members: their destructors finish work that uses the
+  // others.
+  WorkerPool quick{{.threads_max = 4, .queue_max = 1024}};   // the index only
+  WorkerPool bulk{{.threads_max = 16, .queue_max = 256}};    // disk, copies
+  WorkerPool waiters{{.threads_max = 256, .queue_max = 0}};  // reservations that wait
+
+  // The core's figures and the service's own.
+  std::vector<NamedCount> Stats();
+};
+
+}  // namespace cairn::cache
+
+#endif  // CAIRN_CACHE_SERVICE_SERVICE_STATE_H_

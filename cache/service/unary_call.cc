@@ -1,0 +1,52 @@
+#include "cache/service/unary_call.h"
+
+#include <utility>
+
+#include "cache/client/protocol.h"
+
+namespace cairn::cache {
+
+bool UnaryCall::TryStart(WorkerPool& pool, Body body) {
+  return pool.TryRun([this, body = std::move(body)] {
+    if (context_->IsCancelled()) {
+      Finish(grpc::Status::CANCELLED);
+      return;
+    }
+    Undo undo;
+    const absl::Status status = body(&undo);
+    {
+      std::lock_guard<std::mutex> lock(mutex_);
+      undo_ = std::move(undo);
+    }
+    End(status);
+  });
+}
+
+UnaryCall* UnaryCall::StartOrRefuse(WorkerPool& pool, Body body) {
+  if (!TryStart(pool, std::move(body))) {
+    ++state_.counters.refused_calls;
+    Finish(ToGrpc(absl::ResourceExhaustedError("the daemon is busy: retry, or go on without it")));
+  }
+  return this;
+}
+
+void UnaryCall::End(const absl::Status& status) {
+  if (absl::IsInvalidArgument(status)) ++state_.counters.invalid_calls;
+  Finish(ToGrpc(status));
+}
+
+void UnaryCall::OnDone() {
+  const bool lost = context_->IsCancelled();
+  Undo undo;
+  {
+    std::lock_guard<std::mutex> lock(mutex_);
+    undo = std::move(undo_);
+  }
+  if (lost && undo) {
+    ++state_.counters.undone_calls;
+    state_.quick.Run(std::move(undo));
+  }
+  delete this;
+}
+
+}  // namespace cairn::cache

@@ -1,0 +1,47 @@
+// unary_call.h: one unary call, run on a worker pool. If the asker is gone before the answer
+// reaches it, what the call gave out (a lease, a reservation) is taken back at once instead of at
+// its deadline.
+//
+// Threads:   made on a gRPC thread, runs on a pool's, is done on a gRPC thread.
+// Ownership: owns itself from the moment it is returned to gRPC.
+#ifndef CAIRN_CACHE_SERVICE_UNARY_CALL_H_
+#define CAIRN_CACHE_SERVICE_UNARY_CALL_H_
+
+#include <grpcpp/grpcpp.h>
+
+#include <functional>
+#include <mutex>
+
+#include "cache/service/service_state.h"
+
+namespace cairn::cache {
+
+class UnaryCall final : public grpc::ServerUnaryReactor {
+ public:
+  using Undo = std::function<void()>;
+  // Fills the answer; may set what undoes it.
+  using Body = std::function<absl::Status(Undo* undo)>;
+
+  UnaryCall(ServiceState& state, grpc::CallbackServerContext* context)
+      : state_(state), context_(context) {}
+
+  // False if the pool is full.
+  [[nodiscard]] bool TryStart(WorkerPool& pool, Body body);
+  // TryStart, or the call ends with RESOURCE_EXHAUSTED.
+  UnaryCall* StartOrRefuse(WorkerPool& pool, Body body);
+
+  void OnDone() override;
+
+ private:
+  ~UnaryCall() override = default;
+  void End(const absl::Status& status);
+
+  ServiceState& state_;
+  grpc::CallbackServerContext* const context_;
+  std::mutex mutex_;
+  Undo undo_;
+};
+
+}  // namespace cairn::cache
+
+#endif  // CAIRN_CACHE_SERVICE_UNARY_CALL_H_
