@@ -1,0 +1,111 @@
+#include "tools/cairnctl/output.h"
+
+#include <algorithm>
+#include <array>
+
+#include "absl/strings/escaping.h"
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+
+namespace cairn::ctl {
+namespace {
+
+// "host+disk", "host", "disk", "-".
+std::string Tiers(bool host, bool disk) {
+  if (host && disk) return "host+disk";
+  return host ? "host" : disk ? "disk" : "-";
+}
+
+}  // namespace
+
+std::string HexOf(const std::string& bytes) { return absl::BytesToHexString(bytes); }
+
+std::string HumanBytes(uint64_t bytes) {
+  static constexpr std::array<const char*, 6> kUnits = {"B", "kB", "MB", "GB", "TB", "PB"};
+  double value = static_cast<double>(bytes);
+  size_t unit = 0;
+  while (value >= 999.95 && unit + 1 < kUnits.size()) {
+    value /= 1000;
+    ++unit;
+  }
+  return unit == 0 ? absl::StrCat(bytes, " B") : absl::StrFormat("%.1f %s", value, kUnits[unit]);
+}
+
+std::string HumanAge(int64_t seconds) {
+  if (seconds < 120) return absl::StrCat(std::max<int64_t>(seconds, 0), " s");
+  if (seconds < 2 * 3600) return absl::StrCat(seconds / 60, " min");
+  if (seconds < 2 * 86400) return absl::StrCat(seconds / 3600, " h");
+  return absl::StrCat(seconds / 86400, " d");
+}
+
+std::string Table(const std::vector<std::vector<std::string>>& rows) {
+  std::vector<size_t> widths;
+  for (const auto& row : rows) {
+    widths.resize(std::max(widths.size(), row.size()));
+    for (size_t i = 0; i < row.size(); ++i) widths[i] = std::max(widths[i], row[i].size());
+  }
+  std::string out;
+  for (const auto& row : rows) {
+    for (size_t i = 0; i < row.size(); ++i) {
+      const std::string padding(widths[i] - row[i].size(), ' ');
+      if (i > 0) out += "  ";
+      if (i > 0) out += padding;
+      out += row[i];
+      if (i == 0 && row.size() > 1) out += padding;
+    }
+    out += '\n';
+  }
+  return out;
+}
+
+nlohmann::json StatsJson(const v1::StatsResponse& stats) {
+  nlohmann::json json = nlohmann::json::object();
+  for (const auto& count : stats.counts()) json[count.name()] = count.value();
+  return json;
+}
+
+std::string StatsText(const v1::StatsResponse& stats) {
+  std::vector<std::vector<std::string>> rows;
+  for (const auto& count : stats.counts()) {
+    const bool bytes = absl::EndsWith(count.name(), "_bytes");
+    rows.push_back(
+        {count.name(), absl::StrCat(count.value()), bytes ? HumanBytes(count.value()) : ""});
+  }
+  return Table(rows);
+}
+
+nlohmann::json ListJson(const v1::ListResponse& list) {
+  nlohmann::json json = nlohmann::json::array();
+  for (const v1::ListedPrefix& p : list.prefixes()) {
+    json.push_back({{"digest", HexOf(p.digest())},
+                    {"namespace", HexOf(p.namespace_root())},
+                    {"index", p.index()},
+                    {"rows_host", p.rows_host()},
+                    {"rows_disk", p.rows_disk()},
+                    {"checkpoint_host", p.checkpoint_host()},
+                    {"checkpoint_disk", p.checkpoint_disk()},
+                    {"pinned", p.pinned()},
+                    {"leases", p.leases()},
+                    {"last_used_wall_micros", p.last_used_wall_micros()},
+                    {"bytes", p.bytes()}});
+  }
+  return json;
+}
+
+std::string ListText(const v1::ListResponse& list, int64_t now_micros) {
+  std::vector<std::vector<std::string>> rows = {{"digest", "namespace", "block", "tokens", "rows",
+                                                 "checkpoint", "bytes", "used", "leases",
+                                                 "pinned"}};
+  for (const v1::ListedPrefix& p : list.prefixes()) {
+    rows.push_back({HexOf(p.digest()).substr(0, 16), HexOf(p.namespace_root()).substr(0, 8),
+                    absl::StrCat(p.index()), absl::StrCat((uint64_t{p.index()} + 1) * 128),
+                    Tiers(p.rows_host(), p.rows_disk()),
+                    Tiers(p.checkpoint_host(), p.checkpoint_disk()), HumanBytes(p.bytes()),
+                    HumanAge((now_micros - p.last_used_wall_micros()) / 1'000'000),
+                    absl::StrCat(p.leases()), p.pinned() ? "yes" : "-"});
+  }
+  return Table(rows);
+}
+
+}  // namespace cairn::ctl
