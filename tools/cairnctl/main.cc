@@ -5,9 +5,11 @@
 #include <nlohmann/json.hpp>
 #include <string>
 
+#include "absl/strings/str_cat.h"
 #include "absl/time/time.h"
 #include "cache/client/default_paths.h"
 #include "store/base/clock.h"
+#include "store/base/digest.h"
 #include "store/base/exit_codes.h"
 #include "store/base/limits.h"
 #include "tools/cairnctl/admin_client.h"
