@@ -1,8 +1,7 @@
 #include "tools/cairnctl/admin_client.h"
 
+#include <grpc/support/time.h>
 #include <grpcpp/grpcpp.h>
-
-#include <chrono>
 
 #include "absl/strings/escaping.h"
 #include "absl/strings/str_cat.h"
@@ -14,7 +13,8 @@ namespace {
 constexpr absl::Duration kVerifyMax = absl::Hours(24);
 
 void SetDeadline(grpc::ClientContext& context, absl::Duration timeout) {
-  context.set_deadline(std::chrono::system_clock::now() + absl::ToChronoMilliseconds(timeout));
+  // Relative: a jump of the wall clock moves no deadline.
+  context.set_deadline(gpr_time_from_millis(absl::ToInt64Milliseconds(timeout), GPR_TIMESPAN));
 }
 
 template <typename Request, typename Response>

@@ -1,6 +1,5 @@
 // cairnctl: what an operator sees and does to a running cairnd, over its admin socket.
 #include <CLI/CLI.hpp>
-#include <chrono>
 #include <cstdio>
 #include <nlohmann/json.hpp>
 #include <string>
