@@ -37,6 +37,10 @@ ListedPrefix Describe(const Block& block) {
 }  // namespace
 
 std::vector<NamedCount> CoreImpl::Stats() {
+  {
+    absl::MutexLock lock(&residency_.mutex);
+    SweepLocked();  // what expired is no longer pinned
+  }
   std::vector<NamedCount> counts;
   const store::HostTierStats host = residency_.host.stats();
   counts.insert(counts.end(), {{"host_capacity_bytes", host.capacity_bytes},
@@ -56,7 +60,6 @@ std::vector<NamedCount> CoreImpl::Stats() {
   }
   {
     absl::MutexLock lock(&residency_.mutex);
-    SweepLocked();
     counts.insert(counts.end(), {{"index_blocks", residency_.index.block_count()},
                                  {"open_sessions", sessions_.size()},
                                  {"open_leases", leases_.size()},

@@ -18,6 +18,7 @@
 #include "gtest/gtest.h"
 #include "store/base/checksum.h"
 #include "store/base/limits.h"
+#include "store/device/faulty_file_system.h"
 #include "store/device/memory_file_system.h"
 #include "store/index/memory_catalog.h"
 
@@ -95,7 +96,7 @@ struct CoreRig {
       auto opened = store::DiskTier::Open({.directory = "/data",
                                            .capacity_bytes = sizes.disk_bytes,
                                            .segment_bytes = sizes.segment_bytes},
-                                          files, std::make_unique<store::MemoryCatalog>(catalog),
+                                          device, std::make_unique<store::MemoryCatalog>(catalog),
                                           clock, &report);
       ASSERT_TRUE(opened.ok()) << opened.status();
       disk = std::move(*opened);
@@ -113,13 +114,20 @@ struct CoreRig {
   // A clean stop when not `crash`; the arena is lost in any case.
   void Restart(bool crash = false) {
     if (crash) {
-      // The machine goes first: what the core writes while it is taken down is not kept.
-      files.Crash(random);
-      catalog->Crash(random);
+      // What the core writes while it is taken down goes nowhere.
+      const absl::Status off = absl::UnavailableError("power is off");
+      device.SetPlan({.fail_at = 1, .status = off, .fail_for_ever = true});
+      catalog->SetFault([off] { return off; });
     }
     core.reset();
     disk.reset();
     host.reset();
+    if (crash) {
+      files.Crash(random);
+      catalog->Crash(random);
+      device.SetPlan({});
+      catalog->SetFault(nullptr);
+    }
     Start();
   }
 
@@ -215,13 +223,10 @@ struct CoreRig {
     return 0;
   }
 
-  // Empties host memory of all that is also on disk, by asking for all of it.
+  // All on disk, nothing in host memory.
   void DropFromHost() {
     ASSERT_TRUE(core->Flush(absl::Seconds(10)).ok());
-    core.reset();
-    host.reset();
-    disk.reset();
-    Start();
+    Restart();
   }
 
   Sizes sizes;
@@ -229,6 +234,7 @@ struct CoreRig {
   SeededRandom random{7};
   PollingWaiter waiter;
   store::MemoryFileSystem files;
+  store::FaultyFileSystem device{files};
   std::shared_ptr<store::MemoryCatalogDisk> catalog = std::make_shared<store::MemoryCatalogDisk>();
   std::unique_ptr<store::HostTier> host;
   std::unique_ptr<store::DiskTier> disk;

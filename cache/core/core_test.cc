@@ -156,9 +156,8 @@ TEST(Core, OrphansAreRefused) {
     payloads.push_back(PayloadOf(item.key));
     batch.push_back({rig.Reserve(item), payloads.back(), PartsOf(kind, payloads.back())});
   }
-  for (const absl::Status& status : *rig.core->Commit(rig.session, batch, false)) {
-    EXPECT_TRUE(status.ok()) << status;
-  }
+  const auto statuses = *rig.core->Commit(rig.session, batch, false);
+  for (const absl::Status& status : statuses) EXPECT_TRUE(status.ok()) << status;
   EXPECT_TRUE(rig.Fetch(chain)->checkpoint.has_value());
 }
 
@@ -339,7 +338,8 @@ TEST(LocalCache, TheWholeWay) {
     commits.push_back(
         {reserved[i].reservation, staging[i].get(), PartsOf(items[i].key.kind, payload)});
   }
-  for (const absl::Status& s : *cache->Commit(commits, true)) EXPECT_TRUE(s.ok()) << s;
+  const auto statuses = *cache->Commit(commits, true);
+  for (const absl::Status& s : statuses) EXPECT_TRUE(s.ok()) << s;
   EXPECT_EQ(cache->Match(chain)->rows_blocks, 1u);
   auto prefix = *cache->Fetch({.chain = chain});
   ASSERT_EQ(prefix->rows.size(), 1u);
