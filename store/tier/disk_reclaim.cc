@@ -1,0 +1,138 @@
+// Reclaim: room comes back by whole segments.
+
+#include <optional>
+#include <vector>
+
+#include "store/tier/disk_tier_impl.h"
+
+namespace cairn::store {
+namespace {
+
+// Payload bytes in memory at once while Reclaim moves a segment.
+constexpr uint64_t kMoveBytesMax = 64ull << 20;
+
+}  // namespace
+
+absl::Status DiskTier::Reclaim(uint64_t bytes) {
+  const std::lock_guard<std::mutex> one(impl_->reclaim_mutex);
+  impl_->reclaimed_segments += impl_->segments.DropEmpty();
+  bool sealed = false;
+  while (!impl_->segments.HasRoom(bytes)) {
+    std::optional<SegmentSet::Victim> victim = impl_->segments.Emptiest();
+    const bool worth_it = victim.has_value() && 2 * victim->live_bytes <= victim->size;
+    if (!worth_it && !sealed) {
+      // What died in the segment being written counts too.
+      impl_->segments.SealActive();
+      impl_->reclaimed_segments += impl_->segments.DropEmpty();
+      sealed = true;
+      continue;
+    }
+    if (!worth_it) {
+      const SegmentSet::Totals totals = impl_->segments.totals();
+      return absl::ResourceExhaustedError(absl::StrCat(
+          "disk tier: ", totals.live_bytes, " of ", totals.used_bytes, " bytes are live, and no ",
+          "segment is half empty; erase more entries to free ", bytes));
+    }
+    CAIRN_RETURN_IF_ERROR(impl_->Evacuate(*victim));
+    victim.reset();  // our own hold would keep the file
+    impl_->reclaimed_segments += impl_->segments.DropEmpty();
+  }
+  return absl::OkStatus();
+}
+
+absl::Status DiskTier::Impl::Evacuate(const SegmentSet::Victim& victim) {
+  Segment& from = *victim.segment;
+  // What lives there is asked of the segment itself, by its headers, not of the whole catalog.
+  CAIRN_ASSIGN_OR_RETURN(
+      const SegmentScan scan,
+      ScanSegment(files, from.file(), {.store = store, .segment = from.id(), .check_payload = {}}));
+  CAIRN_RETURN_IF_ERROR(MoveLive(scan, from));
+  if (segments.EmptyWithout(from.id(), 0)) return absl::OkStatus();
+  // The catalog names records whose headers are damaged. They cannot be moved, only counted.
+  std::vector<CatalogEntry> damaged;
+  CAIRN_RETURN_IF_ERROR(catalog->ForEach([&](const CatalogEntry& entry) {
+    if (entry.location.segment == from.id()) damaged.push_back(entry);
+    return true;
+  }));
+  for (const CatalogEntry& entry : damaged) Quarantine(entry);
+  segments.AllDied(from.id());
+  return absl::OkStatus();
+}
+
+absl::Status DiskTier::Impl::MoveLive(const SegmentScan& scan, Segment& from) {
+  std::vector<CatalogEntry> live;
+  uint64_t bytes = 0;
+  for (const ScannedRecord& record : scan.records) {
+    CAIRN_ASSIGN_OR_RETURN(const std::optional<CatalogEntry> now, Get(record.entry.meta.key));
+    if (!now.has_value() || now->location != record.entry.location) continue;
+    if (bytes > 0 && bytes + now->location.bytes > kMoveBytesMax) {
+      CAIRN_RETURN_IF_ERROR(Move(live, from));
+      live.clear();
+      bytes = 0;
+    }
+    bytes += now->location.bytes;
+    live.push_back(*now);
+  }
+  return Move(live, from);
+}
+
+absl::Status DiskTier::Impl::Move(std::span<const CatalogEntry> entries, Segment& from) {
+  std::vector<IoBuffer> buffers;
+  std::vector<IoRequest> reads;
+  for (const CatalogEntry& entry : entries) {
+    buffers.emplace_back(entry.location.bytes);
+    const uint64_t header_bytes = RecordHeaderBytes(entry.meta);
+    reads.push_back(IoRequest::Read(from.file(), entry.location.offset,
+                                    buffers.back().bytes().first(header_bytes),
+                                    buffers.back().bytes().subspan(header_bytes)));
+  }
+  files.Submit(reads);
+  std::vector<CatalogEntry> moving;
+  std::vector<RecordToWrite> records;
+  moving.reserve(entries.size());  // records point into it
+  for (size_t i = 0; i < entries.size(); ++i) {
+    const absl::Status whole = CheckRead(reads[i], entries[i], from.tag());
+    if (absl::IsDataLoss(whole)) {
+      Quarantine(entries[i]);
+      continue;
+    }
+    CAIRN_RETURN_IF_ERROR(whole);
+    moving.push_back(entries[i]);
+    records.push_back({.meta = &moving.back().meta, .payload = reads[i].slices[1]});
+  }
+  if (records.empty()) return absl::OkStatus();
+  CAIRN_ASSIGN_OR_RETURN(const std::vector<RecordRoom> rooms,
+                         writer.WriteDurably(records, RoomPurpose::kMove));
+  return Republish(moving, records, rooms);
+}
+
+// The catalog names the new places, of those entries that were not erased meanwhile.
+absl::Status DiskTier::Impl::Republish(std::span<const CatalogEntry> entries,
+                                       std::span<const RecordToWrite> records,
+                                       std::span<const RecordRoom> rooms) {
+  const std::lock_guard<std::mutex> held(change_mutex);
+  std::vector<RecordToWrite> kept;
+  std::vector<RecordRoom> kept_rooms;
+  std::vector<RecordRoom> dead_rooms;
+  std::vector<RecordLocation> left;
+  for (size_t i = 0; i < entries.size(); ++i) {
+    const absl::StatusOr<std::optional<CatalogEntry>> now = catalog->Get(entries[i].meta.key);
+    if (now.ok() && now->has_value() && (*now)->location == entries[i].location) {
+      kept.push_back(records[i]);
+      kept_rooms.push_back(rooms[i]);
+      left.push_back(entries[i].location);
+    } else {
+      dead_rooms.push_back(rooms[i]);
+    }
+  }
+  segments.Finish(dead_rooms, RoomOutcome::kKept);
+  if (kept.empty()) return absl::OkStatus();
+  CAIRN_RETURN_IF_ERROR(writer.Catalogue(kept, kept_rooms));
+  for (const RecordLocation& location : left) {
+    segments.Die(location);
+    moved_bytes += location.bytes;
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace cairn::store

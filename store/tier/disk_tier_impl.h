@@ -1,0 +1,89 @@
+// disk_tier_impl.h: the inside of the disk tier, for the two files that implement it: disk_tier.cc
+// (put, find, read, erase) and disk_reclaim.cc.
+//
+// Threads: as disk_tier.h; the locks say what they guard. Order: reclaim_mutex, change_mutex.
+#ifndef CAIRN_STORE_TIER_DISK_TIER_IMPL_H_
+#define CAIRN_STORE_TIER_DISK_TIER_IMPL_H_
+
+#include <atomic>
+#include <condition_variable>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <span>
+#include <vector>
+
+#include "absl/container/flat_hash_set.h"
+#include "store/recovery/recovery.h"
+#include "store/recovery/store_files.h"
+#include "store/segment/segment_scanner.h"
+#include "store/segment/segment_set.h"
+#include "store/tier/disk_tier.h"
+#include "store/tier/disk_writer.h"
+
+namespace cairn::store {
+
+// What a finished read of the record at `entry.location` amounts to: DATA_LOSS unless its header
+// names this entry at this place and every part matches its checksum.
+absl::Status CheckRead(const IoRequest& read, const CatalogEntry& entry, uint64_t tag);
+
+struct DiskTier::Impl {
+  // A read that is on its way: the catalog's word, and a hold on the segment it names.
+  struct Located {
+    CatalogEntry entry;
+    SegmentHold segment;
+  };
+
+  Impl(const Options& o, FileSystem& f, std::unique_ptr<Catalog> c, std::unique_ptr<FileLock> l,
+       Clock& clock, RecoveredStore found)
+      : options(o),
+        store(found.store),
+        files(f),
+        lock(std::move(l)),
+        catalog(std::move(c)),
+        segments(
+            {.directory = SegmentsDirectory(o.directory),
+             .capacity_bytes = o.capacity_bytes,
+             .segment_bytes = SegmentSet::EffectiveSegmentBytes(o.capacity_bytes, o.segment_bytes),
+             .store = found.store},
+            f, clock, std::move(found.segments), found.next),
+        writer(f, *catalog, segments) {}
+
+  absl::Status PutClaimed(std::span<const DiskPut> entries);
+  absl::StatusOr<std::optional<CatalogEntry>> Get(const EntryKey& key);
+  std::vector<absl::StatusOr<std::optional<Located>>> Locate(std::span<const EntryKey> keys);
+  void Quarantine(const CatalogEntry& entry);
+  absl::Status ForgetDamaged(const EntryKey& key);
+  absl::Status EraseBatch(const CatalogBatch& batch, std::span<const CatalogEntry> dead);
+  absl::Status Evacuate(const SegmentSet::Victim& victim);
+  absl::Status MoveLive(const SegmentScan& scan, Segment& from);
+  absl::Status Move(std::span<const CatalogEntry> entries, Segment& from);
+  absl::Status Republish(std::span<const CatalogEntry> entries,
+                         std::span<const RecordToWrite> records, std::span<const RecordRoom> rooms);
+
+  const Options options;
+  const StoreUuid store;
+  FileSystem& files;
+  const std::unique_ptr<FileLock> lock;
+  const std::unique_ptr<Catalog> catalog;
+  SegmentSet segments;
+  DiskWriter writer;
+
+  // Keys that a Put is writing: a second Put of the same key waits for its outcome.
+  std::mutex claim_mutex;
+  std::condition_variable claim_changed;
+  absl::flat_hash_set<EntryKey> claimed;  // guarded by claim_mutex
+
+  // Orders everything that changes or removes a location that can be found. Puts only add keys that
+  // are absent and need not take it.
+  std::mutex change_mutex;
+  std::mutex reclaim_mutex;  // one Reclaim at a time; before change_mutex
+
+  std::atomic<uint64_t> checksum_failures{0};
+  std::atomic<uint64_t> reclaimed_segments{0};
+  std::atomic<uint64_t> moved_bytes{0};
+};
+
+}  // namespace cairn::store
+
+#endif  // CAIRN_STORE_TIER_DISK_TIER_IMPL_H_
