@@ -36,6 +36,8 @@ absl::StatusOr<CheckReport> CheckDisk(TestDisk& disk) {
   return CheckDirectory(TestDisk::kDirectory, disk.files, catalog);
 }
 
+const std::vector<uint32_t> kCrashParts = {12'000, 3000};
+
 // What the sequence below was told.
 struct Oracle {
   std::vector<uint64_t> certain;  // acknowledged and not erased
@@ -43,7 +45,7 @@ struct Oracle {
 };
 
 // Two opens' worth of puts, erasures and a reclaim in a store of small segments.
-Oracle RunSequence(TestDisk& disk) {
+Oracle RunSequence(TestDisk& disk, uint64_t& moved) {
   Oracle oracle;
   std::map<uint64_t, bool> certain;
   for (uint64_t round = 0; round < 2; ++round) {
@@ -51,8 +53,8 @@ Oracle RunSequence(TestDisk& disk) {
     if (!opened.ok()) break;
     DiskTier& tier = **opened;
     for (uint64_t i = round * 100; i < round * 100 + 12; i += 2) {
-      const TestEntry a = MakeEntry(i, {60'000, 3000});
-      const TestEntry b = MakeEntry(i + 1, {60'000, 3000});
+      const TestEntry a = MakeEntry(i, kCrashParts);
+      const TestEntry b = MakeEntry(i + 1, kCrashParts);
       const bool acknowledged = tier.Put({{a.put(), b.put()}}).ok();
       certain[i] = certain[i + 1] = acknowledged;
     }
@@ -62,7 +64,8 @@ Oracle RunSequence(TestDisk& disk) {
       tier.Erase({&key, 1}).IgnoreError();
       certain[i] = false;
     }
-    tier.Reclaim(600'000).IgnoreError();
+    tier.Reclaim(500'000).IgnoreError();
+    moved += tier.stats().moved_bytes;
   }
   for (const auto& [number, is_certain] : certain) {
     (is_certain ? oracle.certain : oracle.pending).push_back(number);
@@ -73,18 +76,19 @@ Oracle RunSequence(TestDisk& disk) {
 TEST(CrashTest, AtEveryOperationAcknowledgedEntriesStayAndNothingPartialIsFound) {
   uint64_t adopted = 0;
   uint64_t cut = 0;
+  uint64_t moved = 0;
   uint64_t n = 1;
   for (;; ++n) {
     TestDisk disk;
     disk.random = SeededRandom(n);
-    disk.capacity_bytes = 1 << 20;
+    disk.capacity_bytes = 768 << 10;  // segments of 96 KiB, four records each
     disk.segment_bytes = 256 << 10;
     disk.catalog->SetFault([&disk] { return disk.files.CountOperation(); });
     disk.files.SetPlan({.fail_at = n,
                         .status = absl::UnavailableError("power lost"),
                         .fail_for_ever = true,
                         .tear_failed_write = true});
-    const Oracle oracle = RunSequence(disk);
+    const Oracle oracle = RunSequence(disk, moved);
     const bool reached = disk.files.operations() >= n;
     disk.files.SetPlan({});
     disk.Crash();
@@ -95,9 +99,10 @@ TEST(CrashTest, AtEveryOperationAcknowledgedEntriesStayAndNothingPartialIsFound)
                    disk.report.catalog_trouble.find("missing") == std::string::npos)
           << n << ": " << disk.report.catalog_trouble;
       EXPECT_EQ(disk.report.damaged_segments, 0u) << n;
-      for (const uint64_t i : oracle.certain) EXPECT_TRUE(ReadOne(*tier, i).ok()) << n << " " << i;
+      for (const uint64_t i : oracle.certain)
+        EXPECT_TRUE(ReadBack(*tier, MakeEntry(i, kCrashParts)).ok()) << n << " " << i;
       for (const uint64_t i : oracle.pending) {
-        const absl::Status read = ReadOne(*tier, i);
+        const absl::Status read = ReadBack(*tier, MakeEntry(i, kCrashParts));
         EXPECT_TRUE(read.ok() || absl::IsNotFound(read)) << n << " " << i << ": " << read;
       }
       EXPECT_EQ(tier->stats().checksum_failures, 0u) << n;
@@ -116,6 +121,7 @@ TEST(CrashTest, AtEveryOperationAcknowledgedEntriesStayAndNothingPartialIsFound)
     if (!reached) break;
   }
   EXPECT_GT(n, 100u);
+  EXPECT_GT(moved, 0u);
   EXPECT_GT(adopted, 0u);  // the test met both kinds of tails
   EXPECT_GT(cut, 0u);
 }
