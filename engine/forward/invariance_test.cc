@@ -1,0 +1,304 @@
+// Invariance: a token's logits have the same bits whatever the chunking of its prompt, the number
+// of threads, the other sequences of the step, and the point of resumption.
+//
+// Method: one sequence that reaches into the fifth block is computed in one step by one thread;
+// every other way of computing it is compared to that, bit for bit, MTP logits included. The
+// negative tests spoil one part of a checkpoint each and demand that the bits change, so these
+// comparisons can see.
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cstring>
+#include <map>
+
+#include "engine/forward/test_models.h"
+#include "store/base/limits.h"
+
+namespace cairn::engine {
+namespace {
+
+constexpr int64_t kTokens = 600;
+constexpr int64_t kBlock = kBlockTokens;
+
+std::span<const int32_t> Sequence() {
+  static const std::vector<int32_t> tokens = RandomTokens(kTokens, 7);
+  return tokens;
+}
+
+std::span<const float> Tail(const std::vector<float>& values, int64_t from) {
+  return std::span(values).subspan(static_cast<size_t>(from));
+}
+
+bool SameBits(std::span<const float> a, std::span<const float> b) {
+  return a.size() == b.size() && std::memcmp(a.data(), b.data(), a.size_bytes()) == 0;
+}
+
+// What a cache keeps of a sequence: its rows by block, and checkpoints at block ends.
+struct Stored {
+  std::vector<std::shared_ptr<const uint8_t>> rows;
+  std::vector<std::vector<uint8_t>> checkpoints;  // [i]: after block i
+};
+
+Stored Store(const Model& model, std::span<const int32_t> tokens) {
+  Forward forward(model, 2);
+  SessionState session(model.config, *model.layout);
+  Stored stored;
+  for (int64_t block = 0; (block + 1) * kBlock <= std::ssize(tokens); ++block) {
+    Outcome ignored;
+    Continue(forward, session, tokens.subspan(static_cast<size_t>(block * kBlock), kBlock), 50,
+             ignored, INT64_MAX);
+    stored.rows.push_back(session.rows().Share(block));
+    stored.checkpoints.emplace_back(static_cast<size_t>(model.layout->checkpoint_bytes()));
+    session.SaveCheckpoint(stored.checkpoints.back());
+  }
+  return stored;
+}
+
+SessionState Resume(const Model& model, const Stored& stored, int64_t blocks,
+                    std::span<const uint8_t> checkpoint) {
+  SessionState session(model.config, *model.layout);
+  for (int64_t i = 0; i < blocks; ++i) {
+    const std::shared_ptr<const uint8_t>& rows = stored.rows[static_cast<size_t>(i)];
+    session.rows().Adopt(rows.get(), rows);
+  }
+  session.LoadCheckpoint(blocks, checkpoint);
+  return session;
+}
+
+class Invariance : public testing::TestWithParam<Mode> {
+ protected:
+  const Model& model() const { return ModelOf(GetParam()); }
+  int64_t vocab() const { return model().config.vocab; }
+
+  const Outcome& Whole() const {
+    static auto* all = new std::map<std::string, Outcome>;
+    const auto it = all->find(GetParam().name);
+    if (it != all->end()) return it->second;
+    return all->emplace(GetParam().name, RunFresh(model(), Sequence(), kTokens)).first->second;
+  }
+
+  const Stored& Blocks() const {
+    static auto* all = new std::map<std::string, Stored>;
+    const auto it = all->find(GetParam().name);
+    if (it != all->end()) return it->second;
+    return all->emplace(GetParam().name, Store(model(), Sequence())).first->second;
+  }
+
+  // `outcome` is that of positions [from, end) of the sequence; its MTP rows begin one earlier,
+  // where the token that follows was still unknown.
+  void ExpectAsWhole(const Outcome& outcome, int64_t from, int64_t end,
+                     const std::string& what) const {
+    const std::span<const float> logits = std::span(Whole().logits)
+                                              .subspan(static_cast<size_t>(from * vocab()),
+                                                       static_cast<size_t>((end - from) * vocab()));
+    EXPECT_TRUE(SameBits(outcome.logits, logits)) << what;
+    const int64_t mtp_from = std::max<int64_t>(from - 1, 0);
+    const std::span<const float> mtp =
+        std::span(Whole().mtp)
+            .subspan(static_cast<size_t>(mtp_from * vocab()),
+                     static_cast<size_t>((end - 1 - mtp_from) * vocab()));
+    EXPECT_TRUE(SameBits(outcome.mtp, mtp)) << what << ", MTP";
+  }
+};
+
+TEST_P(Invariance, TheModelUsesAllItHas) {
+  // More visible rows than the indexer takes, whole HCA rows, and a vocabulary that is told apart.
+  EXPECT_GT(kTokens / 4, 4 * model().config.index_topk);
+  EXPECT_GE(kTokens / 128, 4);
+  EXPECT_EQ(model().layers[0].ffn.tid2eid.empty(), false);
+  EXPECT_EQ(model().layers[3].ffn.bias.empty(), false);
+  EXPECT_EQ(Whole().logits.size(), static_cast<size_t>(kTokens * vocab()));
+  EXPECT_EQ(Whole().mtp.size(), static_cast<size_t>((kTokens - 1) * vocab()));
+}
+
+TEST_P(Invariance, Chunks) {
+  for (const int64_t chunk : {1, 3, 7, 128, 512}) {
+    ExpectAsWhole(RunFresh(model(), Sequence(), chunk), 0, kTokens,
+                  "chunk " + std::to_string(chunk));
+  }
+}
+
+TEST_P(Invariance, Threads) {
+  for (const int threads : {2, 3, 4}) {
+    ExpectAsWhole(RunFresh(model(), Sequence(), 250, threads), 0, kTokens,
+                  std::to_string(threads) + " threads");
+  }
+}
+
+// Three sequences of different lengths share steps, each in its own chunks, each at its own
+// position.
+TEST_P(Invariance, Company) {
+  const std::vector<std::vector<int32_t>> prompts = {
+      {Sequence().begin(), Sequence().end()}, RandomTokens(131, 8), RandomTokens(300, 9)};
+  const int64_t chunks[] = {97, 1, 130};
+  std::vector<SessionState> sessions(3, SessionState(model().config, *model().layout));
+  std::vector<Outcome> outcomes(3);
+  Forward forward(model(), 2);
+  for (bool more = true; more;) {
+    std::vector<StepItem> items;
+    std::vector<size_t> owners;
+    for (size_t s = 0; s < 3; ++s) {
+      const size_t done = static_cast<size_t>(sessions[s].position());
+      if (done == prompts[s].size()) continue;
+      StepItem item;
+      item.session = &sessions[s];
+      item.tokens =
+          std::span(prompts[s])
+              .subspan(done, std::min(prompts[s].size() - done, static_cast<size_t>(chunks[s])));
+      item.want = WantLogits::kAll;
+      item.mtp_from = 0;
+      item.on_mtp = [&outcomes, s](int64_t, std::span<const float> logits) {
+        outcomes[s].mtp.insert(outcomes[s].mtp.end(), logits.begin(), logits.end());
+      };
+      items.push_back(std::move(item));
+      owners.push_back(s);
+    }
+    more = !items.empty();
+    if (!more) break;
+    ASSERT_TRUE(forward.Run(items).ok());
+    for (size_t i = 0; i < items.size(); ++i) {
+      std::vector<float>& to = outcomes[owners[i]].logits;
+      to.insert(to.end(), items[i].logits.begin(), items[i].logits.end());
+    }
+  }
+  ExpectAsWhole(outcomes[0], 0, kTokens, "the first");
+  for (const size_t s : {1u, 2u}) {
+    EXPECT_EQ(outcomes[s], RunFresh(model(), prompts[s], 64)) << "sequence " << s;
+  }
+}
+
+// A prompt of each length around block ends: in one step, and resumed at its last block end; then
+// decoded.
+TEST_P(Invariance, LengthsAroundBlockEnds) {
+  for (const int64_t length : {127, 128, 129, 130, 255, 256, 257, 383, 384, 385, 511, 512, 513}) {
+    const int64_t end = length + 3;
+    for (const int64_t start : {int64_t{0}, length / kBlock * kBlock}) {
+      const int64_t blocks = start / kBlock;
+      Forward forward(model(), 1);
+      SessionState session = blocks == 0
+                                 ? SessionState(model().config, *model().layout)
+                                 : Resume(model(), Blocks(), blocks,
+                                          Blocks().checkpoints[static_cast<size_t>(blocks - 1)]);
+      Outcome outcome;
+      const auto part = [&](int64_t from, int64_t to) {
+        return Sequence().subspan(static_cast<size_t>(from), static_cast<size_t>(to - from));
+      };
+      Continue(forward, session, part(start, length), kTokens, outcome);
+      Continue(forward, session, part(length, end), 1, outcome);
+      ExpectAsWhole(outcome, start, end,
+                    std::to_string(length) + " tokens from " + std::to_string(start));
+    }
+  }
+}
+
+TEST_P(Invariance, ResumedAtEveryBlockEnd) {
+  const Stored& stored = Blocks();
+  const size_t bytes = static_cast<size_t>(model().layout->rows_entry_bytes());
+  std::vector<std::vector<uint8_t>> before;
+  for (const auto& rows : stored.rows) before.emplace_back(rows.get(), rows.get() + bytes);
+  for (int64_t blocks = 1; blocks <= std::ssize(stored.checkpoints); ++blocks) {
+    for (const int64_t chunk : {int64_t{90}, kTokens}) {
+      Forward forward(model(), 2);
+      SessionState session =
+          Resume(model(), stored, blocks, stored.checkpoints[static_cast<size_t>(blocks - 1)]);
+      EXPECT_EQ(session.position(), blocks * kBlock);
+      Outcome outcome;
+      Continue(forward, session, Sequence().subspan(static_cast<size_t>(blocks * kBlock)), chunk,
+               outcome);
+      ExpectAsWhole(outcome, blocks * kBlock, kTokens, "after block " + std::to_string(blocks));
+    }
+  }
+  // Adopted blocks are somebody else's memory.
+  for (size_t i = 0; i < before.size(); ++i) {
+    EXPECT_EQ(std::memcmp(before[i].data(), stored.rows[i].get(), bytes), 0) << "block " << i;
+  }
+}
+
+TEST_P(Invariance, CheckpointsAndRowsDoNotDependOnTheWayThereEither) {
+  const Stored& stored = Blocks();
+  Forward forward(model(), 3);
+  SessionState session(model().config, *model().layout);
+  Outcome ignored;
+  Continue(forward, session, Sequence().first(512), 512, ignored);
+  std::vector<uint8_t> checkpoint(static_cast<size_t>(model().layout->checkpoint_bytes()));
+  session.SaveCheckpoint(checkpoint);
+  EXPECT_EQ(checkpoint, stored.checkpoints[3]);
+  for (int64_t block = 0; block < 4; ++block) {
+    EXPECT_EQ(std::memcmp(session.rows().Read(block), stored.rows[static_cast<size_t>(block)].get(),
+                          static_cast<size_t>(model().layout->rows_entry_bytes())),
+              0)
+        << "block " << block;
+  }
+}
+
+// Continues after two blocks from a checkpoint with bytes [offset, offset + size) set to zero.
+class Spoiled : public Invariance {
+ protected:
+  static constexpr int64_t kBlocks = 2;
+  static constexpr int64_t kFrom = kBlocks * kBlock;
+  static constexpr int64_t kEnd = kFrom + 40;
+
+  Outcome After(int64_t offset, int64_t size) const {
+    std::vector<uint8_t> checkpoint = Blocks().checkpoints[kBlocks - 1];
+    const auto from = checkpoint.begin() + offset;
+    EXPECT_TRUE(std::any_of(from, from + size, [](uint8_t v) { return v != 0; }));
+    std::fill(from, from + size, 0);
+    Forward forward(model(), 1);
+    SessionState session = Resume(model(), Blocks(), kBlocks, checkpoint);
+    Outcome outcome;
+    Continue(forward, session, Sequence().subspan(kFrom, kEnd - kFrom), 13, outcome);
+    return outcome;
+  }
+  bool MainAsWhole(const Outcome& outcome) const {
+    return SameBits(
+        outcome.logits,
+        Tail(Whole().logits, kFrom * vocab()).first(static_cast<size_t>((kEnd - kFrom) * vocab())));
+  }
+  bool MtpAsWhole(const Outcome& outcome) const {
+    return SameBits(outcome.mtp, Tail(Whole().mtp, (kFrom - 1) * vocab())
+                                     .first(static_cast<size_t>((kEnd - kFrom) * vocab())));
+  }
+  const LayerSlots& slots(size_t layer) const { return model().layout->layers()[layer]; }
+};
+
+TEST_P(Spoiled, NothingSpoiledIsSeenAsNothing) {
+  // Slot 0 holds position kFrom - 128, which the next token no longer sees: 127 rows suffice.
+  for (size_t layer = 0; layer < model().layout->layers().size(); ++layer) {
+    const ComponentSlot& window = slots(layer).window;
+    const Outcome outcome = After(window.data_at(0), window.data_bytes);
+    EXPECT_TRUE(MainAsWhole(outcome)) << "layer " << layer;
+    // The MTP block is one token behind, so it still sees that row.
+    EXPECT_EQ(MtpAsWhole(outcome), layer + 1 != model().layout->layers().size());
+  }
+}
+
+TEST_P(Spoiled, Overlap) {
+  for (const size_t layer : {1u, 3u}) {
+    const ComponentSlot& overlap = slots(layer).overlap;
+    EXPECT_FALSE(MainAsWhole(After(overlap.offset, overlap.bytes()))) << "layer " << layer;
+  }
+}
+
+TEST_P(Spoiled, OneWindowRow) {
+  for (size_t layer = 0; layer < 4; ++layer) {
+    const ComponentSlot& window = slots(layer).window;
+    EXPECT_FALSE(MainAsWhole(After(window.data_at(1), window.data_bytes))) << "layer " << layer;
+  }
+}
+
+TEST_P(Spoiled, MtpHiddenAndWindow) {
+  const ComponentSlot& hidden = model().layout->mtp_hidden();
+  const ComponentSlot& window = slots(4).window;
+  for (const ComponentSlot& slot : {hidden, window}) {
+    const Outcome outcome = After(slot.offset, slot.bytes());
+    EXPECT_TRUE(MainAsWhole(outcome));
+    EXPECT_FALSE(MtpAsWhole(outcome));
+  }
+}
+
+const auto kName = [](const auto& instance) { return std::string(instance.param.name); };
+INSTANTIATE_TEST_SUITE_P(Modes, Invariance, testing::ValuesIn(kModes), kName);
+INSTANTIATE_TEST_SUITE_P(Modes, Spoiled, testing::ValuesIn(kModes), kName);
+
+}  // namespace
+}  // namespace cairn::engine
