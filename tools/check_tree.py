@@ -28,7 +28,7 @@ LINES_MAX = 450
 
 # (what, pattern, where it is allowed, what to do instead)
 BANNED = (
-    ("getenv", r"\b(?:secure_)?getenv\s*\(", ("cache/client/default_paths.cc",), "take a flag or a field of the options"),
+    ("getenv", r"\b(?:secure_)?getenv\s*\(", ("cache/client/default_paths.cc", "cache/daemon/notify.cc"), "take a flag or a field of the options"),
     ("clock", r"\b(?:steady|system|high_resolution)_clock::now\b|\babsl::Now\s*\(|\bclock_gettime\s*\(",
      ("store/base/clock.cc",), "use cairn::Clock (store/base/clock.h)"),
     ("randomness", r"\brandom_device\b|\bgetrandom\s*\(|\bRAND_bytes\s*\(|\bs?rand\s*\(",

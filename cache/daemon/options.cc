@@ -1,0 +1,153 @@
+#include "cache/daemon/options.h"
+
+#include <toml++/toml.h>
+#include <CLI/CLI.hpp>
+#include <charconv>
+#include <cmath>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "cache/client/default_paths.h"
+#include "store/base/limits.h"
+
+namespace cairn::cache {
+namespace {
+
+struct Key {
+  const char* name;
+  std::string DaemonText::*field;
+  const char* fallback;
+  const char* help;
+};
+
+constexpr Key kKeys[] = {
+    {"dir", &DaemonText::dir, "", "data directory (required)"},
+    {"socket", &DaemonText::socket, "", "Unix socket for engines"},
+    {"admin_socket", &DaemonText::admin_socket, "", "Unix socket for operators"},
+    {"listen", &DaemonText::listen, "",
+     "HOST:PORT for engines on other hosts (no TLS: trusted networks only)"},
+    {"host_bytes", &DaemonText::host_bytes, "1GiB", "arena in host memory, taken at start"},
+    {"disk_bytes", &DaemonText::disk_bytes, "10GiB", "limit of the segment files' sizes"},
+    {"segment_bytes", &DaemonText::segment_bytes, "256MiB", "size of one segment file"},
+    {"policy", &DaemonText::policy, "every:2048+ends",
+     "checkpoints: full, every:N, ends, zero, joined by +"},
+    {"tenant_keys", &DaemonText::tenant_keys, "", "file of 'name=key' lines, mode 0600"},
+    {"log_level", &DaemonText::log_level, "info", "debug, info, warn or error"},
+};
+
+std::string FlagOf(const char* key) {
+  std::string flag = absl::StrCat("--", key);
+  for (char& c : flag) {
+    if (c == '_') c = '-';
+  }
+  return flag;
+}
+
+absl::Status ReadConfig(const std::string& path, DaemonText& text) {
+  toml::table table;
+  try {
+    table = toml::parse_file(path);
+  } catch (const toml::parse_error& error) {
+    return absl::InvalidArgumentError(
+        absl::StrCat(path, ":", error.source().begin.line, ": ", std::string(error.description())));
+  }
+  for (const auto& [name, value] : table) {
+    const std::string key(name.str());
+    const Key* known = nullptr;
+    for (const Key& k : kKeys) {
+      if (key == k.name) known = &k;
+    }
+    if (known == nullptr)
+      return absl::InvalidArgumentError(absl::StrCat(path, ": unknown key '", key, "'"));
+    std::string& field = text.*(known->field);
+    if (!field.empty()) continue;  // a flag wins
+    if (const auto string = value.value_exact<std::string>()) {
+      field = *string;
+    } else if (const auto number = value.value_exact<int64_t>()) {
+      field = absl::StrCat(*number);
+    } else {
+      return absl::InvalidArgumentError(
+          absl::StrCat(path, ": '", key, "' must be a text or a whole number"));
+    }
+  }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<uint64_t> BytesIn(const char* key, const std::string& text, uint64_t min,
+                                 uint64_t max) {
+  absl::StatusOr<uint64_t> bytes = ParseBytes(text);
+  if (!bytes.ok())
+    return absl::InvalidArgumentError(
+        absl::StrCat(FlagOf(key), ": ", std::string(bytes.status().message())));
+  if (*bytes < min || *bytes > max) {
+    return absl::InvalidArgumentError(
+        absl::StrCat(FlagOf(key), " ", text, " must be between ", min, " and ", max, " bytes"));
+  }
+  return bytes;
+}
+
+}  // namespace
+
+void AddDaemonFlags(CLI::App* app, DaemonText& text) {
+  app->add_option("--config", text.config,
+                  "TOML file with these settings (host_bytes for --host-bytes)");
+  for (const Key& key : kKeys) {
+    const std::string help =
+        *key.fallback == '\0' ? key.help : absl::StrCat(key.help, " [", key.fallback, "]");
+    app->add_option(FlagOf(key.name), text.*(key.field), help);
+  }
+  app->add_flag("--check", text.check, "check the data directory without changing it, and end");
+}
+
+absl::StatusOr<uint64_t> ParseBytes(const std::string& text) {
+  static constexpr std::pair<const char*, double> kUnits[] = {
+      {"", 1},      {"B", 1},        {"kB", 1e3},     {"KB", 1e3},     {"MB", 1e6},    {"GB", 1e9},
+      {"TB", 1e12}, {"KiB", 1024.0}, {"MiB", 0x1p20}, {"GiB", 0x1p30}, {"TiB", 0x1p40}};
+  double number = 0;
+  const auto [rest, error] = std::from_chars(text.data(), text.data() + text.size(), number);
+  const std::string unit(rest, text.data() + text.size());
+  for (const auto& [name, factor] : kUnits) {
+    const double bytes = number * factor;
+    if (error == std::errc() && unit == name && bytes >= 0 && bytes < 0x1p62 &&
+        bytes == std::floor(bytes)) {
+      return static_cast<uint64_t>(bytes);
+    }
+  }
+  return absl::InvalidArgumentError(
+      absl::StrCat("'", text, "' is no size such as 512MiB, 64GiB or 10GB"));
+}
+
+absl::StatusOr<DaemonSettings> ParseSettings(DaemonText text) {
+  if (!text.config.empty()) CAIRN_RETURN_IF_ERROR(ReadConfig(text.config, text));
+  for (const Key& key : kKeys) {
+    if ((text.*(key.field)).empty()) text.*(key.field) = key.fallback;
+  }
+  if (text.dir.empty())
+    return absl::InvalidArgumentError("--dir is required: the directory to keep data in");
+  DaemonSettings settings;
+  settings.dir = text.dir;
+  settings.socket = text.socket.empty() ? DefaultSocket() : text.socket;
+  settings.admin_socket = text.admin_socket.empty() ? DefaultAdminSocket() : text.admin_socket;
+  settings.listen = text.listen;
+  settings.tenant_keys = text.tenant_keys;
+  settings.log_level = text.log_level;
+  constexpr uint64_t kMost = 1ull << 50;
+  CAIRN_ASSIGN_OR_RETURN(settings.host_bytes,
+                         BytesIn("host_bytes", text.host_bytes, 1 << 20, kMost));
+  CAIRN_ASSIGN_OR_RETURN(settings.segment_bytes,
+                         BytesIn("segment_bytes", text.segment_bytes, 1 << 20, 1ull << 32));
+  CAIRN_ASSIGN_OR_RETURN(settings.disk_bytes,
+                         BytesIn("disk_bytes", text.disk_bytes, settings.segment_bytes, kMost));
+  const absl::StatusOr<CheckpointPolicy> policy = CheckpointPolicy::Parse(text.policy);
+  if (!policy.ok())
+    return absl::InvalidArgumentError(
+        absl::StrCat("--policy: ", std::string(policy.status().message())));
+  settings.policy = *policy;
+  for (const char* level : {"debug", "info", "warn", "error"}) {
+    if (settings.log_level == level) return settings;
+  }
+  return absl::InvalidArgumentError(
+      absl::StrCat("--log-level '", settings.log_level, "' must be debug, info, warn or error"));
+}
+
+}  // namespace cairn::cache

@@ -1,0 +1,60 @@
+// options.h: cairnd's settings, from a TOML file and flags. A flag wins over the file, the file
+// over the default.
+//
+// Threads: values. Units: bytes. Errors: INVALID_ARGUMENT naming the key or flag and what it may
+// be.
+#ifndef CAIRN_CACHE_DAEMON_OPTIONS_H_
+#define CAIRN_CACHE_DAEMON_OPTIONS_H_
+
+#include <cstdint>
+#include <string>
+
+#include "cache/client/cache_api.h"
+#include "store/base/status.h"
+
+namespace CLI {
+class App;
+}
+
+namespace cairn::cache {
+
+// As written by people; ParseSettings makes numbers of them.
+struct DaemonText {
+  std::string config;  // a TOML file; empty: none
+  std::string dir;
+  std::string socket;
+  std::string admin_socket;
+  std::string listen;
+  std::string host_bytes;
+  std::string disk_bytes;
+  std::string segment_bytes;
+  std::string policy;
+  std::string tenant_keys;
+  std::string log_level;
+  bool check = false;
+};
+
+struct DaemonSettings {
+  std::string dir;  // the data directory
+  std::string socket;
+  std::string admin_socket;
+  std::string listen;  // "host:port"; empty: Unix socket only
+  uint64_t host_bytes = 0;
+  uint64_t disk_bytes = 0;
+  uint64_t segment_bytes = 0;
+  CheckpointPolicy policy;
+  std::string tenant_keys;  // file; empty: the default tenant only
+  std::string log_level;
+};
+
+void AddDaemonFlags(CLI::App* app, DaemonText& text);
+
+// "512", "64KiB", "1.5GiB", "10GB". Binary and decimal units.
+absl::StatusOr<uint64_t> ParseBytes(const std::string& text);
+
+// Reads text.config if given, fills in defaults, checks everything.
+absl::StatusOr<DaemonSettings> ParseSettings(DaemonText text);
+
+}  // namespace cairn::cache
+
+#endif  // CAIRN_CACHE_DAEMON_OPTIONS_H_
