@@ -3,15 +3,15 @@
 # logits compared to the bit against runs without a cache. Prints one table; fails if any bit differs.
 #
 # Usage: tools/demo.sh [TEXT_FILE]     (default: the GPL, which every Debian has)
-# Environment: CAIRN_DEMO_THREADS (default: all cores), CAIRN_DEMO_NO_SETUP=1 (skip packages and build)
+# Environment: CAIRN_DEMO_THREADS (default: all cores), CAIRN_DEMO_BIN (programs already built: no set-up, no build)
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 text=${1:-/usr/share/common-licenses/GPL-3}
 threads=${CAIRN_DEMO_THREADS:-$(nproc)}
-bin=build/release/bin
+bin=${CAIRN_DEMO_BIN:-build/release/bin}
 
-if [ -z "${CAIRN_DEMO_NO_SETUP:-}" ]; then
+if [ -z "${CAIRN_DEMO_BIN:-}" ]; then
   tools/setup.sh
   cmake --preset release >/dev/null
   cmake --build --preset release --target cairnd cairnctl cairn-engine cairn-model
