@@ -26,6 +26,7 @@ absl::Status FromGrpc(const grpc::Status& status) {
     case grpc::StatusCode::OK:
       return absl::OkStatus();
     case grpc::StatusCode::INVALID_ARGUMENT:
+    case grpc::StatusCode::NOT_FOUND:  // operators only: a digest that they named
     case grpc::StatusCode::FAILED_PRECONDITION:
     case grpc::StatusCode::RESOURCE_EXHAUSTED:
     case grpc::StatusCode::DATA_LOSS:
