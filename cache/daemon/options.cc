@@ -94,7 +94,7 @@ void AddDaemonFlags(CLI::App* app, DaemonText& text) {
   for (const Key& key : kKeys) {
     const std::string help =
         *key.fallback == '\0' ? key.help : absl::StrCat(key.help, " [", key.fallback, "]");
-    app->add_option(FlagOf(key.name), text.*(key.field), help);
+    app->add_option(FlagOf(key.name), text.*(key.field), help)->take_last();
   }
   app->add_flag("--check", text.check, "check the data directory without changing it, and end");
 }
