@@ -5,13 +5,20 @@
 
 #include "engine/forward/step.h"
 #include "kernels/cpu/linear.h"
+#include "kernels/cpu/streams.h"
 #include "kernels/cpu/vector_ops.h"
 
 namespace cairn::engine {
 namespace {
 
-constexpr int64_t kMaxStreams = 16;
 constexpr int64_t kRowsPerTask = 16;
+
+void ForRows(Step& step, int64_t rows, const std::function<void(int64_t)>& body) {
+  step.pool.Run((rows + kRowsPerTask - 1) / kRowsPerTask, [&](int64_t task) {
+    const int64_t end = std::min(rows, (task + 1) * kRowsPerTask);
+    for (int64_t r = task * kRowsPerTask; r < end; ++r) body(r);
+  });
+}
 
 // mix [rows, n] = (fn . streams) * rsqrt(mean(streams^2) + eps).
 void Mixes(Step& step, const HyperConnectionOp& op, const float* streams, int64_t rows,
@@ -20,11 +27,11 @@ void Mixes(Step& step, const HyperConnectionOp& op, const float* streams, int64_
   const int64_t width = config.hc * config.dim;
   const int64_t n = op.fn.n();
   kernels::Linear(step.pool, op.fn, streams, width, rows, mix, n);
-  for (int64_t r = 0; r < rows; ++r) {
+  ForRows(step, rows, [&](int64_t r) {
     const float mean = kernels::SumSquares(streams + r * width, width) / static_cast<float>(width);
     const float scale = 1.0f / std::sqrt(mean + static_cast<float>(config.norm_eps));
     for (int64_t i = 0; i < n; ++i) mix[r * n + i] *= scale;
-  }
+  });
 }
 
 // c [hc, hc]: softmax over each row plus eps, then columns and rows in turn (columns `iters` times
@@ -51,19 +58,6 @@ void Sinkhorn(float* c, int64_t hc, int64_t iters, float eps) {
   }
 }
 
-// x = sum over j of pre[j] * streams[j].
-void WeightedStreams(const float* pre, const float* streams, int64_t hc, int64_t dim, float* x) {
-  for (int64_t i = 0; i < dim; ++i) x[i] = pre[0] * streams[i];
-  for (int64_t j = 1; j < hc; ++j) kernels::Axpy(pre[j], streams + j * dim, dim, x);
-}
-
-void ForRows(Step& step, int64_t rows, const std::function<void(int64_t)>& body) {
-  step.pool.Run((rows + kRowsPerTask - 1) / kRowsPerTask, [&](int64_t task) {
-    const int64_t end = std::min(rows, (task + 1) * kRowsPerTask);
-    for (int64_t r = task * kRowsPerTask; r < end; ++r) body(r);
-  });
-}
-
 }  // namespace
 
 void HcMix(Step& step, const HyperConnectionOp& op, const float* streams, int64_t rows, float* x,
@@ -77,7 +71,7 @@ void HcMix(Step& step, const HyperConnectionOp& op, const float* streams, int64_
   Mixes(step, op, streams, rows, mix);
   ForRows(step, rows, [&](int64_t r) {
     const float* m = mix + r * n;
-    float pre[kMaxStreams];
+    float pre[kernels::kStreamsMax];
     for (int64_t j = 0; j < hc; ++j) {
       const size_t i = static_cast<size_t>(j);
       pre[j] = kernels::Sigmoid(m[j] * op.scale[0] + op.base[i]) + eps;
@@ -89,7 +83,8 @@ void HcMix(Step& step, const HyperConnectionOp& op, const float* streams, int64_
       c[i] = m[2 * hc + i] * op.scale[2] + op.base[static_cast<size_t>(2 * hc + i)];
     }
     Sinkhorn(c, hc, config.hc_sinkhorn_iters, eps);
-    WeightedStreams(pre, streams + r * hc * config.dim, hc, config.dim, x + r * config.dim);
+    kernels::CollapseStreams(pre, streams + r * hc * config.dim, hc, config.dim,
+                             x + r * config.dim);
   });
 }
 
@@ -98,18 +93,8 @@ void HcMerge(Step& step, const float* f, const float* post, const float* comb, i
   const int64_t hc = step.model.config.hc;
   const int64_t dim = step.model.config.dim;
   ForRows(step, rows, [&](int64_t r) {
-    float* x = streams + r * hc * dim;
-    const float* c = comb + r * hc * hc;
-    const float* p = post + r * hc;
-    for (int64_t i = 0; i < dim; ++i) {
-      float out[kMaxStreams];
-      for (int64_t k = 0; k < hc; ++k) {
-        float v = p[k] * f[r * dim + i];
-        for (int64_t j = 0; j < hc; ++j) v = std::fma(c[j * hc + k], x[j * dim + i], v);
-        out[k] = v;
-      }
-      for (int64_t k = 0; k < hc; ++k) x[k * dim + i] = out[k];
-    }
+    kernels::MergeStreams(f + r * dim, post + r * hc, comb + r * hc * hc, hc, dim,
+                          streams + r * hc * dim);
   });
 }
 
@@ -120,14 +105,15 @@ void HcCollapse(Step& step, const HyperConnectionOp& op, const float* streams, i
   const Workspace::Frame frame(step.workspace);
   float* mix = step.workspace.Floats(rows * hc);
   Mixes(step, op, streams, rows, mix);
-  for (int64_t r = 0; r < rows; ++r) {
-    float pre[kMaxStreams];
+  ForRows(step, rows, [&](int64_t r) {
+    float pre[kernels::kStreamsMax];
     for (int64_t j = 0; j < hc; ++j) {
       pre[j] = kernels::Sigmoid(mix[r * hc + j] * op.scale[0] + op.base[static_cast<size_t>(j)]) +
                static_cast<float>(config.hc_eps);
     }
-    WeightedStreams(pre, streams + r * hc * config.dim, hc, config.dim, x + r * config.dim);
-  }
+    kernels::CollapseStreams(pre, streams + r * hc * config.dim, hc, config.dim,
+                             x + r * config.dim);
+  });
 }
 
 }  // namespace cairn::engine

@@ -11,6 +11,7 @@
 #include "engine/forward/step.h"
 #include "kernels/cpu/formats.h"
 #include "kernels/cpu/linear.h"
+#include "kernels/cpu/streams.h"
 #include "kernels/cpu/top_k.h"
 #include "kernels/cpu/vector_ops.h"
 
@@ -50,13 +51,9 @@ void ScorePanel(const Step& step, const StepSpan& span, const ComponentSlot& slo
   kernels::PanelMultiply(panel.data(), dim, queries.q + first * heads * dim, dim, count * heads,
                          tile.data(), kPanel);
   for (int64_t t = 0; t < count; ++t) {
-    float sum[kPanel] = {};
-    for (int64_t h = 0; h < heads; ++h) {
-      const float w = queries.weights[(first + t) * heads + h];
-      const float* products = tile.data() + (t * heads + h) * kPanel;
-      for (int64_t j = 0; j < kPanel; ++j)
-        sum[j] = std::fma(w, std::max(products[j], 0.0f), sum[j]);
-    }
+    float sum[kPanel];
+    kernels::CombineHeads(tile.data() + t * heads * kPanel, queries.weights + (first + t) * heads,
+                          heads, sum);
     std::memcpy(out + t * ld + row, sum, static_cast<size_t>(n) * sizeof(float));
   }
 }

@@ -79,14 +79,14 @@ struct Rig {
   Step step;
 };
 
-class Reference : public testing::TestWithParam<Mode> {
+class Idea : public testing::TestWithParam<Mode> {
  protected:
   bool plain() const { return GetParam().numerics == Numerics::kPlain; }
   // The share of values that roundings may turn over.
   double flips() const { return plain() ? 0.0 : 2e-3; }
 };
 
-TEST_P(Reference, HyperConnection) {
+TEST_P(Idea, HyperConnection) {
   Rig rig(GetParam(), 37);
   const ModelConfig& config = rig.model.config;
   const Rows streams = RandomRows(37, config.hc * config.dim, 1);
@@ -116,7 +116,7 @@ TEST_P(Reference, HyperConnection) {
   ExpectClose(collapsed.values, expected.values, 1e-5, 0, "collapsed");
 }
 
-TEST_P(Reference, Compressors) {
+TEST_P(Idea, Compressors) {
   const int64_t n = 300;
   Rig rig(GetParam(), n);
   const KvLayout& layout = *rig.model.layout;
@@ -142,8 +142,8 @@ TEST_P(Reference, Compressors) {
   check(3, CompressorRole::kIndexer);
 }
 
-TEST_P(Reference, SelectedRows) {
-  const int64_t n = 300;
+TEST_P(Idea, SelectedRows) {
+  const int64_t n = 150;
   Rig rig(GetParam(), n);
   const Rows x = RandomRows(n, rig.model.config.dim, 5);
   const Rows qr = RandomRows(n, rig.model.config.q_lora, 6);
@@ -164,12 +164,12 @@ TEST_P(Reference, SelectedRows) {
       if (!std::equal(expected[p].begin(), expected[p].end(), selected[p].begin())) ++different;
     }
     // A score that is off by a rounding may change places with its neighbour.
-    EXPECT_LE(different, plain() ? 0 : n / 50) << "layer " << layer;
+    EXPECT_LE(different, plain() ? 0 : 3) << "layer " << layer;
   }
 }
 
-TEST_P(Reference, Attention) {
-  const int64_t n = 280;
+TEST_P(Idea, Attention) {
+  const int64_t n = 150;
   Rig rig(GetParam(), n);
   const Rows x = RandomRows(n, rig.model.config.dim, 7);
   for (const size_t layer : {0u, 1u, 2u}) {
@@ -184,7 +184,7 @@ TEST_P(Reference, Attention) {
   }
 }
 
-TEST_P(Reference, Experts) {
+TEST_P(Idea, Experts) {
   const int64_t n = 50;
   Rig rig(GetParam(), n);
   Rows x = RandomRows(n, rig.model.config.dim, 8);
@@ -201,18 +201,17 @@ TEST_P(Reference, Experts) {
 }
 
 // Mean difference as a share of the deviation; rounded inputs make small differences grow from
-// layer to layer (the golden sets' README finds 5 % between two float formats of the same code).
-void ExpectSameModel(const Weights& weights, const Mode& mode, std::span<const int32_t> tokens) {
-  const std::unique_ptr<Model> model = Pack(weights, mode.numerics, mode.rope_rows);
-  const Outcome fast = RunFresh(*model, tokens, 100, 2);
+// layer to layer (two float formats of the reference's own code are 5 % apart).
+TEST_P(Idea, WholeModel) {
+  const Mode& mode = GetParam();
+  const std::vector<int32_t> tokens = RandomTokens(150, 10);
+  const Outcome fast = RunFresh(ModelOf(mode), tokens, 100, 2);
   const reference::Output slow =
-      reference::RunModel(weights, mode.numerics, mode.rope_rows, tokens);
-  const double allowed = mode.numerics == Numerics::kPlain ? 1e-5
-                         : mode.numerics == Numerics::kKvq ? 1e-3
-                                                           : 8e-2;
+      reference::RunModel(MadeWeights(mode.format), mode.numerics, mode.rope_rows, tokens);
+  const double allowed = plain() ? 1e-5 : mode.numerics == Numerics::kKvq ? 1e-3 : 8e-2;
   const auto check = [&](std::span<const float> got, std::span<const float> expected,
                          const std::string& what) {
-    ASSERT_EQ(got.size(), expected.size());
+    ASSERT_EQ(got.size(), expected.size()) << what;
     double sum = 0;
     for (size_t i = 0; i < got.size(); ++i) {
       sum += std::fabs(static_cast<double>(got[i]) - static_cast<double>(expected[i]));
@@ -223,27 +222,16 @@ void ExpectSameModel(const Weights& weights, const Mode& mode, std::span<const i
   check(fast.mtp, slow.mtp_logits.values, "MTP logits");
 }
 
-TEST_P(Reference, WholeModel) {
-  ExpectSameModel(MadeWeights(GetParam().format), GetParam(), RandomTokens(200, 10));
-}
-
-INSTANTIATE_TEST_SUITE_P(Modes, Reference, testing::ValuesIn(kModes),
+INSTANTIATE_TEST_SUITE_P(Modes, Idea, testing::ValuesIn(kModes),
                          [](const auto& instance) { return std::string(instance.param.name); });
 
-TEST(ReferenceOfGolden, WholeModel) {
-  const std::vector<int32_t> tokens = GoldenTokens("nano-plain");
-  const std::span<const int32_t> some = std::span(tokens).first(260);
-  ExpectSameModel(GoldenWeights("nano-plain"), kModes[0], some);
-  ExpectSameModel(GoldenWeights("nano-kvq"), kModes[2], some);
-}
-
 // The reference itself, so that two equal mistakes do not agree with each other.
-TEST(ReferenceOfGolden, MatchesTheGoldenLogits) {
+TEST(Reference, MatchesTheGoldenLogits) {
   for (const Mode& mode : {kModes[0], kModes[2]}) {
     const std::string name = mode.numerics == Numerics::kPlain ? "nano-plain" : "nano-kvq";
     const std::vector<int32_t> tokens = GoldenTokens(name);
     const reference::Output out = reference::RunModel(GoldenWeights(name), mode.numerics,
-                                                      mode.rope_rows, std::span(tokens).first(260));
+                                                      mode.rope_rows, std::span(tokens).first(200));
     const std::vector<float> golden = GoldenValues(name, "prefill.logits");
     const std::span<const float> first = std::span(golden).first(out.logits.values.size());
     ExpectClose(out.logits.values, first, mode.numerics == Numerics::kPlain ? 1e-4 : 1e-2,

@@ -67,7 +67,7 @@ ModelConfig SmallConfig() {
   ModelConfig c = PresetConfig("nano").value();
   c.vocab = 64;
   c.dim = 128;
-  c.heads = 6;  // the attention kernel takes four together, then two
+  c.heads = 4;
   c.q_lora = 128;
   c.o_lora = 64;
   c.index_heads = 4;

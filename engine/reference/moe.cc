@@ -43,38 +43,45 @@ std::vector<int64_t> Choose(const Setup& setup, const MoeWeights& w, int32_t tok
   return chosen;
 }
 
-// The weight comes before w2, so that the rounding of w2's input sees it.
-Rows Expert(const Setup& setup, const ExpertWeights& w, const Rows& x, float weight) {
+// The weight comes before w2, so that the rounding of w2's input sees it. weights: one a row.
+Rows Expert(const Setup& setup, const ExpertWeights& w, const Rows& x,
+            const std::vector<float>& weights) {
   Rows a = Linear(setup, w.w1, x);
   const Rows b = Linear(setup, w.w3, x);
   const float limit =
       setup.config.swiglu_limit > 0 ? static_cast<float>(setup.config.swiglu_limit) : HUGE_VALF;
-  for (size_t i = 0; i < a.values.size(); ++i) {
-    const float gate = std::min(a.values[i], limit);
-    const float up = std::clamp(b.values[i], -limit, limit);
-    a.values[i] = gate * Sigmoid(gate) * up * weight;
+  for (int64_t r = 0; r < a.count; ++r) {
+    for (size_t i = 0; i < a[r].size(); ++i) {
+      const float gate = std::min(a[r][i], limit);
+      const float up = std::clamp(b[r][i], -limit, limit);
+      a[r][i] = gate * Sigmoid(gate) * up * weights[static_cast<size_t>(r)];
+    }
   }
   return Linear(setup, w.w2, a);
 }
 
 }  // namespace
 
+// Every expert runs over every token; where it was not chosen it weighs nothing.
 Rows Moe(const Setup& setup, const MoeWeights& w, std::span<const int32_t> tokens, const Rows& x) {
   Rows scores = Linear(setup, w.gate, x);
   for (float& s : scores.values) s = std::sqrt(std::log1p(std::exp(s)));
-  Rows out = Expert(setup, w.shared, x, 1.0f);
-  for (int64_t r = 0; r < x.count; ++r) {
-    Rows one(1, x.width);
-    std::copy(x[r].begin(), x[r].end(), one[0].begin());
-    const std::vector<int64_t> chosen = Choose(setup, w, tokens[static_cast<size_t>(r)], scores[r]);
+  const size_t n = static_cast<size_t>(x.count);
+  std::vector<std::vector<float>> weights(w.experts.size(), std::vector<float>(n, 0.0f));
+  for (size_t t = 0; t < n; ++t) {
+    const std::span<const float> s = scores[static_cast<int64_t>(t)];
+    const std::vector<int64_t> chosen = Choose(setup, w, tokens[t], s);
     float sum = 0.0f;
-    for (const int64_t e : chosen) sum += scores[r][static_cast<size_t>(e)];
+    for (const int64_t e : chosen) sum += s[static_cast<size_t>(e)];
     for (const int64_t e : chosen) {
-      const float weight =
-          scores[r][static_cast<size_t>(e)] / sum * static_cast<float>(setup.config.route_scale);
-      const Rows y = Expert(setup, w.experts[static_cast<size_t>(e)], one, weight);
-      for (size_t i = 0; i < out[r].size(); ++i) out[r][i] += y[0][i];
+      weights[static_cast<size_t>(e)][t] =
+          s[static_cast<size_t>(e)] / sum * static_cast<float>(setup.config.route_scale);
     }
+  }
+  Rows out = Expert(setup, w.shared, x, std::vector<float>(n, 1.0f));
+  for (size_t e = 0; e < w.experts.size(); ++e) {
+    const Rows y = Expert(setup, w.experts[e], x, weights[e]);
+    for (size_t i = 0; i < out.values.size(); ++i) out.values[i] += y.values[i];
   }
   return out;
 }

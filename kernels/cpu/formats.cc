@@ -1,8 +1,13 @@
 #include "kernels/cpu/formats.h"
 
+#include <immintrin.h>
+
 #include <algorithm>
 #include <array>
 #include <cmath>
+
+#include "kernels/cpu/nibbles.h"
+#include "kernels/cpu/rounding.h"
 
 namespace cairn::kernels {
 namespace {
@@ -30,10 +35,20 @@ uint8_t CeilLog2Byte(float t) {
   return static_cast<uint8_t>(((bits >> 23) & 0xffu) + ((bits & 0x7fffffu) != 0 ? 1u : 0u));
 }
 
-float GroupAmax(std::span<const float> x) {
-  float amax = 0.0f;
-  for (const float v : x) amax = std::max(amax, std::fabs(v));
-  return amax;
+// Each group of x, divided by its scale, rounded, and multiplied by its scale again. Dividing by a
+// power of two is multiplying by its inverse, exactly.
+template <typename ScaleByte, typename Round>
+void SimulateGroups(std::span<float> x, int64_t group, ScaleByte scale_byte, Round round) {
+  float* const end = x.data() + x.size();
+  for (float* part = x.data(); part != end; part += group) {
+    const float scale = E8m0ToF32(scale_byte(MaxMagnitude(part, group)));
+    const __m256 up = _mm256_set1_ps(scale);
+    const __m256 down = _mm256_set1_ps(1.0f / scale);
+    for (int64_t i = 0; i < group; i += 8) {
+      const __m256 v = _mm256_mul_ps(_mm256_loadu_ps(part + i), down);
+      _mm256_storeu_ps(part + i, _mm256_mul_ps(round(v), up));
+    }
+  }
 }
 
 }  // namespace
@@ -86,22 +101,11 @@ uint8_t ScaleE8m0Fp4(float amax) {
 }
 
 void SimulateFp8(std::span<float> x, int group) {
-  const size_t n = static_cast<size_t>(group);
-  for (size_t g = 0; g < x.size(); g += n) {
-    const std::span<float> part = x.subspan(g, n);
-    const float scale = E8m0ToF32(ScaleE8m0Fp8(GroupAmax(part)));
-    const float inverse = 1.0f / scale;  // a power of two: exact
-    for (float& v : part) v = E4m3ToF32(F32ToE4m3(v * inverse)) * scale;
-  }
+  SimulateGroups(x, group, ScaleE8m0Fp8, RoundE4m3);
 }
 
 void SimulateFp4(std::span<float> x, int group) {
-  const size_t n = static_cast<size_t>(group);
-  for (size_t g = 0; g < x.size(); g += n) {
-    const std::span<float> part = x.subspan(g, n);
-    const float scale = E8m0ToF32(ScaleE8m0Fp4(GroupAmax(part)));
-    for (float& v : part) v = E2m1ToF32(F32ToE2m1(v / scale)) * scale;
-  }
+  SimulateGroups(x, group, ScaleE8m0Fp4, [](__m256 v) { return NibbleValues(E2m1Codes(v)); });
 }
 
 }  // namespace cairn::kernels

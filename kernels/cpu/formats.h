@@ -43,7 +43,7 @@ uint8_t ScaleE8m0Fp8(float amax);  // floor 1e-4, value_max 448
 uint8_t ScaleE8m0Fp4(float amax);  // floor 6 * 2^-126, value_max 6
 
 // In place: each group of `group` values becomes value(quantise(x / scale)) * scale. REQUIRES: size
-// is a multiple of group.
+// is a multiple of group, group of 8.
 void SimulateFp8(std::span<float> x, int group);
 void SimulateFp4(std::span<float> x, int group);
 

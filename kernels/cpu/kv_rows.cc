@@ -2,12 +2,11 @@
 
 #include <immintrin.h>
 
-#include <algorithm>
-#include <cmath>
 #include <cstring>
 
 #include "kernels/cpu/formats.h"
 #include "kernels/cpu/nibbles.h"
+#include "kernels/cpu/rounding.h"
 
 namespace cairn::kernels {
 namespace {
@@ -15,18 +14,15 @@ namespace {
 constexpr int64_t kFp8Group = 64;
 constexpr int64_t kFp4Group = 32;
 
-float Amax(const float* x, int64_t n) {
-  float amax = 0.0f;
-  for (int64_t i = 0; i < n; ++i) amax = std::max(amax, std::fabs(x[i]));
-  return amax;
-}
-
 void EncodeFp8(const float* x, int64_t n, uint8_t* data, uint8_t* scales) {
   for (int64_t g = 0; g < n / kFp8Group; ++g) {
     const float* group = x + g * kFp8Group;
-    scales[g] = ScaleE8m0Fp8(Amax(group, kFp8Group));
-    const float inverse = 1.0f / E8m0ToF32(scales[g]);
-    for (int64_t i = 0; i < kFp8Group; ++i) data[g * kFp8Group + i] = F32ToE4m3(group[i] * inverse);
+    scales[g] = ScaleE8m0Fp8(MaxMagnitude(group, kFp8Group));
+    const __m256 inverse = _mm256_set1_ps(1.0f / E8m0ToF32(scales[g]));
+    for (int64_t i = 0; i < kFp8Group; i += 8) {
+      const uint64_t codes = E4m3Codes(_mm256_mul_ps(_mm256_loadu_ps(group + i), inverse));
+      std::memcpy(data + g * kFp8Group + i, &codes, sizeof(codes));
+    }
   }
 }
 
@@ -47,12 +43,12 @@ void DecodeFp8(const uint8_t* data, int64_t n, const uint8_t* scales, float* x) 
 void EncodeFp4(const float* x, int64_t n, uint8_t* data, uint8_t* scales) {
   for (int64_t g = 0; g < n / kFp4Group; ++g) {
     const float* group = x + g * kFp4Group;
-    scales[g] = ScaleE8m0Fp4(Amax(group, kFp4Group));
-    const float scale = E8m0ToF32(scales[g]);
-    for (int64_t i = 0; i < kFp4Group; i += 2) {
-      const uint8_t low = F32ToE2m1(group[i] / scale);
-      const uint8_t high = F32ToE2m1(group[i + 1] / scale);
-      data[(g * kFp4Group + i) / 2] = static_cast<uint8_t>(low | high << 4);
+    scales[g] = ScaleE8m0Fp4(MaxMagnitude(group, kFp4Group));
+    const __m256 inverse = _mm256_set1_ps(1.0f / E8m0ToF32(scales[g]));
+    for (int64_t i = 0; i < kFp4Group; i += 8) {
+      const uint32_t codes =
+          PackNibbles(E2m1Codes(_mm256_mul_ps(_mm256_loadu_ps(group + i), inverse)));
+      std::memcpy(data + (g * kFp4Group + i) / 2, &codes, sizeof(codes));
     }
   }
 }
