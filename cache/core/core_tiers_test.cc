@@ -229,6 +229,34 @@ TEST(CoreTiers, FlippedByteInACheckpointLosesOnlyTheCheckpoint) {
   EXPECT_TRUE(rig.core->Match(rig.session, chain)->checkpoints.empty());
 }
 
+TEST(CoreTiers, UnreadableDiskIsAMissUntilItReadsAgain) {
+  CoreRig rig;
+  const std::vector<Digest> chain = rig.Chain(3);
+  ASSERT_TRUE(rig.PutAll(chain, true).ok());
+  rig.DropFromHost();
+  rig.device.SetPlan(
+      {.fail_at = 1, .status = absl::UnavailableError("no such device"), .fail_for_ever = true});
+  EXPECT_TRUE(rig.Fetch(chain)->rows.empty());
+  EXPECT_NE(rig.Stat("disk_read_failures"), 0u);
+  EXPECT_EQ(rig.Stat("checksum_failures"), 0u);
+  EXPECT_EQ(rig.Stat("host_pinned_bytes"), 0u);
+  rig.device.SetPlan({});
+  EXPECT_TRUE(rig.Fetch(chain)->checkpoint.has_value());
+}
+
+TEST(CoreTiers, FetchPastItsDeadlineReadsNothingAndHoldsNothing) {
+  CoreRig rig;
+  const std::vector<Digest> chain = rig.Chain(3);
+  ASSERT_TRUE(rig.PutAll(chain, true).ok());
+  rig.DropFromHost();
+  const FetchRequest late{.chain = chain, .deadline = absl::ZeroDuration()};
+  EXPECT_TRUE(absl::IsDeadlineExceeded(rig.core->Fetch(rig.session, late).status()));
+  EXPECT_EQ(rig.Stat("host_used_bytes"), 0u);
+  uint64_t kept = 0;
+  EXPECT_EQ(*rig.core->Evict({}, &kept), 4u);
+  EXPECT_EQ(kept, 0u);
+}
+
 TEST(CoreTiers, OrphansAreErasedAtStart) {
   CoreRig rig;
   const std::vector<Digest> chain = rig.Chain(4), other = rig.Chain(2, 9);
