@@ -270,15 +270,17 @@ TEST(Resume, LiesAreCaughtAndCostOnlyTheHit) {
       [](Wrapped& w) { w.on_fetch = [](cache::FetchedPrefix& f) { f.checkpoint.reset(); }; },
       [](Wrapped& w) {
         w.on_fetch = [](cache::FetchedPrefix& f) {
-          std::swap(f.rows[0].payload, f.rows[1].payload);
+          if (f.rows.size() > 1) std::swap(f.rows[0].payload, f.rows[1].payload);
         };
       },
       [](Wrapped& w) {
         w.on_fetch = [](cache::FetchedPrefix& f) {
-          f.rows[2].payload = f.rows[2].payload.first(100);
+          f.rows.back().payload = f.rows.back().payload.first(100);
         };
       },
-      [](Wrapped& w) { w.on_fetch = [](cache::FetchedPrefix& f) { f.rows[1].parts.pop_back(); }; },
+      [](Wrapped& w) {
+        w.on_fetch = [](cache::FetchedPrefix& f) { f.rows.back().parts.pop_back(); };
+      },
       [](Wrapped& w) {
         w.on_fetch = [](cache::FetchedPrefix& f) { f.checkpoint->payload = f.rows[0].payload; };
       },
