@@ -19,7 +19,7 @@ namespace cairn::engine {
 struct SequenceOptions {
   int64_t chunk = 256;  // prefill tokens a step
   int64_t new_tokens = 16;
-  int32_t stop_token = -1;                                    // ends the output; -1: none
+  int32_t stop_token = -1;                                         // ends the output; -1: none
   std::function<void(int64_t done, int64_t total)> progress = {};  // after each prefill step
 };
 

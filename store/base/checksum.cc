@@ -5,8 +5,6 @@
 
 namespace cairn {
 
-uint64_t Checksum(std::span<const uint8_t> data) {
-  return XXH3_64bits(data.data(), data.size());
-}
+uint64_t Checksum(std::span<const uint8_t> data) { return XXH3_64bits(data.data(), data.size()); }
 
 }  // namespace cairn
