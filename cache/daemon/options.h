@@ -20,17 +20,17 @@ namespace cairn::cache {
 
 // As written by people; ParseSettings makes numbers of them.
 struct DaemonText {
-  std::string config;  // a TOML file; empty: none
-  std::string dir;
-  std::string socket;
-  std::string admin_socket;
-  std::string listen;
-  std::string host_bytes;
-  std::string disk_bytes;
-  std::string segment_bytes;
-  std::string policy;
-  std::string tenant_keys;
-  std::string log_level;
+  std::string config = {};  // a TOML file; empty: none
+  std::string dir = {};
+  std::string socket = {};
+  std::string admin_socket = {};
+  std::string listen = {};
+  std::string host_bytes = {};
+  std::string disk_bytes = {};
+  std::string segment_bytes = {};
+  std::string policy = {};
+  std::string tenant_keys = {};
+  std::string log_level = {};
   bool check = false;
 };
 
