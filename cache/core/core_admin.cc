@@ -38,7 +38,7 @@ ListedPrefix Describe(const Block& block) {
 
 std::vector<NamedCount> CoreImpl::Stats() {
   {
-    absl::MutexLock lock(&residency_.mutex);
+    MutexLock lock(&residency_.mutex);
     SweepLocked();  // what expired is no longer pinned
   }
   std::vector<NamedCount> counts;
@@ -59,7 +59,7 @@ std::vector<NamedCount> CoreImpl::Stats() {
                                  {"disk_moved_bytes", disk.moved_bytes}});
   }
   {
-    absl::MutexLock lock(&residency_.mutex);
+    MutexLock lock(&residency_.mutex);
     counts.insert(counts.end(), {{"index_blocks", residency_.index.block_count()},
                                  {"open_sessions", sessions_.size()},
                                  {"open_leases", leases_.size()},
@@ -95,7 +95,7 @@ std::vector<Block*> CoreImpl::SelectLocked(const ListFilter& filter) {
 }
 
 std::vector<ListedPrefix> CoreImpl::List(const ListFilter& filter) {
-  absl::MutexLock lock(&residency_.mutex);
+  MutexLock lock(&residency_.mutex);
   SweepLocked();
   std::vector<ListedPrefix> listed;
   for (const Block* block : SelectLocked(filter)) {
@@ -106,13 +106,13 @@ std::vector<ListedPrefix> CoreImpl::List(const ListFilter& filter) {
 }
 
 absl::StatusOr<uint64_t> CoreImpl::Evict(const ListFilter& filter, uint64_t* kept) {
-  absl::MutexLock disk_lock(&residency_.disk_mutex);
+  MutexLock disk_lock(&residency_.disk_mutex);
   PrefixIndex& index = residency_.index;
   uint64_t evicted = 0;
   *kept = 0;
   std::vector<EntryKey> on_disk;
   {
-    absl::MutexLock lock(&residency_.mutex);
+    MutexLock lock(&residency_.mutex);
     SweepLocked();
     std::vector<Block*> blocks = SelectLocked(filter);
     std::vector<Digest> emptied;
@@ -143,7 +143,7 @@ absl::StatusOr<uint64_t> CoreImpl::Evict(const ListFilter& filter, uint64_t* kep
 }
 
 absl::Status CoreImpl::Pin(const Digest& digest, bool pin) {
-  absl::MutexLock lock(&residency_.mutex);
+  MutexLock lock(&residency_.mutex);
   SweepLocked();
   PrefixIndex& index = residency_.index;
   Block* tip = index.Find(digest);
@@ -174,7 +174,7 @@ void CoreImpl::VerifyOne(const EntryKey& key, store::IoBuffer& scratch, VerifyRe
   std::optional<store::HostPin> pin;
   bool on_disk = false;
   {
-    absl::MutexLock lock(&residency_.mutex);
+    MutexLock lock(&residency_.mutex);
     ref = {residency_.index.Find(key.digest), key.kind};
     if (ref.block == nullptr || !ref->present()) return;  // gone since it was listed
     residency_.index.AddHold(ref, 1);
@@ -196,7 +196,7 @@ void CoreImpl::VerifyOne(const EntryKey& key, store::IoBuffer& scratch, VerifyRe
   const bool disk_lost =
       on_disk && (absl::IsDataLoss(read.status) || absl::IsNotFound(read.status));
 
-  absl::MutexLock lock(&residency_.mutex);
+  MutexLock lock(&residency_.mutex);
   report.damaged += (host_damaged ? 1 : 0) + (disk_lost ? 1 : 0);
   residency_.counters.checksum_failures.Add((host_damaged ? 1 : 0) +
                                             (absl::IsDataLoss(read.status) ? 1 : 0));
@@ -214,7 +214,7 @@ absl::StatusOr<VerifyReport> CoreImpl::Verify(
     const ListFilter& filter, const std::function<void(const VerifyReport&)>& progress) {
   std::vector<EntryKey> keys;
   {
-    absl::MutexLock lock(&residency_.mutex);
+    MutexLock lock(&residency_.mutex);
     SweepLocked();
     for (Block* block : SelectLocked(filter)) {
       for (const EntryKind kind : kChildrenFirst) {

@@ -113,7 +113,7 @@ absl::Status CoreImpl::PublishCommitLocked(CommitWork& work, store::HostRoom roo
 absl::Status CoreImpl::CommitOne(CommitWork& work, bool durable) {
   store::HostRoom room;
   {
-    absl::MutexLock lock(&residency_.mutex);
+    MutexLock lock(&residency_.mutex);
     CAIRN_RETURN_IF_ERROR(CheckFoundationLocked(work));
     uint64_t bytes = 0;
     for (const EntryPart& part : work.item->parts) bytes += part.bytes;
@@ -123,7 +123,7 @@ absl::Status CoreImpl::CommitOne(CommitWork& work, bool durable) {
     residency_.counters.commit_mismatched_entries.Add();
     return copied;
   }
-  absl::MutexLock lock(&residency_.mutex);
+  MutexLock lock(&residency_.mutex);
   return PublishCommitLocked(work, std::move(room), durable);
 }
 
@@ -140,7 +140,7 @@ absl::StatusOr<std::vector<absl::Status>> CoreImpl::Commit(SessionId session,
   }
   std::vector<CommitWork> work(items.size());
   {
-    absl::MutexLock lock(&residency_.mutex);
+    MutexLock lock(&residency_.mutex);
     SweepLocked();
     CAIRN_ASSIGN_OR_RETURN(const Session* s, FindSessionLocked(session));
     for (size_t i = 0; i < items.size(); ++i) {
@@ -160,7 +160,7 @@ absl::StatusOr<std::vector<absl::Status>> CoreImpl::Commit(SessionId session,
     if (w.status.ok()) w.status = CommitOne(w, durable);
     if (!w.status.ok()) residency_.counters.commit_refused_entries.Add();
     if (!w.started) continue;
-    absl::MutexLock lock(&residency_.mutex);
+    MutexLock lock(&residency_.mutex);
     const ReservationEnd how =
         w.status.ok() ? ReservationEnd::kCommitted : ReservationEnd::kGivenUp;
     if (reservations_.End(w.item->reservation, how, clock_.NowNanos())) {
@@ -172,7 +172,7 @@ absl::StatusOr<std::vector<absl::Status>> CoreImpl::Commit(SessionId session,
   for (CommitWork& w : work) {
     if (w.ref.block != nullptr) {
       w.status = writer_.WaitSaved(w.ref);
-      absl::MutexLock lock(&residency_.mutex);
+      MutexLock lock(&residency_.mutex);
       residency_.index.AddHold(w.ref, -1);
       residency_.index.Prune(w.ref.block);
     }

@@ -126,7 +126,7 @@ absl::Status CoreImpl::GatherFetch(FetchWork& work) {
   while (true) {
     std::vector<FetchWant*> to_read;
     {
-      absl::MutexLock lock(&residency_.mutex);
+      MutexLock lock(&residency_.mutex);
       const bool others_read = PinFetchLocked(work, to_read);
       if (to_read.empty() && !others_read) return absl::OkStatus();
       if (clock_.NowNanos() >= work.deadline_nanos) {
@@ -157,7 +157,7 @@ absl::Status CoreImpl::ReadFetch(FetchWork& work, std::vector<FetchWant*>& to_re
   size_t begin = 0;
   while (begin < all.size()) {
     if (clock_.NowNanos() >= work.deadline_nanos) {
-      absl::MutexLock lock(&residency_.mutex);
+      MutexLock lock(&residency_.mutex);
       AbandonReadLocked(all.subspan(begin));
       return absl::DeadlineExceededError("the fetch's deadline passed while it read from disk");
     }
@@ -189,10 +189,10 @@ void CoreImpl::ReadChunk(const FetchWork& work, std::span<FetchWant* const> chun
   }
   if (!foreign.empty()) {
     // Erased while it is still indexed and leased, so that no newer put of the key can be hit.
-    absl::MutexLock disk_lock(&residency_.disk_mutex);
+    MutexLock disk_lock(&residency_.disk_mutex);
     residency_.disk->Erase(foreign).IgnoreError();  // the index forgets it below in any case
   }
-  absl::MutexLock lock(&residency_.mutex);
+  MutexLock lock(&residency_.mutex);
   for (size_t i = 0; i < chunk.size(); ++i) FinishReadLocked(*chunk[i], reads[i]);
   loaded_.SignalAll();
 }
@@ -258,7 +258,7 @@ absl::StatusOr<LeasedPrefix> CoreImpl::Fetch(SessionId session, const FetchReque
   work.deadline_nanos =
       clock_.NowNanos() + absl::ToInt64Nanoseconds(std::min(request.deadline, absl::Hours(1)));
   {
-    absl::MutexLock lock(&residency_.mutex);
+    MutexLock lock(&residency_.mutex);
     SweepLocked();
     counters.fetch_calls.Add();
     CAIRN_ASSIGN_OR_RETURN(const Session* s, FindSessionLocked(session));
@@ -288,7 +288,7 @@ absl::StatusOr<LeasedPrefix> CoreImpl::Fetch(SessionId session, const FetchReque
     if (work.checkpoint.has_value()) prefix.checkpoint = hand_out(*work.checkpoint);
   }
 
-  absl::MutexLock lock(&residency_.mutex);
+  MutexLock lock(&residency_.mutex);
   absl::StatusOr<Session*> s = FindSessionLocked(session);
   if (!gathered.ok() || !s.ok()) {
     if (!gathered.ok()) counters.fetch_refused_calls.Add();

@@ -120,7 +120,7 @@ class CoreImpl final : public CacheCore {
   absl::flat_hash_map<SessionId, Session> sessions_;
   absl::flat_hash_map<Digest, uint32_t> pinned_tips_;
   absl::flat_hash_set<EntryKey> loading_;  // being read from disk by some Fetch
-  absl::CondVar loaded_;
+  CondVar loaded_;
   DiskWriter writer_;  // last: its thread uses the rest
 };
 

@@ -27,7 +27,7 @@ namespace cairn::cache {
 // Looks at the fake clock once a millisecond of real time, and counts those who wait.
 class PollingWaiter final : public Waiter {
  public:
-  void Wait(absl::Mutex& mutex, absl::CondVar& signal, int64_t) override {
+  void Wait(Mutex& mutex, CondVar& signal, int64_t) override {
     ++waits_;
     signal.WaitWithTimeout(&mutex, absl::Milliseconds(1));
   }

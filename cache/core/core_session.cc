@@ -115,7 +115,7 @@ absl::StatusOr<Digest> CoreImpl::RootOf(const NamespaceSpec& spec) const {
 absl::StatusOr<SessionId> CoreImpl::OpenSession(const NamespaceSpec& spec,
                                                 Registration* registration) {
   CAIRN_ASSIGN_OR_RETURN(const Digest root, RootOf(spec));
-  absl::MutexLock lock(&residency_.mutex);
+  MutexLock lock(&residency_.mutex);
   SweepLocked();
   if (sessions_.size() >= kSessionsMax) {
     return absl::ResourceExhaustedError(
@@ -134,7 +134,7 @@ absl::StatusOr<SessionId> CoreImpl::OpenSession(const NamespaceSpec& spec,
 }
 
 void CoreImpl::CloseSession(SessionId session) {
-  absl::MutexLock lock(&residency_.mutex);
+  MutexLock lock(&residency_.mutex);
   const auto it = sessions_.find(session);
   if (it == sessions_.end()) return;
   const std::vector<LeaseId> leases(it->second.leases.begin(), it->second.leases.end());
@@ -149,7 +149,7 @@ absl::StatusOr<MatchResult> CoreImpl::Match(SessionId session, std::span<const D
     return absl::InvalidArgumentError(absl::StrCat("chain: ", chain.size(), " blocks, at most ",
                                                    kBlocksPerPrefixMax, " are allowed"));
   }
-  absl::MutexLock lock(&residency_.mutex);
+  MutexLock lock(&residency_.mutex);
   SweepLocked();
   CAIRN_ASSIGN_OR_RETURN(const Session* s, FindSessionLocked(session));
   constexpr size_t kHost = static_cast<size_t>(Place::kHost);
@@ -187,7 +187,7 @@ absl::StatusOr<MatchResult> CoreImpl::Match(SessionId session, std::span<const D
 
 absl::Status CoreImpl::Release(SessionId session, LeaseId lease) {
   if (lease == 0) return absl::OkStatus();  // a fetch that held nothing
-  absl::MutexLock lock(&residency_.mutex);
+  MutexLock lock(&residency_.mutex);
   SweepLocked();
   CAIRN_RETURN_IF_ERROR(FindSessionLocked(session).status());
   const Lease* found = leases_.Find(lease);
@@ -266,7 +266,7 @@ absl::StatusOr<std::vector<ReserveResult>> CoreImpl::Reserve(SessionId session,
     return absl::InvalidArgumentError(
         absl::StrCat("wait: at most ", kReserveWaitMillisMax, " ms are allowed"));
   }
-  absl::MutexLock lock(&residency_.mutex);
+  MutexLock lock(&residency_.mutex);
   SweepLocked();
   CAIRN_ASSIGN_OR_RETURN(Session * s, FindSessionLocked(session));
   for (size_t i = 0; i < items.size(); ++i) {
@@ -314,7 +314,7 @@ absl::Status CoreImpl::Abort(SessionId session, std::span<const uint64_t> reserv
                                                    ", at most ", kReservationsPerSessionMax,
                                                    " are allowed"));
   }
-  absl::MutexLock lock(&residency_.mutex);
+  MutexLock lock(&residency_.mutex);
   SweepLocked();
   CAIRN_RETURN_IF_ERROR(FindSessionLocked(session).status());
   for (const uint64_t id : reservations) {

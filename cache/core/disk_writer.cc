@@ -34,13 +34,13 @@ DiskWriter::DiskWriter(Residency& residency, Waiter& waiter, bool background)
 DiskWriter::~DiskWriter() {
   if (thread_.joinable()) {
     {
-      absl::MutexLock lock(&residency_.mutex);
+      MutexLock lock(&residency_.mutex);
       stop_ = true;
       work_.SignalAll();
     }
     thread_.join();
   } else {
-    absl::MutexLock lock(&residency_.mutex);
+    MutexLock lock(&residency_.mutex);
     while (!queue_.empty()) Progress(kNoDeadline);
   }
 }
@@ -48,7 +48,7 @@ DiskWriter::~DiskWriter() {
 void DiskWriter::Run() {
   while (true) {
     {
-      absl::MutexLock lock(&residency_.mutex);
+      MutexLock lock(&residency_.mutex);
       while (queue_.empty() && !stop_) work_.Wait(&residency_.mutex);
       if (queue_.empty()) return;
     }
@@ -72,7 +72,7 @@ void DiskWriter::Enqueue(EntryRef ref) {
 }
 
 absl::Status DiskWriter::WaitSaved(EntryRef ref) {
-  absl::MutexLock lock(&residency_.mutex);
+  MutexLock lock(&residency_.mutex);
   while (ref->queued) Progress(kNoDeadline);
   if (ref->in[kDisk]) return absl::OkStatus();
   if (!ref->in[kHost]) {
@@ -84,7 +84,7 @@ absl::Status DiskWriter::WaitSaved(EntryRef ref) {
 
 absl::Status DiskWriter::Drain(int64_t deadline_nanos, Clock& clock) {
   if (residency_.disk == nullptr) return absl::OkStatus();
-  absl::MutexLock lock(&residency_.mutex);
+  MutexLock lock(&residency_.mutex);
   std::vector<EntryRef> failed;
   const auto collect_failed = [&failed](Block* block) {
     for (const EntryKind kind : {EntryKind::kRows, EntryKind::kCheckpoint}) {
@@ -119,15 +119,15 @@ void DiskWriter::Progress(int64_t deadline_nanos) {
 }
 
 void DiskWriter::WriteBatch() {
-  absl::MutexLock disk_lock(&residency_.disk_mutex);
+  MutexLock disk_lock(&residency_.disk_mutex);
   std::vector<Job> jobs;
   {
-    absl::MutexLock lock(&residency_.mutex);
+    MutexLock lock(&residency_.mutex);
     jobs = TakeBatch();
     batch_entries_ = jobs.size();
   }
   if (!jobs.empty()) Put(jobs);
-  absl::MutexLock lock(&residency_.mutex);
+  MutexLock lock(&residency_.mutex);
   Finish(jobs);
 }
 

@@ -66,7 +66,7 @@ class DiskWriter {
   bool stop_ = false;
   bool failing_ = false;  // said so already
   absl::Status last_failure_;
-  absl::CondVar work_, settled_;
+  CondVar work_, settled_;
   std::thread thread_;
 };
 

@@ -18,8 +18,8 @@
 
 #include "absl/container/flat_hash_map.h"
 #include "absl/container/flat_hash_set.h"
-#include "absl/synchronization/mutex.h"
 #include "cache/core/cache_core.h"
+#include "cache/core/mutex.h"
 #include "cache/core/prefix_index.h"
 
 namespace cairn::cache {
@@ -35,7 +35,7 @@ struct Reservation {
 struct KeyWait {
   SessionId session = 0;
   ReserveItem item;
-  absl::CondVar signal;
+  CondVar signal;
   uint64_t granted = 0;        // the reservation handed to it
   bool session_ended = false;  // wake up and leave
 };

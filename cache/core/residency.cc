@@ -47,7 +47,7 @@ absl::Status Residency::LoadFromDisk() {
   });
   std::vector<EntryRef> order;
   {
-    absl::MutexLock lock(&mutex);
+    MutexLock lock(&mutex);
     for (const Found& f : found) {
       const bool is_rows = f.key.kind == EntryKind::kRows;
       const Block* parent = index.Find(f.attributes.parent);
@@ -134,7 +134,7 @@ absl::StatusOr<uint64_t> Residency::EvictFromDisk(uint64_t bytes) {
   uint64_t evicted = 0;
   std::vector<EntryKey> keys;
   {
-    absl::MutexLock lock(&mutex);
+    MutexLock lock(&mutex);
     while (evicted < bytes) {
       const std::optional<EntryRef> victim = index.Victim(Place::kDisk);
       if (!victim.has_value()) break;

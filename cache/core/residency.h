@@ -17,8 +17,8 @@
 #include <vector>
 
 #include "absl/base/thread_annotations.h"
-#include "absl/synchronization/mutex.h"
 #include "cache/core/counters.h"
+#include "cache/core/mutex.h"
 #include "cache/core/prefix_index.h"
 #include "store/tier/disk_tier.h"
 #include "store/tier/host_tier.h"
@@ -60,8 +60,8 @@ class Residency {
 
   store::HostTier& host;
   store::DiskTier* const disk;  // null: no disk
-  absl::Mutex disk_mutex;
-  absl::Mutex mutex;
+  Mutex disk_mutex;
+  Mutex mutex;
   PrefixIndex index ABSL_GUARDED_BY(mutex);
   Counters counters;
 

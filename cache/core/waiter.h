@@ -8,7 +8,7 @@
 #include <cstdint>
 #include <limits>
 
-#include "absl/synchronization/mutex.h"
+#include "cache/core/mutex.h"
 #include "store/base/clock.h"
 
 namespace cairn::cache {
@@ -20,13 +20,13 @@ class Waiter {
   virtual ~Waiter() = default;
   // Gives up `mutex` until `signal`, the deadline or, seldom, nothing at all: callers check and
   // wait again.
-  virtual void Wait(absl::Mutex& mutex, absl::CondVar& signal, int64_t deadline_nanos) = 0;
+  virtual void Wait(Mutex& mutex, CondVar& signal, int64_t deadline_nanos) = 0;
 };
 
 class ClockWaiter final : public Waiter {
  public:
   explicit ClockWaiter(Clock& clock) : clock_(clock) {}
-  void Wait(absl::Mutex& mutex, absl::CondVar& signal, int64_t deadline_nanos) override;
+  void Wait(Mutex& mutex, CondVar& signal, int64_t deadline_nanos) override;
 
  private:
   Clock& clock_;
