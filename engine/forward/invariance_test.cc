@@ -40,7 +40,7 @@ struct Stored {
 };
 
 Stored Store(const Model& model, std::span<const int32_t> tokens) {
-  Forward forward(model, 2);
+  Forward forward(model, 1);
   SessionState session(model.config, *model.layout);
   Stored stored;
   for (int64_t block = 0; (block + 1) * kBlock <= std::ssize(tokens); ++block) {
@@ -138,7 +138,7 @@ TEST_P(Invariance, Company) {
   const int64_t chunks[] = {97, 1, 130};
   std::vector<SessionState> sessions(3, SessionState(model().config, *model().layout));
   std::vector<Outcome> outcomes(3);
-  Forward forward(model(), 2);
+  Forward forward(model(), 1);
   for (bool more = true; more;) {
     std::vector<StepItem> items;
     std::vector<size_t> owners;
@@ -220,7 +220,7 @@ TEST_P(Resumption, FromEveryBlockEnd) {
   for (const auto& rows : stored.rows) before.emplace_back(rows.get(), rows.get() + bytes);
   for (int64_t blocks = 1; blocks <= std::ssize(stored.checkpoints); ++blocks) {
     for (const int64_t chunk : {int64_t{90}, kTokens}) {
-      Forward forward(model(), 2);
+      Forward forward(model(), 1);
       SessionState session =
           Resume(model(), stored, blocks, stored.checkpoints[static_cast<size_t>(blocks - 1)]);
       EXPECT_EQ(session.position(), blocks * kBlock);

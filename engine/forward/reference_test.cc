@@ -19,6 +19,7 @@
 #include "engine/reference/indexer.h"
 #include "engine/reference/model.h"
 #include "engine/reference/moe.h"
+#include "kernels/cpu/linear.h"
 
 namespace cairn::engine {
 namespace {
@@ -224,6 +225,36 @@ TEST_P(Idea, WholeModel) {
 
 INSTANTIATE_TEST_SUITE_P(Modes, Idea, testing::ValuesIn(kModes),
                          [](const auto& instance) { return std::string(instance.param.name); });
+
+// Both sides multiply by the identity matrix, so each output is one expanded weight.
+TEST(Reference, ExpandedWeightsAreTheSameToTheBit) {
+  const Weights& weights = MadeWeights(WeightFormat::kFp8Fp4);
+  const Model& model = ModelOf(kModes[3]);
+  kernels::ThreadPool pool(1);
+  const auto check = [&](const LinearOp& op, const LinearWeight& w, int64_t begin, DType type,
+                         const std::string& what) {
+    ASSERT_EQ(w.weight.dtype, type) << what;
+    Rows identity(w.in, w.in);
+    for (int64_t i = 0; i < w.in; ++i) identity[i][static_cast<size_t>(i)] = 1.0f;
+    const Rows expected = reference::LinearSlice(w, begin, op.w.n(), identity);
+    Rows got(w.in, op.w.n());
+    kernels::Linear(pool, op.w, identity.values.data(), w.in, w.in, got.values.data(), op.w.n());
+    EXPECT_EQ(got.values, expected.values) << what;
+  };
+  const AttentionWeights& attn = weights.layers[1].attn;
+  const AttentionOp& op = model.layers[1].attn;
+  check(op.wq_b, attn.wq_b, 0, DType::kF8E4M3, "wq_b");
+  for (const size_t g : {0u, 1u}) {
+    check(op.wo_a[g], attn.wo_a, static_cast<int64_t>(g) * model.config.o_lora, DType::kF8E4M3,
+          "wo_a of group " + std::to_string(g));
+  }
+  check(op.indexer.weights_proj, attn.indexer.weights_proj, 0, DType::kBF16, "weights_proj");
+  const ExpertWeights& expert = weights.layers[1].ffn.experts[2];
+  check(model.layers[1].ffn.experts[2].w1, expert.w1, 0, DType::kI8, "w1");
+  check(model.layers[1].ffn.experts[2].w2, expert.w2, 0, DType::kI8, "w2");
+  check(model.layers[1].ffn.shared.w3, weights.layers[1].ffn.shared.w3, 0, DType::kF8E4M3,
+        "shared w3");
+}
 
 // The reference itself, so that two equal mistakes do not agree with each other.
 TEST(Reference, MatchesTheGoldenLogits) {

@@ -1,5 +1,5 @@
 // attention.h: low-rank queries against the window and the compressed rows in one softmax with a
-// sink, and the grouped output projection. Section 2.4.
+// sink, and the grouped output projection. Spec section 2.4.
 //
 // Threads: pure functions.
 #ifndef CAIRN_ENGINE_REFERENCE_ATTENTION_H_

@@ -1,4 +1,5 @@
-// compressor.h: the rows that CSA, HCA and the indexer keep of whole groups of tokens. Section 2.5.
+// compressor.h: the rows that CSA, HCA and the indexer keep of whole groups of tokens. Spec
+// section 2.5.
 //
 // Threads: pure function.
 #ifndef CAIRN_ENGINE_REFERENCE_COMPRESSOR_H_

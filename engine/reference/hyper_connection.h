@@ -1,5 +1,5 @@
-// hyper_connection.h: residual streams, mixed before and merged after a sub-layer. Section 2.2, and
-// the head's collapse of section 2.1.
+// hyper_connection.h: residual streams, mixed before and merged after a sub-layer. Spec
+// section 2.2, and the head's collapse of section 2.1.
 //
 // Threads: pure functions. Shapes: streams [n, hc*d], stream-major.
 #ifndef CAIRN_ENGINE_REFERENCE_HYPER_CONNECTION_H_

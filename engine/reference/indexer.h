@@ -1,4 +1,4 @@
-// indexer.h: which compressed rows a token attends to in a CSA layer. Section 2.6.
+// indexer.h: which compressed rows a token attends to in a CSA layer. Spec section 2.6.
 //
 // Threads: pure function.
 #ifndef CAIRN_ENGINE_REFERENCE_INDEXER_H_

@@ -1,5 +1,5 @@
 // model.h: the whole model, slow and obvious: a whole sequence from tokens to logits of every
-// position, without state, cache, chunks, threads or vector instructions. Section 2.
+// position, without state, cache, chunks, threads or vector instructions. Spec section 2.
 //
 // This is what forward/ is tested against; nothing else uses it. Start here, then follow RunBlock.
 //

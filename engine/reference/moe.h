@@ -1,4 +1,4 @@
-// moe.h: the mixture of experts. Section 2.7.
+// moe.h: the mixture of experts. Spec section 2.7.
 //
 // Threads: pure function.
 #ifndef CAIRN_ENGINE_REFERENCE_MOE_H_

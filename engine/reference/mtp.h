@@ -1,4 +1,4 @@
-// mtp.h: the multi-token-prediction block. Section 2.9.
+// mtp.h: the multi-token-prediction block. Spec section 2.9.
 //
 // Threads: pure function.
 #ifndef CAIRN_ENGINE_REFERENCE_MTP_H_

@@ -39,27 +39,29 @@ struct Setup {
 // Values of a BF16 or F32 tensor.
 std::vector<float> Values(const TensorView& tensor);
 
-// y = W x. Section 2.8: under full numerics the input of an FP8 or FP4 weight is rounded first.
+// y = W x. Spec section 2.8: under full numerics the input of an FP8 or FP4 weight is rounded
+// first.
 Rows Linear(const Setup& setup, const LinearWeight& w, const Rows& x);
 // The same for rows [begin, begin + n) of W, never rounding the input (wo_a).
 Rows LinearSlice(const LinearWeight& w, int64_t begin, int64_t n, const Rows& x);
 
-// Section 2: x * rsqrt(mean(x^2) + eps) * w. An empty weight is 1.
+// Spec section 2: x * rsqrt(mean(x^2) + eps) * w. An empty weight is 1.
 void RmsNorm(const Setup& setup, std::span<float> x, std::span<const float> weight);
 void RmsNormRows(const Setup& setup, Rows& x, const TensorView& weight);
 
-// Section 2.3. Rotates the last rope_dim values of x; the layer's ratio decides base and YaRN.
+// Spec section 2.3. Rotates the last rope_dim values of x; the layer's ratio decides base and YaRN.
 void RotateLast(const Setup& setup, int64_t ratio, int64_t position, bool inverse,
                 std::span<float> x);
 
-// Section 3.1, in place. Groups of 64 or 128 to e4m3 and of 32 to e2m1, with a power of two each.
+// Spec section 3.1, in place. Groups of 64 or 128 to e4m3 and of 32 to e2m1, with a power of two
+// each.
 void RoundFp8(std::span<float> x, size_t group);
 void RoundFp4(std::span<float> x);
 // What a window or compressed row becomes by being stored; an indexer key or query likewise.
 void RoundRow(const Setup& setup, std::span<float> row);
 void RoundIndex(const Setup& setup, std::span<float> x);
 
-// Section 2.5: Sylvester order, normalised.
+// Spec section 2.5: Sylvester order, normalised.
 void Hadamard(std::span<float> x);
 
 float Sigmoid(float x);
