@@ -118,7 +118,7 @@ TEST_P(Idea, HyperConnection) {
 }
 
 TEST_P(Idea, Compressors) {
-  const int64_t n = 300;
+  const int64_t n = 260;
   Rig rig(GetParam(), n);
   const KvLayout& layout = *rig.model.layout;
   const Rows x = RandomRows(n, rig.model.config.dim, 4);
@@ -170,7 +170,7 @@ TEST_P(Idea, SelectedRows) {
 }
 
 TEST_P(Idea, Attention) {
-  const int64_t n = 150;
+  const int64_t n = 140;
   Rig rig(GetParam(), n);
   const Rows x = RandomRows(n, rig.model.config.dim, 7);
   for (const size_t layer : {0u, 1u, 2u}) {
@@ -205,7 +205,7 @@ TEST_P(Idea, Experts) {
 // layer to layer (two float formats of the reference's own code are 5 % apart).
 TEST_P(Idea, WholeModel) {
   const Mode& mode = GetParam();
-  const std::vector<int32_t> tokens = RandomTokens(150, 10);
+  const std::vector<int32_t> tokens = RandomTokens(136, 10);
   const Outcome fast = RunFresh(ModelOf(mode), tokens, 100, 2);
   const reference::Output slow =
       reference::RunModel(MadeWeights(mode.format), mode.numerics, mode.rope_rows, tokens);
@@ -262,7 +262,7 @@ TEST(Reference, MatchesTheGoldenLogits) {
     const std::string name = mode.numerics == Numerics::kPlain ? "nano-plain" : "nano-kvq";
     const std::vector<int32_t> tokens = GoldenTokens(name);
     const reference::Output out = reference::RunModel(GoldenWeights(name), mode.numerics,
-                                                      mode.rope_rows, std::span(tokens).first(200));
+                                                      mode.rope_rows, std::span(tokens).first(150));
     const std::vector<float> golden = GoldenValues(name, "prefill.logits");
     const std::span<const float> first = std::span(golden).first(out.logits.values.size());
     ExpectClose(out.logits.values, first, mode.numerics == Numerics::kPlain ? 1e-4 : 1e-2,

@@ -46,6 +46,19 @@ std::vector<T> Copy(const TensorView& view) {
   return values;
 }
 
+ModelConfig SmallConfig(WeightFormat format) {
+  ModelConfig c = PresetConfig("nano").value();
+  c.vocab = 64;
+  c.heads = 4;
+  c.index_heads = 4;
+  c.swiglu_limit = 1.0;  // so low that it is reached
+  c.max_positions = 1024;
+  if (format == WeightFormat::kFp8Fp4) c.dim = c.q_lora = c.expert_dim = 128;
+  if (format == WeightFormat::kFp8Fp4) c.o_lora = 64;  // by two groups
+  SetLayers(c, 4, 1);
+  return c;
+}
+
 }  // namespace
 
 const Weights& GoldenWeights(const std::string& name) {
@@ -63,28 +76,13 @@ std::vector<int32_t> GoldenTokens(const std::string& name) {
   return Copy<int32_t>(GoldenTensor(name, "tokens"));
 }
 
-ModelConfig SmallConfig() {
-  ModelConfig c = PresetConfig("nano").value();
-  c.vocab = 64;
-  c.dim = 128;
-  c.heads = 4;
-  c.q_lora = 128;
-  c.o_lora = 64;
-  c.index_heads = 4;
-  c.expert_dim = 128;
-  c.swiglu_limit = 1.0;  // so low that it is reached
-  c.max_positions = 1024;
-  SetLayers(c, 4, 1);
-  return c;
-}
-
 const Weights& MadeWeights(WeightFormat format) {
   static auto* all = new std::map<WeightFormat, Weights>;
   const auto it = all->find(format);
   if (it != all->end()) return it->second;
   const TestFolder folder;  // the weights stay mapped when the files are gone
   const absl::Status made =
-      MakeModel({.config = SmallConfig(), .format = format, .seed = 11}, folder / "m");
+      MakeModel({.config = SmallConfig(format), .format = format, .seed = 11}, folder / "m");
   EXPECT_TRUE(made.ok()) << made;
   return all->emplace(format, Bind(folder / "m")).first->second;
 }

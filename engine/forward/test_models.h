@@ -25,8 +25,8 @@ const Weights& GoldenWeights(const std::string& name);
 std::vector<float> GoldenValues(const std::string& name, const std::string& tensor);
 std::vector<int32_t> GoldenTokens(const std::string& name);
 
-// The made model, from one seed. Its inner sizes are multiples of 128, as full numerics need.
-ModelConfig SmallConfig();
+// The made models, from one seed. The FP8 one is as narrow as full numerics allow, whose groups are
+// 128 inputs; the other is narrower.
 const Weights& MadeWeights(WeightFormat format);
 
 std::unique_ptr<Model> Pack(const Weights& weights, Numerics numerics,
