@@ -7,6 +7,7 @@
 
 #include <cerrno>
 #include <cstring>
+#include <thread>
 
 #include "cache/client/attach_protocol.h"
 #include "cache/client/protocol.h"
@@ -126,10 +127,16 @@ void CacheServer::Shutdown(absl::Duration deadline) {
   attach_.reset();
   const gpr_timespec relative =
       gpr_time_from_millis(absl::ToInt64Milliseconds(deadline), GPR_TIMESPAN);
+  if (cache_server_ != nullptr) {
+    // Takes no new calls from here on, and returns when all are over: sessions only when told to.
+    std::thread closing([this, relative] { cache_server_->Shutdown(relative); });
+    state_.work.AwaitNone(absl::ToChronoMilliseconds(deadline));
+    state_.streams.EndAll();
+    closing.join();
+  }
+  if (admin_server_ != nullptr) admin_server_->Shutdown(relative);
   for (std::unique_ptr<grpc::Server>* server : {&cache_server_, &admin_server_}) {
-    if (*server == nullptr) continue;
-    (*server)->Shutdown(relative);
-    (*server)->Wait();
+    if (*server != nullptr) (*server)->Wait();
     server->reset();
   }
 }

@@ -41,7 +41,8 @@ class CacheServer {
                                                             store::SocketDoor& door);
   ~CacheServer();
 
-  // No new calls; those in flight have until the deadline. Idempotent.
+  // No new calls; fetches and commits in flight have until the deadline, then sessions end, and
+  // with them whoever waits. Without such work it is over at once. Idempotent.
   void Shutdown(absl::Duration deadline);
 
   int tcp_port() const { return tcp_port_; }  // 0: none

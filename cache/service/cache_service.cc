@@ -130,9 +130,10 @@ grpc::ServerUnaryReactor* CacheService::Match(grpc::CallbackServerContext* conte
 grpc::ServerUnaryReactor* CacheService::Fetch(grpc::CallbackServerContext* context,
                                               const v1::FetchRequest* request,
                                               v1::FetchResponse* out) {
-  return (new UnaryCall(state_, context))->StartOrRefuse(state_.bulk, [=, this](Undo* undo) {
-    return DoFetch(state_, *request, out, undo);
-  });
+  return (new UnaryCall(state_, context))
+      ->StartOrRefuse(state_.bulk, [=, this, held = state_.work.Hold()](Undo* undo) {
+        return DoFetch(state_, *request, out, undo);
+      });
 }
 
 grpc::ServerWriteReactor<v1::FetchChunk>* CacheService::FetchStream(
@@ -158,9 +159,10 @@ grpc::ServerUnaryReactor* CacheService::Reserve(grpc::CallbackServerContext* con
 grpc::ServerUnaryReactor* CacheService::Commit(grpc::CallbackServerContext* context,
                                                const v1::CommitRequest* request,
                                                v1::CommitResponse* out) {
-  return (new UnaryCall(state_, context))->StartOrRefuse(state_.bulk, [=, this](Undo*) {
-    return DoCommit(state_, *request, out);
-  });
+  return (new UnaryCall(state_, context))
+      ->StartOrRefuse(state_.bulk, [=, this, held = state_.work.Hold()](Undo*) {
+        return DoCommit(state_, *request, out);
+      });
 }
 
 grpc::ServerReadReactor<v1::CommitChunk>* CacheService::CommitStream(

@@ -18,7 +18,7 @@ void EncodeCommitted(const std::vector<absl::Status>& statuses, v1::CommitRespon
 
 CommitStream::CommitStream(ServiceState& state, grpc::CallbackServerContext* context,
                            v1::CommitResponse* out)
-    : state_(state), out_(out) {
+    : state_(state), held_(state.work.Hold()), out_(out) {
   if (absl::Status deadline = CheckStreamDeadline(*context); !deadline.ok()) {
     End(deadline);
     return;

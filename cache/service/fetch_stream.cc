@@ -39,7 +39,7 @@ absl::Status CheckStreamDeadline(const grpc::CallbackServerContext& context) {
 
 FetchStream::FetchStream(ServiceState& state, grpc::CallbackServerContext* context,
                          const v1::FetchRequest* request)
-    : state_(state) {
+    : state_(state), held_(state.work.Hold()) {
   if (absl::Status deadline = CheckStreamDeadline(*context); !deadline.ok()) {
     ++state_.counters.invalid_calls;
     Finish(ToGrpc(deadline));

@@ -36,6 +36,7 @@ class FetchStream final : public grpc::ServerWriteReactor<v1::FetchChunk> {
   bool FillSliceLocked();
 
   ServiceState& state_;
+  const WorkGauge::Token held_;
   std::mutex mutex_;
   std::shared_ptr<ClientSession> session_;
   std::optional<LeasedPrefix> prefix_;

@@ -1,6 +1,41 @@
 #include "cache/service/service_state.h"
 
+#include "cache/service/session_stream.h"
+
 namespace cairn::cache {
+
+WorkGauge::Token WorkGauge::Hold() {
+  std::lock_guard<std::mutex> lock(mutex_);
+  ++count_;
+  return Token(this, [this](void*) {
+    // Notified under the lock: the waiter may destroy this as soon as it has it.
+    std::lock_guard<std::mutex> release(mutex_);
+    if (--count_ == 0) none_.notify_all();
+  });
+}
+
+bool WorkGauge::AwaitNone(std::chrono::milliseconds timeout) {
+  std::unique_lock<std::mutex> lock(mutex_);
+  return none_.wait_for(lock, timeout, [this] { return count_ == 0; });
+}
+
+void OpenStreams::Add(SessionStream* stream) {
+  std::lock_guard<std::mutex> lock(mutex_);
+  streams_.insert(stream);
+  if (ended_) stream->EndForStop();
+}
+
+void OpenStreams::Remove(SessionStream* stream) {
+  std::lock_guard<std::mutex> lock(mutex_);
+  streams_.erase(stream);
+}
+
+void OpenStreams::EndAll() {
+  // Under the lock a stream cannot go: it takes itself out first.
+  std::lock_guard<std::mutex> lock(mutex_);
+  ended_ = true;
+  for (SessionStream* stream : streams_) stream->EndForStop();
+}
 
 std::vector<NamedCount> ServiceState::Stats() {
   std::vector<NamedCount> counts = core.Stats();

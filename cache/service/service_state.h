@@ -8,10 +8,15 @@
 #define CAIRN_CACHE_SERVICE_SERVICE_STATE_H_
 
 #include <atomic>
+#include <chrono>
+#include <condition_variable>
 #include <cstdint>
+#include <memory>
+#include <mutex>
 #include <string>
 #include <vector>
 
+#include "absl/container/flat_hash_set.h"
 #include "cache/core/cache_core.h"
 #include "cache/service/session_table.h"
 #include "cache/service/worker_pool.h"
@@ -45,6 +50,35 @@ class ByteBudget {
   std::atomic<uint64_t> left_;
 };
 
+// Work that a stop waits for: fetches and commits. Each holds a token while it lives.
+class WorkGauge {
+ public:
+  using Token = std::shared_ptr<void>;
+  Token Hold();
+  // False: some was still there when the time was over.
+  bool AwaitNone(std::chrono::milliseconds timeout);
+
+ private:
+  std::mutex mutex_;
+  std::condition_variable none_;
+  size_t count_ = 0;
+};
+
+class SessionStream;
+
+// Session streams that are open, so that a stop can end them: by themselves they never do.
+class OpenStreams {
+ public:
+  void Add(SessionStream* stream);
+  void Remove(SessionStream* stream);
+  void EndAll();  // those that open later end at once too
+
+ private:
+  std::mutex mutex_;
+  absl::flat_hash_set<SessionStream*> streams_;
+  bool ended_ = false;
+};
+
 struct ServiceState {
   ServiceState(CacheCore& the_core, Random& random, std::string version, std::string attach)
       : core(the_core),
@@ -58,6 +92,8 @@ struct ServiceState {
   const std::string attach_socket;  // a name beside the Unix socket; empty: nothing is mapped
   ServiceCounters counters;
   ByteBudget stream_bytes{512ull << 20};
+  WorkGauge work;
+  OpenStreams streams;
 
   // By how long the work may block. The last members: their destructors finish work that uses the
   // others.

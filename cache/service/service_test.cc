@@ -278,6 +278,20 @@ TEST(Service, AnEndedDaemonIsNoticedAtOnceAndMappedBytesStay) {
   ExpectPrefix(*prefix, chain);
 }
 
+TEST(Service, AStopWaitsForNoSilentSession) {
+  ServiceRig rig;
+  const auto mapped = rig.Connect(rig.unix_target());
+  const auto streaming = rig.Connect(rig.tcp_target());
+  const int64_t begin = RealClock().NowNanos();
+  rig.server->Shutdown(absl::Seconds(60));
+  EXPECT_LT(RealClock().NowNanos() - begin, 20'000'000'000);
+  for (CacheApi* cache : {mapped.get(), streaming.get()}) {
+    EXPECT_TRUE(Eventually([&] { return absl::IsUnavailable(cache->Stage(1).status()); }));
+  }
+  // All but the rig's own.
+  EXPECT_TRUE(Eventually([&] { return rig.core.Stat("open_sessions") == 1; }));
+}
+
 TEST(Service, TenantsDoNotMeetAndUnknownOnesAreRefused) {
   ServiceRig rig;
   const auto a = rig.Connect(rig.unix_target(), PatientOptions(), "a");

@@ -7,10 +7,16 @@
 #include "cache/service/validate.h"
 
 namespace cairn::cache {
+namespace {
+
+absl::Status Stopping() { return absl::UnavailableError("the daemon is stopping"); }
+
+}  // namespace
 
 SessionStream::SessionStream(ServiceState& state, grpc::CallbackServerContext* context,
                              const v1::SessionRequest* request)
     : state_(state) {
+  state_.streams.Add(this);
   const bool same_host = absl::StartsWith(context->peer(), "unix:");
   const bool taken = state_.quick.TryRun([this, request, same_host] {
     const absl::Status status = Open(*request, same_host);
@@ -21,13 +27,15 @@ SessionStream::SessionStream(ServiceState& state, grpc::CallbackServerContext* c
       return;
     }
     bool cancelled = false;
+    bool stopped = false;
     {
       std::lock_guard<std::mutex> lock(mutex_);
       opened_ = true;
       cancelled = cancelled_;
+      stopped = stopped_;
     }
-    if (cancelled) {
-      End(absl::CancelledError());
+    if (cancelled || stopped) {
+      End(stopped ? Stopping() : absl::CancelledError());
     } else {
       StartWrite(&event_);
     }
@@ -74,6 +82,16 @@ void SessionStream::OnCancel() {
   if (opened) End(absl::CancelledError());
 }
 
+void SessionStream::EndForStop() {
+  bool opened = false;
+  {
+    std::lock_guard<std::mutex> lock(mutex_);
+    stopped_ = true;
+    opened = opened_;
+  }
+  if (opened) End(Stopping());
+}
+
 void SessionStream::End(const absl::Status& status) {
   {
     std::lock_guard<std::mutex> lock(mutex_);
@@ -84,6 +102,7 @@ void SessionStream::End(const absl::Status& status) {
 }
 
 void SessionStream::OnDone() {
+  state_.streams.Remove(this);
   std::shared_ptr<ClientSession> session;
   {
     std::lock_guard<std::mutex> lock(mutex_);

@@ -25,6 +25,9 @@ class SessionStream final : public grpc::ServerWriteReactor<v1::SessionEvent> {
   void OnCancel() override;
   void OnDone() override;
 
+  // The daemon stops: the client is told so.
+  void EndForStop();
+
  private:
   ~SessionStream() override = default;
   absl::Status Open(const v1::SessionRequest& request, bool same_host);
@@ -35,6 +38,7 @@ class SessionStream final : public grpc::ServerWriteReactor<v1::SessionEvent> {
   std::mutex mutex_;
   bool cancelled_ = false;
   bool opened_ = false;
+  bool stopped_ = false;
   bool ended_ = false;
   std::shared_ptr<ClientSession> session_;
   v1::SessionEvent event_;
