@@ -156,6 +156,26 @@ TEST(Rope, RotatesInterleavedPairsAndBack) {
   for (size_t i = 0; i < 8; ++i) EXPECT_NEAR(x[i], before[i], 1e-6);
 }
 
+TEST(Rope, RoundsEachProductBeforeAddingToTheBit) {
+  const RopeTable table({.dim = 64, .base = 10000.0});
+  std::vector<float> angles(64);
+  for (const int64_t position : {1, 7, 129, 4095}) {
+    table.Angles(position, angles.data());
+    std::vector<float> x = RandomVector(64, static_cast<uint32_t>(position));
+    const std::vector<float> before = x;
+    Rotate(x.data(), angles.data(), 64, false);
+    for (size_t i = 0; i < 64; i += 2) {
+      // volatile: no compiler may fuse these.
+      const volatile float ac = before[i] * angles[i];
+      const volatile float bs = before[i + 1] * angles[i + 1];
+      const volatile float as = before[i] * angles[i + 1];
+      const volatile float bc = before[i + 1] * angles[i];
+      ASSERT_EQ(x[i], ac - bs) << position << ' ' << i;
+      ASSERT_EQ(x[i + 1], as + bc) << position << ' ' << i;
+    }
+  }
+}
+
 struct AttendCase {
   int64_t heads, dim, near, far;
 };
