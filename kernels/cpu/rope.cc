@@ -1,8 +1,12 @@
 #include "kernels/cpu/rope.h"
 
+#include <immintrin.h>
+
 #include <algorithm>
 #include <cmath>
 #include <numbers>
+
+#include "kernels/cpu/vector_ops.h"
 
 namespace cairn::kernels {
 namespace {
@@ -43,14 +47,21 @@ void RopeTable::Angles(int64_t position, float* cos_sin) const {
   }
 }
 
+// Written with the instructions it means. As a plain loop, GCC 12 at -O3 fuses one of each two
+// products into the addition (vfmaddsub), although -ffp-contract=off forbids it.
 void Rotate(float* x, const float* cos_sin, int64_t dim, bool inverse) {
-  for (int64_t i = 0; i < dim; i += 2) {
-    const float c = cos_sin[i];
-    const float s = inverse ? -cos_sin[i + 1] : cos_sin[i + 1];
-    const float a = x[i];
-    const float b = x[i + 1];
-    x[i] = a * c - b * s;
-    x[i + 1] = a * s + b * c;
+  const __m256 sign = _mm256_set1_ps(inverse ? -0.0f : 0.0f);
+  for (int64_t i = 0; i < dim; i += 8) {
+    const __m256i mask = dim - i >= 8 ? _mm256_set1_epi32(-1) : TailMask(dim - i);
+    const __m256 pairs = _mm256_maskload_ps(x + i, mask);  // a b a b ...
+    const __m256 turns = _mm256_maskload_ps(cos_sin + i, mask);
+    const __m256 cosines = _mm256_moveldup_ps(turns);
+    const __m256 sines = _mm256_xor_ps(_mm256_movehdup_ps(turns), sign);
+    const __m256 swapped = _mm256_permute_ps(pairs, 0xb1);  // b a b a ...
+    // (a c - b s, b c + a s)
+    const __m256 out =
+        _mm256_addsub_ps(_mm256_mul_ps(pairs, cosines), _mm256_mul_ps(swapped, sines));
+    _mm256_maskstore_ps(x + i, mask, out);
   }
 }
 

@@ -4,16 +4,6 @@
 #include <limits>
 
 namespace cairn::kernels {
-namespace {
-
-// The first n lanes, the others 0; n in [0, 8).
-inline __m256i TailMask(int64_t n) {
-  const __m256i lanes = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
-  return _mm256_cmpgt_epi32(_mm256_set1_epi32(static_cast<int>(n)), lanes);
-}
-
-}  // namespace
-
 float Dot(const float* a, const float* b, int64_t n) {
   __m256 acc = _mm256_setzero_ps();
   int64_t i = 0;

@@ -52,6 +52,12 @@ inline float Exp(float x) { return _mm256_cvtss_f32(ExpVector(_mm256_set1_ps(x))
 
 inline float Sigmoid(float x) { return 1.0f / (1.0f + Exp(-x)); }
 
+// The first n lanes, the others 0; n in [0, 8).
+inline __m256i TailMask(int64_t n) {
+  const __m256i lanes = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
+  return _mm256_cmpgt_epi32(_mm256_set1_epi32(static_cast<int>(n)), lanes);
+}
+
 // The closing step of a sum by eight.
 inline float AddLanes(__m256 v) {
   const __m128 four = _mm_add_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps(v, 1));

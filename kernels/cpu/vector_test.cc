@@ -157,21 +157,28 @@ TEST(Rope, RotatesInterleavedPairsAndBack) {
 }
 
 TEST(Rope, RoundsEachProductBeforeAddingToTheBit) {
-  const RopeTable table({.dim = 64, .base = 10000.0});
-  std::vector<float> angles(64);
-  for (const int64_t position : {1, 7, 129, 4095}) {
-    table.Angles(position, angles.data());
-    std::vector<float> x = RandomVector(64, static_cast<uint32_t>(position));
-    const std::vector<float> before = x;
-    Rotate(x.data(), angles.data(), 64, false);
-    for (size_t i = 0; i < 64; i += 2) {
-      // volatile: no compiler may fuse these.
-      const volatile float ac = before[i] * angles[i];
-      const volatile float bs = before[i + 1] * angles[i + 1];
-      const volatile float as = before[i] * angles[i + 1];
-      const volatile float bc = before[i + 1] * angles[i];
-      ASSERT_EQ(x[i], ac - bs) << position << ' ' << i;
-      ASSERT_EQ(x[i + 1], as + bc) << position << ' ' << i;
+  for (const int64_t dim : {2, 8, 22, 64}) {
+    const RopeTable table({.dim = dim, .base = 10000.0});
+    const size_t n = static_cast<size_t>(dim);
+    std::vector<float> angles(n);
+    for (const int64_t position : {1, 129, 4095}) {
+      for (const bool inverse : {false, true}) {
+        table.Angles(position, angles.data());
+        std::vector<float> x = RandomVector(dim + 1, static_cast<uint32_t>(position));
+        const std::vector<float> before = x;
+        Rotate(x.data(), angles.data(), dim, inverse);
+        for (size_t i = 0; i < n; i += 2) {
+          const float sine = inverse ? -angles[i + 1] : angles[i + 1];
+          // volatile: no compiler may fuse these.
+          const volatile float ac = before[i] * angles[i];
+          const volatile float bs = before[i + 1] * sine;
+          const volatile float as = before[i] * sine;
+          const volatile float bc = before[i + 1] * angles[i];
+          ASSERT_EQ(x[i], ac - bs) << dim << ' ' << position << ' ' << i;
+          ASSERT_EQ(x[i + 1], as + bc) << dim << ' ' << position << ' ' << i;
+        }
+        ASSERT_EQ(x[n], before[n]) << "nothing beyond dim is touched";
+      }
     }
   }
 }
