@@ -95,6 +95,7 @@ absl::StatusOr<SequenceResult> RunSequence(Forward& forward, PrefixCache* cache,
     CAIRN_RETURN_IF_ERROR(forward.Run({&item, 1}));
     if (cache != nullptr) cache->Store(*session, tokens, static_cast<int64_t>(prompt.size()));
   }
+  if (cache != nullptr) cache->Finish();
   if (decode_start != 0) result.decode_seconds = Seconds(clock, decode_start);
   return result;
 }

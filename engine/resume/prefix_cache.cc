@@ -63,8 +63,9 @@ uint64_t PrefixCache::FetchBytes(uint32_t blocks) const {
 
 ResumeReport PrefixCache::Resume(std::span<const int32_t> tokens, SessionState& session) {
   ResumeReport report;
+  AbandonReservations();
   chain_.clear();
-  reservations_.clear();
+  output_end_.reset();
   stored_blocks_ = 0;
   mapped_.reset();
   pending_.clear();
@@ -195,15 +196,34 @@ absl::StatusOr<bool> PrefixCache::Restore(const cache::FetchedPrefix& fetched, u
 
 bool PrefixCache::StillIntact() {
   if (mapped_ != nullptr && !std::all_of(mapped_->rows.begin(), mapped_->rows.end(), Verified)) {
-    tainted_ = true;
-    mapped_.reset();
+    Taint();
   }
-  for (PutItem& item : pending_) {
-    if (!tainted_) puts_->Add(std::move(item));
-  }
+  for (PutItem& item : pending_) puts_->Add(std::move(item));
   pending_.clear();
   pending_bytes_ = 0;
   return !tainted_;
+}
+
+void PrefixCache::Taint() {
+  tainted_ = true;
+  mapped_.reset();
+  for (const PutItem& item : pending_) {
+    if (item.reservation.has_value()) reservations_[item.name.key] = *item.reservation;
+  }
+  pending_.clear();
+  pending_bytes_ = 0;
+  AbandonReservations();
+}
+
+void PrefixCache::AbandonReservations() {
+  std::vector<uint64_t> ids;
+  for (const auto& [key, id] : reservations_) ids.push_back(id);
+  reservations_.clear();
+  if (puts_ != nullptr && !ids.empty()) puts_->Abandon(std::move(ids));
+}
+
+void PrefixCache::NoticeLoss() {
+  if (cache_ != nullptr && puts_->detached()) Detach(puts_->stats().last_error);
 }
 
 void PrefixCache::Put(PutItem item) {
@@ -225,7 +245,7 @@ bool PrefixCache::Settle(SessionState& session) {
     auto bytes = std::make_shared<std::vector<uint8_t>>(copy.payload.begin(), copy.payload.end());
     copy.payload = *bytes;
     if (!Verified(copy)) {
-      tainted_ = true;
+      Taint();
       return false;
     }
     session.rows().Own(static_cast<int64_t>(i), std::move(bytes));
@@ -250,40 +270,57 @@ int64_t PrefixCache::NextStop(int64_t position, int64_t end, int64_t prompt_end)
   return end;
 }
 
-void PrefixCache::Store(const SessionState& session, std::span<const int32_t> tokens,
-                        int64_t prompt_end) {
-  if (!attached()) return;
-  Extend(tokens);
-  const auto put = [&](int64_t block, EntryKind kind, std::shared_ptr<const uint8_t> bytes,
-                       const std::vector<uint32_t>& parts) {
-    const size_t i = static_cast<size_t>(block);
-    PutItem item;
-    item.name.key = {chain_[i], kind};
-    item.name.parent = i == 0 ? cache_->registration().root : chain_[i - 1];
-    item.name.index = static_cast<uint32_t>(block);
-    if (const auto it = reservations_.find(item.name.key); it != reservations_.end()) {
-      item.reservation = it->second;
-      reservations_.erase(it);
-    }
-    item.bytes = std::move(bytes);
-    item.part_bytes = parts;
-    Put(std::move(item));
-  };
-  const int64_t whole = session.position() / kBlockTokens;
-  for (; stored_blocks_ < whole; ++stored_blocks_) {
-    put(stored_blocks_, EntryKind::kRows, session.rows().Share(stored_blocks_), rows_parts_);
+PutItem PrefixCache::MakeItem(int64_t block, EntryKind kind, std::shared_ptr<const uint8_t> bytes) {
+  const size_t i = static_cast<size_t>(block);
+  PutItem item;
+  item.name.key = {chain_[i], kind};
+  item.name.parent = i == 0 ? cache_->registration().root : chain_[i - 1];
+  item.name.index = static_cast<uint32_t>(block);
+  if (const auto it = reservations_.find(item.name.key); it != reservations_.end()) {
+    item.reservation = it->second;
+    reservations_.erase(it);
   }
-  const bool is_end = whole == prompt_end / kBlockTokens;
-  if (session.position() % kBlockTokens != 0 || whole == 0) return;
-  if (!cache_->registration().policy.Wants(static_cast<uint64_t>(whole), is_end)) return;
+  item.bytes = std::move(bytes);
+  item.part_bytes = kind == EntryKind::kRows ? rows_parts_ : checkpoint_parts_;
+  return item;
+}
+
+PutItem PrefixCache::MakeCheckpoint(const SessionState& session) {
   auto state = std::make_shared<std::vector<uint8_t>>(
       static_cast<size_t>(model_.layout->checkpoint_bytes()));
   session.SaveCheckpoint(*state);
-  put(whole - 1, EntryKind::kCheckpoint, {state, state->data()}, checkpoint_parts_);
+  return MakeItem(session.position() / kBlockTokens - 1, EntryKind::kCheckpoint,
+                  {state, state->data()});
+}
+
+void PrefixCache::Store(const SessionState& session, std::span<const int32_t> tokens,
+                        int64_t prompt_end) {
+  NoticeLoss();
+  if (!attached()) return;
+  Extend(tokens);
+  const int64_t whole = session.position() / kBlockTokens;
+  for (; stored_blocks_ < whole; ++stored_blocks_) {
+    Put(MakeItem(stored_blocks_, EntryKind::kRows, session.rows().Share(stored_blocks_)));
+  }
+  if (session.position() % kBlockTokens != 0 || whole == 0) return;
+  const cache::CheckpointPolicy& policy = cache_->registration().policy;
+  if (policy.Wants(static_cast<uint64_t>(whole), whole == prompt_end / kBlockTokens)) {
+    Put(MakeCheckpoint(session));
+  } else if (policy.ends && session.position() > prompt_end) {
+    output_end_ = MakeCheckpoint(session);
+  }
+}
+
+void PrefixCache::Finish() {
+  if (attached() && output_end_.has_value()) Put(*std::move(output_end_));
+  output_end_.reset();
+  AbandonReservations();
 }
 
 bool PrefixCache::Flush(absl::Duration deadline) {
-  return puts_ == nullptr || puts_->Flush(deadline);
+  const bool complete = puts_ == nullptr || puts_->Flush(deadline);
+  NoticeLoss();
+  return complete;
 }
 
 PutStats PrefixCache::put_stats() const { return puts_ == nullptr ? PutStats{} : puts_->stats(); }

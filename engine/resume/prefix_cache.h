@@ -85,6 +85,10 @@ class PrefixCache {
   // Puts, in the background, all whole blocks of `session` not put yet, and the checkpoint at its
   // position if the policy wants one there. `tokens`: all tokens so far.
   void Store(const SessionState& session, std::span<const int32_t> tokens, int64_t prompt_end);
+  // The sequence is over. Under the policy `ends` its last whole block gets a checkpoint now; what
+  // was reserved for it and not made is given back.
+  void Finish();
+
   // Waits until everything queued is put, at most `deadline`. False: some of it was dropped.
   bool Flush(absl::Duration deadline);
 
@@ -101,6 +105,11 @@ class PrefixCache {
                                ResumeReport& report) const;
   uint64_t FetchBytes(uint32_t blocks) const;
   void Put(PutItem item);
+  PutItem MakeItem(int64_t block, EntryKind kind, std::shared_ptr<const uint8_t> bytes);
+  PutItem MakeCheckpoint(const SessionState& session);
+  void Taint();
+  void AbandonReservations();
+  void NoticeLoss();
   void Extend(std::span<const int32_t> tokens);
   void Detach(const std::string& why);
 
@@ -118,6 +127,8 @@ class PrefixCache {
       mapped_;                    // what the session's adopted rows lie in; null once settled
   std::vector<PutItem> pending_;  // computed from mapped rows that were not checked since
   uint64_t pending_bytes_ = 0;
+  std::optional<PutItem>
+      output_end_;        // the newest checkpoint past the prompt, in case it is the last
   bool tainted_ = false;  // a check failed: nothing of this sequence is put any more
   std::unique_ptr<PutQueue> puts_;
   bool said_ = false;

@@ -44,17 +44,22 @@ void PutQueue::Add(PutItem item) {
   const absl::MutexLock lock(&mutex_);
   if (detached_ || queued_bytes_ + item.size() > bytes_max_) {
     ++stats_.dropped_entries;
+    if (!detached_ && item.reservation.has_value()) abandoned_.push_back(*item.reservation);
     return;
   }
   queued_bytes_ += item.size();
   queue_.push_back(std::move(item));
 }
 
+void PutQueue::Abandon(std::vector<uint64_t> reservations) {
+  const absl::MutexLock lock(&mutex_);
+  if (!detached_) abandoned_.insert(abandoned_.end(), reservations.begin(), reservations.end());
+}
+
 bool PutQueue::Flush(absl::Duration deadline) {
   const absl::MutexLock lock(&mutex_);
-  const auto idle = [this]()
-                        ABSL_SHARED_LOCKS_REQUIRED(mutex_) { return queue_.empty() && !busy_; };
-  const bool in_time = mutex_.AwaitWithTimeout(absl::Condition(&idle), deadline);
+  const bool in_time =
+      mutex_.AwaitWithTimeout(absl::Condition(this, &PutQueue::IdleLocked), deadline);
   return in_time && stats_.dropped_entries == 0;
 }
 
@@ -83,32 +88,42 @@ std::vector<PutItem> PutQueue::TakeBatch() {
 void PutQueue::Work() {
   for (;;) {
     std::vector<PutItem> batch;
-    uint64_t bytes = 0;
+    std::vector<uint64_t> abandoned;
     {
       const absl::MutexLock lock(&mutex_);
       const auto ready = [this]() ABSL_SHARED_LOCKS_REQUIRED(mutex_) {
-        return stop_ || !queue_.empty();
+        return stop_ || !queue_.empty() || !abandoned_.empty();
       };
       mutex_.Await(absl::Condition(&ready));
       if (stop_) return;
       batch = TakeBatch();
+      abandoned.swap(abandoned_);
       busy_ = true;
     }
+    uint64_t bytes = 0;
     for (const PutItem& item : batch) bytes += item.size();
-    const size_t taken = batch.size();
-    const absl::Status status = PutBatch(batch);
+    absl::Status status = abandoned.empty() ? absl::OkStatus() : cache_->Abort(abandoned);
+    if (!DaemonIsGone(status)) status = PutBatch(batch);
     const absl::MutexLock lock(&mutex_);
     busy_ = false;
     queued_bytes_ -= bytes;
-    if (status.ok()) continue;
-    stats_.dropped_entries += taken;
-    stats_.last_error = status.ToString();
-    if (DaemonIsGone(status)) {
-      detached_ = true;
-      stats_.dropped_entries += queue_.size();
-      queue_.clear();
-      queued_bytes_ = 0;
-    }
+    if (!status.ok()) DropLocked(batch, status);
+  }
+}
+
+void PutQueue::DropLocked(const std::vector<PutItem>& batch, const absl::Status& why) {
+  stats_.dropped_entries += batch.size();
+  stats_.last_error = why.ToString();
+  if (DaemonIsGone(why)) {
+    detached_ = true;
+    stats_.dropped_entries += queue_.size();
+    queue_.clear();
+    abandoned_.clear();
+    queued_bytes_ = 0;
+    return;
+  }
+  for (const PutItem& item : batch) {
+    if (item.reservation.has_value()) abandoned_.push_back(*item.reservation);
   }
 }
 

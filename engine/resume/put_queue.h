@@ -52,6 +52,9 @@ class PutQueue {
   ~PutQueue();  // drops what is queued; waits for the call in progress
 
   void Add(PutItem item);
+  // Gives reservations back that nothing will be put for, so that nobody waits for them. An item
+  // that is dropped gives its own back.
+  void Abandon(std::vector<uint64_t> reservations);
   bool Flush(absl::Duration deadline);
   bool detached() const;
   PutStats stats() const;
@@ -59,6 +62,11 @@ class PutQueue {
  private:
   void Work();
   std::vector<PutItem> TakeBatch() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  bool IdleLocked() const ABSL_SHARED_LOCKS_REQUIRED(mutex_) {
+    return queue_.empty() && abandoned_.empty() && !busy_;
+  }
+  void DropLocked(const std::vector<PutItem>& batch, const absl::Status& why)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   absl::Status PutBatch(std::vector<PutItem>& batch);
   absl::Status FillReservations(std::vector<PutItem>& batch);
 
@@ -66,6 +74,7 @@ class PutQueue {
   const uint64_t bytes_max_;
   mutable absl::Mutex mutex_;
   std::deque<PutItem> queue_ ABSL_GUARDED_BY(mutex_);
+  std::vector<uint64_t> abandoned_ ABSL_GUARDED_BY(mutex_);
   uint64_t queued_bytes_ ABSL_GUARDED_BY(mutex_) = 0;
   bool busy_ ABSL_GUARDED_BY(mutex_) = false;
   bool stop_ ABSL_GUARDED_BY(mutex_) = false;

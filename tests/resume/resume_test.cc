@@ -166,6 +166,27 @@ TEST(Resume, PoliciesDecideWhereToResume) {
   }
 }
 
+TEST(Resume, EndsAlsoStoresTheOutputsEnd) {
+  const Daemon daemon("ends");
+  const std::vector<int32_t> prompt = Prompt(200);
+  Engine first(daemon.Connect());
+  auto turn = RunSequence(first.forward, &first.cache, RealClock(), prompt,
+                          {.chunk = 200, .new_tokens = 250});
+  ASSERT_TRUE(turn.ok());
+  ASSERT_TRUE(first.cache.Flush(absl::Seconds(20)));
+  // The next turn: prompt, answer, another question. 449 tokens were computed, three whole blocks.
+  std::vector<int32_t> next = prompt;
+  next.insert(next.end(), turn->output.begin(), turn->output.end());
+  const std::vector<int32_t> question = Prompt(40, 7);
+  next.insert(next.end(), question.begin(), question.end());
+  const SequenceResult warm = Engine(daemon.Connect()).Run(next);
+  EXPECT_EQ(warm.resume.prefix_tokens, 384);
+  EXPECT_EQ(warm.logits, RunCold(next).logits);
+  // Of the blocks in between none has a checkpoint: the prompt's end, the output's, and the second
+  // prompt's.
+  EXPECT_EQ(daemon.rig->Stat("commit_entries"), 3u + 2u);
+}
+
 // ---- a cache that misbehaves ----
 
 // Forwards to a real one; a test overrides what it spoils.
@@ -253,6 +274,7 @@ TEST(Resume, DaemonGoneOrHungAtAnyCallCostsNoAnswer) {
       EXPECT_EQ(result->logits, cold.logits) << call;
       engine.cache.Flush(absl::Seconds(10));
       EXPECT_FALSE(engine.cache.attached()) << call;
+      EXPECT_EQ(engine.said.size(), 1u) << call;
     }
   }
 }
@@ -355,6 +377,8 @@ TEST(Resume, RowsTakenBackWhileInUseAreNoticedAndNothingComputedFromThemIsPut) {
   EXPECT_EQ(result->resume.checksum_failures, 1u);
   engine.cache.Flush(absl::Seconds(10));
   EXPECT_EQ(engine.cache.put_stats().put_entries, 0u);
+  // What it had reserved is free again while its session lives on: nobody waits for it.
+  EXPECT_EQ(daemon.rig->Stat("open_reservations"), 0u);
 }
 
 TEST(Resume, SettledRowsAreTheSessionsOwn) {
