@@ -73,6 +73,14 @@ TEST_F(Settings, AFlagWinsOverTheFile) {
   EXPECT_TRUE(settings->policy.full);
 }
 
+TEST_F(Settings, TheExampleInDeployIsTaken) {
+  const auto settings = ParseSettings({.config = "deploy/cairnd.toml"});
+  ASSERT_TRUE(settings.ok()) << settings.status();
+  EXPECT_EQ(settings->dir, "/var/lib/cairn");
+  EXPECT_EQ(settings->host_bytes, 8ull << 30);
+  EXPECT_TRUE(settings->policy.ends);
+}
+
 TEST_F(Settings, WhatIsWrongIsNamed) {
   DaemonText text;
   text.dir = "/data";

@@ -52,7 +52,6 @@ class RowBlocks {
   void Own(int64_t block, std::shared_ptr<std::vector<uint8_t>> bytes);
   // A hold on a finished block for storing it in the background.
   std::shared_ptr<const uint8_t> Share(int64_t block) const;
-  void Truncate(int64_t count) { blocks_.resize(static_cast<size_t>(count)); }
 
  private:
   struct Block {

@@ -176,8 +176,6 @@ TEST(RowBlocks, GrowByOneZeroedBlockAtATime) {
   EXPECT_NE(blocks.Write(1), first);
   EXPECT_EQ(blocks.count(), 2);
   EXPECT_EQ(blocks.Read(0)[3], 7);
-  blocks.Truncate(1);
-  EXPECT_EQ(blocks.count(), 1);
 }
 
 TEST(RowBlocks, AdoptedBlocksLieWhereTheyLieAndKeepTheirOwner) {

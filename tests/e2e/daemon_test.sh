@@ -108,6 +108,13 @@ stop TERM || die "SIGTERM should end with status 0"
 refused 25 '' "$bin/cairnd" "${daemon_flags[@]}" --host-bytes 1000TiB
 cp -r "$work/data" "$work/kept"
 
+# Another format version is refused, and nothing is changed but the name of the lock's last holder.
+sed -i 's/version 1/version 999/' "$work/data/FORMAT"
+refused 24 'version 999' "$bin/cairnd" "${daemon_flags[@]}"
+refused 24 'version 999' "$bin/cairnd" --check "${daemon_flags[@]}"
+cp "$work/kept/FORMAT" "$work/data/FORMAT"
+diff -r -x LOCK "$work/kept" "$work/data" >/dev/null || die "a refused start changed the directory"
+
 for file in "$work"/data/catalog/*; do [ -f "$file" ] && printf 'garbage' | dd of="$file" conv=notrunc status=none; done
 got=0
 "$bin/cairnd" --check "${daemon_flags[@]}" >"$work/check.log" 2>&1 || got=$?
