@@ -56,7 +56,8 @@ std::vector<NamedCount> CoreImpl::Stats() {
   counts.insert(counts.end(), {{"host_capacity_bytes", host.capacity_bytes},
                                {"host_used_bytes", host.used_bytes},
                                {"host_pinned_bytes", host.pinned_bytes},
-                               {"host_entries", host.entries}});
+                               {"host_entries", host.entries},
+                               {"host_touched_bytes", host.touched_bytes}});
   if (residency_.disk != nullptr) {
     const store::DiskTierStats disk = residency_.disk->stats();
     counts.insert(counts.end(), {{"disk_capacity_bytes", disk.capacity_bytes},

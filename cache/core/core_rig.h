@@ -90,7 +90,7 @@ struct CoreRig {
 
   void Start() {
     host = *store::HostTier::Create(
-        {.capacity_bytes = sizes.host_units * kIoAlignment, .prefault = false});
+        {.capacity_bytes = sizes.host_units * kIoAlignment, .memory = store::ArenaMemory::kAtUse});
     if (sizes.disk_bytes != 0) {
       store::RecoveryReport report;
       auto opened = store::DiskTier::Open({.directory = "/data",

@@ -4,7 +4,9 @@
 #include <signal.h>
 #include <spdlog/spdlog.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
+#include <atomic>
 #include <cerrno>
 #include <cstdio>
 #include <cstring>
@@ -113,7 +115,15 @@ int RunDaemon(const DaemonSettings& settings) {
     return Fail(options.status(),
                 absl::IsUnavailable(options.status()) ? kExitDiskFull : kExitUsage);
   }
-  auto host = store::HostTier::Create({.capacity_bytes = settings.host_bytes});
+  std::atomic<bool> no_memory{false};
+  auto host = store::HostTier::Create({.capacity_bytes = settings.host_bytes,
+                                       .memory = store::ArenaMemory::kInBackground,
+                                       .memory_failed = [&no_memory](const absl::Status& status) {
+                                         no_memory = true;
+                                         spdlog::critical("host memory: {}; give --host-bytes less",
+                                                          std::string(status.message()));
+                                         ::kill(::getpid(), SIGTERM);
+                                       }});
   if (!host.ok()) return Fail(host.status(), kExitBadArena);
   auto core = CacheCore::Create(*options, **host, disk->get(), RealClock(), SystemRandom());
   if (!core.ok()) return Fail(core.status(), kExitFailure);
@@ -141,7 +151,7 @@ int RunDaemon(const DaemonSettings& settings) {
   if (const absl::Status status = (*core)->Flush(kStopMax); !status.ok()) {
     spdlog::warn("not everything committed reached the disk: {}", std::string(status.message()));
   }
-  return kExitOk;
+  return no_memory ? kExitBadArena : kExitOk;
 }
 
 int RunCheck(const DaemonSettings& settings) {

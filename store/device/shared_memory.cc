@@ -4,56 +4,27 @@
 #include <sys/stat.h>
 
 #include <algorithm>
-#include <atomic>
 #include <cerrno>
 #include <fstream>
 #include <thread>
-#include <vector>
 
 #include "store/base/limits.h"
 #include "store/device/errno_status.h"
+#include "store/device/prefault.h"
 
 namespace cairn::store {
 namespace {
 
 constexpr uint64_t kPrefaultChunkBytes = 64ull << 20;
-constexpr unsigned kPrefaultThreadsMax = 16;
+constexpr uint64_t kPrefaultThreadsMax = 16;
 
-// One chunk; 0 or an errno.
-int Prefault(uint8_t* data, uint64_t size) {
-#ifdef MADV_POPULATE_WRITE
-  while (::madvise(data, size, MADV_POPULATE_WRITE) != 0) {
-    if (errno == EINTR || errno == EAGAIN) continue;
-    if (errno == EINVAL) break;  // a kernel before 5.14: touch by hand
-    return errno;
-  }
-#endif
-  for (uint64_t at = 0; at < size; at += kIoAlignment) {
-    *reinterpret_cast<volatile uint8_t*>(data + at) = 0;
-  }
-  return 0;
-}
-
-int PrefaultInParallel(uint8_t* data, uint64_t size) {
-  std::atomic<uint64_t> next{0};
-  std::atomic<int> error{0};
-  const auto work = [&] {
-    while (error.load() == 0) {
-      const uint64_t at = next.fetch_add(kPrefaultChunkBytes);
-      if (at >= size) return;
-      if (const int failed = Prefault(data + at, std::min(kPrefaultChunkBytes, size - at))) {
-        error = failed;
-      }
-    }
-  };
-  const uint64_t chunks = (size + kPrefaultChunkBytes - 1) / kPrefaultChunkBytes;
-  const unsigned threads = static_cast<unsigned>(std::min<uint64_t>(
-      chunks, std::clamp(std::thread::hardware_concurrency(), 1u, kPrefaultThreadsMax)));
-  std::vector<std::thread> helpers;
-  for (unsigned i = 1; i < threads; ++i) helpers.emplace_back(work);
-  work();
-  for (std::thread& helper : helpers) helper.join();
-  return error;
+absl::Status PrefaultNow(std::span<uint8_t> memory) {
+  const uint64_t chunks = (memory.size() + kPrefaultChunkBytes - 1) / kPrefaultChunkBytes;
+  const uint64_t cores =
+      std::clamp<uint64_t>(std::thread::hardware_concurrency(), 1, kPrefaultThreadsMax);
+  Prefault prefault(memory, {.threads = static_cast<unsigned>(std::min(chunks, cores) - 1),
+                             .chunk_bytes = kPrefaultChunkBytes});
+  return prefault.Finish();
 }
 
 // The number in a one-number file, or `otherwise` ("max", absent, unreadable).
@@ -102,7 +73,7 @@ absl::StatusOr<SharedMemory> SharedMemory::Create(const std::string& name, const
   }
   // Memory is promised lightly and taken at the first touch, by killing somebody if need be. So
   // ask first.
-  if (const uint64_t available = AvailableMemoryBytes(); options.prefault && size > available) {
+  if (const uint64_t available = AvailableMemoryBytes(); size > available) {
     return absl::ResourceExhaustedError(absl::StrCat("shared memory '", name, "' of ", size,
                                                      " bytes: the machine has ", available,
                                                      " bytes left; ask for less"));
@@ -125,9 +96,7 @@ absl::StatusOr<SharedMemory> SharedMemory::Create(const std::string& name, const
   }
   memory.size_ = size;
   CAIRN_RETURN_IF_ERROR(memory.Map(/*writable=*/true, name));
-  if (options.prefault) {
-    if (const int error = PrefaultInParallel(memory.data_, size)) return failed(error, "prefault");
-  }
+  if (options.prefault) CAIRN_RETURN_IF_ERROR(PrefaultNow(memory.writable()));
   // After our own writable mapping, which F_SEAL_FUTURE_WRITE leaves alone.
   int seals = F_SEAL_SHRINK | F_SEAL_GROW;
 #ifdef F_SEAL_FUTURE_WRITE

@@ -25,8 +25,7 @@ class SharedMemory {
  public:
   struct Options {
     uint64_t bytes = 0;
-    // Touches every page now, in parallel: the first touch is slow (0.3 to 0.8 GB/s) and belongs
-    // to the start, not to a request.
+    // Touches every page now, in parallel (prefault.h).
     bool prefault = true;
     // F_SEAL_FUTURE_WRITE: whoever gets the descriptor can map it read-only and no more.
     bool readers_only = true;

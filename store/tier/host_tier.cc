@@ -1,17 +1,24 @@
 #include "store/tier/host_tier.h"
 
+#include <algorithm>
 #include <bit>
 #include <cstring>
 #include <mutex>
+#include <thread>
 
 #include "absl/container/flat_hash_map.h"
 #include "store/base/checksum.h"
 #include "store/base/limits.h"
+#include "store/device/prefault.h"
 #include "store/device/shared_memory.h"
 #include "store/tier/arena_allocator.h"
 
 namespace cairn::store {
 namespace {
+
+// Beside requests: a call holds up whoever maps or unmaps memory meanwhile, here for some 10 ms.
+constexpr uint64_t kPrefaultChunkBytes = 4ull << 20;
+constexpr unsigned kPrefaultThreadsMax = 8;
 
 static_assert(std::endian::native == std::endian::little, "the table is little-endian");
 
@@ -68,6 +75,7 @@ struct HostTier::Impl {
   ArenaAllocator allocator;                                          // guarded by mutex
   absl::flat_hash_map<EntryKey, std::unique_ptr<HostSlot>> entries;  // guarded by mutex
   uint64_t pinned_bytes = 0;                                         // guarded by mutex
+  std::optional<Prefault> prefault;                                  // in the background
 };
 
 HostRoom& HostRoom::operator=(HostRoom&& other) noexcept {
@@ -132,10 +140,20 @@ void HostPins::Add(HostPin pin) {
 }
 
 absl::StatusOr<std::unique_ptr<HostTier>> HostTier::Create(const Options& options) {
-  CAIRN_ASSIGN_OR_RETURN(SharedMemory memory,
-                         SharedMemory::Create("cairn-arena", {.bytes = options.capacity_bytes,
-                                                              .prefault = options.prefault}));
-  return std::unique_ptr<HostTier>(new HostTier(std::make_unique<Impl>(std::move(memory))));
+  const bool now = options.memory == ArenaMemory::kAtCreate;
+  CAIRN_ASSIGN_OR_RETURN(
+      SharedMemory memory,
+      SharedMemory::Create("cairn-arena", {.bytes = options.capacity_bytes, .prefault = now}));
+  auto impl = std::make_unique<Impl>(std::move(memory));
+  if (options.memory == ArenaMemory::kInBackground) {
+    const unsigned threads =
+        std::clamp(std::thread::hardware_concurrency() / 4, 1u, kPrefaultThreadsMax);
+    impl->prefault.emplace(impl->memory.writable(),
+                           Prefault::Options{.threads = threads,
+                                             .chunk_bytes = kPrefaultChunkBytes,
+                                             .failed = options.memory_failed});
+  }
+  return std::unique_ptr<HostTier>(new HostTier(std::move(impl)));
 }
 
 HostTier::HostTier(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
@@ -259,7 +277,8 @@ HostTierStats HostTier::stats() const {
   return {.capacity_bytes = impl_->memory.size(),
           .used_bytes = impl_->memory.size() - impl_->allocator.free_bytes(),
           .pinned_bytes = impl_->pinned_bytes,
-          .entries = impl_->entries.size()};
+          .entries = impl_->entries.size(),
+          .touched_bytes = impl_->prefault.has_value() ? impl_->prefault->touched_bytes() : 0};
 }
 
 }  // namespace cairn::store

@@ -1,7 +1,7 @@
 // host_tier.h: entries in host memory, in one arena that readers on the same host map read-only.
 //
-// The arena is a memfd of fixed, sealed size, prefaulted at creation. An entry lies contiguous in
-// it at an offset that is a multiple of kIoAlignment, so disk reads land in it directly. Put is two
+// The arena is a memfd of fixed, sealed size, whose memory is taken at creation or, beside serving,
+// soon after. An entry lies contiguous in it at an offset that is a multiple of kIoAlignment, so disk reads land in it directly. Put is two
 // steps: Reserve room, fill it, Publish. An entry is visible whole or not at all.
 //
 // Behind the payload, at PartTableOffset, lies its part table: the XXH3 of each part, 8 B each,
@@ -17,6 +17,7 @@
 #define CAIRN_STORE_TIER_HOST_TIER_H_
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <span>
@@ -108,14 +109,26 @@ struct HostTierStats {
   uint64_t used_bytes = 0;  // published + reserved + erased but still pinned
   uint64_t pinned_bytes = 0;
   uint64_t entries = 0;
+  uint64_t touched_bytes = 0;  // taken in the background so far
+};
+
+// When the arena's memory is taken: its first touch is slow (0.3 to 0.8 GB/s).
+enum class ArenaMemory : uint8_t {
+  kAtCreate,  // Create returns when all of it is there
+  // By threads of the tier's own, from the beginning on, as room in an empty arena is given. Whoever
+  // is faster than they are touches it himself.
+  kInBackground,
+  kAtUse,  // tests
 };
 
 class HostTier {
  public:
   struct Options {
     uint64_t capacity_bytes = 0;  // rounded up to kIoAlignment
-    bool prefault =
-        true;  // false only in tests: the first touch of memory is slow (0.3 to 0.8 GB/s)
+    ArenaMemory memory = ArenaMemory::kAtCreate;
+    // For kInBackground: told once, on another thread, that the machine has no such memory after
+    // all. The arena must not be used any further.
+    std::function<void(const absl::Status&)> memory_failed = nullptr;
   };
   // RESOURCE_EXHAUSTED with the asked size in the message when the machine has no such memory.
   static absl::StatusOr<std::unique_ptr<HostTier>> Create(const Options& options);

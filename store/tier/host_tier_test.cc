@@ -16,7 +16,7 @@ namespace cairn::store {
 namespace {
 
 std::unique_ptr<HostTier> MakeTier(uint64_t bytes) {
-  auto tier = HostTier::Create({.capacity_bytes = bytes, .prefault = false});
+  auto tier = HostTier::Create({.capacity_bytes = bytes, .memory = ArenaMemory::kAtUse});
   EXPECT_TRUE(tier.ok()) << tier.status();
   return *std::move(tier);
 }
@@ -46,6 +46,22 @@ TEST(HostTierTest, PublishesAndFinds) {
   EXPECT_EQ(pin->offset() % kIoAlignment, 0u);
   EXPECT_TRUE(tier->Contains(Meta(1, 0).key));
   EXPECT_EQ(tier->stats().used_bytes, 8192u);
+}
+
+TEST(HostTierTest, MemoryComesInTheBackgroundAndLeavesEntriesAlone) {
+  auto tier = HostTier::Create(
+      {.capacity_bytes = 16 << 20, .memory = ArenaMemory::kInBackground, .memory_failed = nullptr});
+  ASSERT_TRUE(tier.ok()) << tier.status();
+  uint8_t number = 0;
+  while (Put(**tier, ++number, 100'000).ok()) {
+  }
+  while ((*tier)->stats().touched_bytes < (*tier)->arena_bytes()) std::this_thread::yield();
+  for (uint8_t i = 1; i < number; ++i) {
+    const auto pin = (*tier)->Find(Meta(i, 0).key);
+    ASSERT_TRUE(pin.has_value());
+    const std::span<const uint8_t> bytes = pin->payload();
+    EXPECT_TRUE(std::all_of(bytes.begin(), bytes.end(), [i](uint8_t byte) { return byte == i; }));
+  }
 }
 
 TEST(HostTierTest, AnUnpublishedRoomIsInvisibleAndReturns) {

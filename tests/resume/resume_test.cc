@@ -325,6 +325,24 @@ TEST(Resume, LiesAreCaughtAndCostOnlyTheHit) {
   }
 }
 
+TEST(Resume, WhatTheClientCheckedAsItArrivedIsNotCheckedAgain) {
+  const std::vector<int32_t> prompt = Prompt(700);
+  const Daemon daemon;
+  Engine(daemon.Connect()).Run(prompt);
+  for (const bool verified : {true, false}) {
+    auto api = Wrap(daemon);
+    api->on_fetch = [verified](cache::FetchedPrefix& f) {
+      f.copied_bytes = f.payload_bytes();
+      f.verified = verified;
+      for (cache::EntryView& row : f.rows) row.table_xxh3 = 0;  // fails whoever looks
+    };
+    Engine engine(absl::StatusOr<std::unique_ptr<CacheApi>>(std::move(api)));
+    const SequenceResult warm = engine.Run(prompt);
+    EXPECT_EQ(warm.resume.prefix_tokens, verified ? 640 : 0);
+    EXPECT_EQ(warm.logits, RunCold(prompt).logits);
+  }
+}
+
 // The bytes of a fetched entry, to be spoiled.
 std::span<uint8_t> Writable(std::span<const uint8_t> payload) {
   return {const_cast<uint8_t*>(payload.data()), payload.size()};

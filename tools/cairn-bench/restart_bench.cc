@@ -52,7 +52,7 @@ class Daemon {
     CAIRN_ASSIGN_OR_RETURN(const std::string path, DaemonPath());
     std::vector<std::string> words = {
         path,    "--dir",        folder + "/data", "--socket",    folder + "/s", "--host-bytes",
-        "64MiB", "--disk-bytes", "2000GiB",        "--log-level", "error"};
+        "4GiB", "--disk-bytes", "2000GiB",        "--log-level", "error"};
     std::vector<char*> arguments;
     for (std::string& word : words) arguments.push_back(word.data());
     arguments.push_back(nullptr);
