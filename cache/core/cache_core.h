@@ -107,7 +107,7 @@ class CacheCore {
     absl::Duration reservation_max = absl::Minutes(30);
     // For tests and simulation. Null: waits against `clock` in real time. False: entries are
     // written to disk only inside durable commits, Flush and the destructor, by their caller's
-    // thread.
+    // thread, and the eviction policies learn only when they are asked.
     Waiter* waiter = nullptr;
     bool background_writes = true;
     // False: Create returns when all that the disk holds is indexed. True: that goes on beside the

@@ -70,6 +70,7 @@ absl::Status CoreImpl::PlanFetchLocked(const Session& session, const FetchReques
     index.Touch(ref);
     work.rows[i].ref = ref;
   }
+  learner_.Noted();
   return absl::OkStatus();
 }
 

@@ -18,6 +18,7 @@
 #include "cache/core/lease_table.h"
 #include "cache/core/reservation_table.h"
 #include "cache/core/residency.h"
+#include "cache/core/use_learner.h"
 #include "cache/core/waiter.h"
 #include "store/device/file_system.h"
 
@@ -140,7 +141,8 @@ class CoreImpl final : public CacheCore {
   absl::flat_hash_map<Digest, uint32_t> pinned_tips_;
   absl::flat_hash_set<EntryKey> loading_;  // being read from disk by some Fetch
   CondVar loaded_;
-  DiskWriter writer_;  // last: its thread uses the rest
+  DiskWriter writer_;  // these two last: their threads use the rest
+  UseLearner learner_;
 };
 
 }  // namespace cairn::cache

@@ -53,6 +53,7 @@ MatchResult CoreImpl::MatchLocked(std::span<Block* const> blocks, size_t asked) 
     }
     residency_.index.Touch({block, EntryKind::kRows}, now);
   }
+  learner_.Noted();
   residency_.counters.match_calls.Add();
   residency_.counters.match_asked_blocks.Add(asked);
   residency_.counters.match_found_blocks.Add(blocks.size());

@@ -78,7 +78,8 @@ CoreImpl::CoreImpl(const Options& options, store::HostTier& host, store::DiskTie
       reservations_(
           residency_.index, [this] { return NewIdLocked(); },
           absl::ToInt64Nanoseconds(options.reservation_max)),
-      writer_(residency_, waiter_, options.background_writes) {}
+      writer_(residency_, waiter_, options.background_writes),
+      learner_(residency_, options.background_writes) {}
 
 uint64_t CoreImpl::NewIdLocked() {
   uint64_t id = 0;

@@ -138,6 +138,13 @@ class PrefixIndex {
   // than its ancestors.
   void Touch(EntryRef ref) { Touch(ref, clock_.NowNanos()); }
   void Touch(EntryRef ref, int64_t now_nanos);
+  // Touches that the policies have not learned from, and learning from some of each tier's: whether
+  // more are left.
+  size_t unlearned_uses() const { return order_[0].noted_uses() + order_[1].noted_uses(); }
+  bool Learn(size_t uses) {
+    const bool left = order_[0].Learn(uses);
+    return order_[1].Learn(uses) || left;
+  }
   absl::Duration UnusedFor(EntryRef ref) const;
   // Counts reservations of entries that build on the rows of `digest` (known or not yet).
   void Await(const Digest& digest, int change);

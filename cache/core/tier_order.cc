@@ -1,10 +1,18 @@
 #include "cache/core/tier_order.h"
 
+#include <algorithm>
+
 namespace cairn::cache {
 
-void TierOrder::Tell() {
-  for (const uint32_t slot : used_) policy_->Used(slot);
-  used_.clear();
+bool TierOrder::Learn(size_t uses) {
+  const size_t end = told_ + std::min(uses, noted_uses());
+  while (told_ < end) policy_->Used(used_[told_++]);
+  // A queue that never runs empty is moved up once in a while.
+  if (told_ == used_.size() || told_ >= kNotedMax) {
+    used_.erase(used_.begin(), used_.begin() + static_cast<ptrdiff_t>(told_));
+    told_ = 0;
+  }
+  return !used_.empty();
 }
 
 uint32_t TierOrder::Add(EntryNumber entry, EntryFacts facts) {

@@ -3,8 +3,9 @@
 // Each entry has a slot here, numbered densely, which is the policy's handle for it. The owner says
 // which entries may go now; Victim answers with one of them.
 //
-// A use is only noted: the policy learns from it (about a microsecond each) before it is asked or
-// told anything else, so that a match of a million tokens does not pay for that.
+// A use is only noted, so that a match of a million tokens does not pay for what the policy learns
+// from it (about a microsecond each). Learn does that, a few at a time; at the latest it is done
+// before the policy is asked or told anything else.
 //
 // Threads: externally synchronised (the core's index mutex). Ownership: the policy is this one's.
 #ifndef CAIRN_CACHE_CORE_TIER_ORDER_H_
@@ -32,9 +33,12 @@ class TierOrder {
   // `evicted`: as a victim, and so worth remembering.
   void Remove(uint32_t slot, bool evicted);
   void Used(uint32_t slot) {
+    if (noted_uses() >= kNotedMax) Learn(2);
     used_.push_back(slot);
-    if (used_.size() == kNotedMax) Tell();
   }
+  size_t noted_uses() const { return used_.size() - told_; }
+  // From at most `uses` of those noted. Returns whether some are left.
+  bool Learn(size_t uses);
   void SetWorth(uint32_t slot, uint64_t bytes, uint64_t tokens) {
     policy_->SetWorth(slot, bytes, tokens);
   }
@@ -46,10 +50,11 @@ class TierOrder {
  private:
   static constexpr size_t kNotedMax = 1 << 15;
 
-  void Tell();
+  void Tell() { Learn(noted_uses()); }
 
   std::unique_ptr<EvictionPolicy> policy_;
-  std::vector<uint32_t> used_;  // slots whose use the policy has not been told yet, in order
+  std::vector<uint32_t> used_;  // slots, in order; the policy has been told of the first `told_`
+  size_t told_ = 0;
   std::vector<EntryNumber> entries_ = std::vector<EntryNumber>(1);  // by slot
   std::vector<uint32_t> free_;
 };

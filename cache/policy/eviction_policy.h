@@ -33,7 +33,7 @@ namespace cairn::cache {
 using PolicyHandle = uint32_t;
 inline constexpr PolicyHandle kNoHandle = UINT32_MAX;
 inline constexpr const char* kDefaultPolicy = "hazard";
-inline constexpr size_t kHistoryBytesMax = size_t{4} << 20;
+inline constexpr size_t kHistoryBytesMax = size_t{1} << 20;
 
 struct EntryFacts {
   uint64_t key = 0;  // the entry's identity, the same when it comes back: 8 bytes of its digest

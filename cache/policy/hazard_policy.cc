@@ -42,6 +42,7 @@ double WorthOf(uint32_t code) { return code == 0 ? 0 : std::exp2(code / kWorthSt
 
 HazardPolicy::HazardPolicy(const PolicyOptions& options)
     : random_(*options.random),
+      model_(std::exp2(32 - SampleShift(options.entries_expected))),
       history_(kHistorySlots, model_),
       sample_shift_(SampleShift(options.entries_expected)) {}
 

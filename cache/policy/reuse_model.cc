@@ -13,6 +13,13 @@ constexpr double kPriorReuses = 300;
 // One surprise moves a factor no further than this many reuses would.
 constexpr double kSurpriseMax = 3;
 
+// A step moves a factor's logarithm by at most this.
+static_assert(ReuseModel::kWeightMax * kSurpriseMax / kPriorReuses <= 0.1);
+
+// e^x for |x| <= 0.1, to a millionth of it: learning is a step of nine factors, and std::exp was
+// most of it.
+float SmallExp(float x) { return 1 + x * (1 + x * (0.5f + x * (1.0f / 6))); }
+
 }  // namespace
 
 const std::array<double, ReuseModel::kBins>& ReuseModel::kEdges() {
@@ -24,11 +31,10 @@ const std::array<double, ReuseModel::kBins>& ReuseModel::kEdges() {
   return edges;
 }
 
-ReuseModel::ReuseModel() {
+ReuseModel::ReuseModel(double weight) : weight_(std::min(weight, kWeightMax)) {
   for (int bin = 0; bin < kBins; ++bin) {
     Factor& factor = age_[static_cast<size_t>(bin)];
     factor.factor = static_cast<float>(1 / (Edge(bin) + 1) / std::exp(1.0));
-    factor.log = std::log(factor.factor);
   }
 }
 
@@ -67,9 +73,9 @@ void ReuseModel::Learn(const ReuseTraits& traits, int bin, double exposure, doub
   const double expected = Rate(traits, bin) * exposure;
   const double surprise = std::clamp(reuses - expected, -kSurpriseMax, kSurpriseMax);
   const auto step = [&](Factor& factor) {
-    factor.curvature += static_cast<float>(expected);
-    factor.log += static_cast<float>(surprise / (factor.curvature + kPriorReuses));
-    factor.factor = std::exp(factor.log);
+    factor.curvature += static_cast<float>(weight_ * expected);
+    factor.factor *= SmallExp(static_cast<float>(weight_ * surprise) /
+                              (factor.curvature + static_cast<float>(kPriorReuses)));
   };
   const auto values = ValuesOf(traits);
   for (size_t i = 0; i < kTraits; ++i) step(trait_[i][values[i]]);

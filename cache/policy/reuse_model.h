@@ -13,7 +13,7 @@
 // age at which entries like it come back an entry is worth what waiting will bring; after that age
 // it is worth little.
 //
-// Threads: externally synchronised. Units: touches. Cost: a fixed 50 kB; no allocation.
+// Threads: externally synchronised. Units: touches. Cost: a fixed 25 kB; no allocation.
 #ifndef CAIRN_CACHE_POLICY_REUSE_MODEL_H_
 #define CAIRN_CACHE_POLICY_REUSE_MODEL_H_
 
@@ -40,7 +40,9 @@ class ReuseModel {
  public:
   static constexpr int kBins = 64;  // half-octaves of a 32-bit age
 
-  ReuseModel();
+  // `weight`: how many entries each of those learned from stands for; at most kWeightMax counts.
+  explicit ReuseModel(double weight = 1);
+  static constexpr double kWeightMax = 8;
   // The bin of `age`: it covers ages above its lower edge up to Edge(bin).
   static int BinOf(uint32_t age);
   static double Edge(int bin) { return kEdges()[static_cast<size_t>(bin)]; }
@@ -54,8 +56,7 @@ class ReuseModel {
 
  private:
   struct Factor {
-    float log = 0;
-    float factor = 1;     // exp(log)
+    float factor = 1;
     float curvature = 0;  // expected reuses seen so far
   };
   static constexpr size_t kTraits = 6;
@@ -68,6 +69,7 @@ class ReuseModel {
   void Learn(const ReuseTraits& traits, int bin, double exposure, double reuses);
   double TraitFactor(const ReuseTraits& traits) const;
 
+  const double weight_;
   std::array<std::array<Factor, kTraitValues>, kTraits> trait_;
   std::array<Factor, kBins> age_;
   std::array<std::array<Factor, kBins>, kUsesApart> age_by_uses_;

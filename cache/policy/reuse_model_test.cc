@@ -53,6 +53,20 @@ TEST(ReuseModel, LearnsWhichTraitComesBack) {
   EXPECT_GT(model.HitDensity(Used(2), 800), 10 * model.HitDensity(Used(1), 800));
 }
 
+TEST(ReuseModel, AShareThatStandsForAllTeachesTheSame) {
+  ReuseModel all, share(8);
+  for (int i = 0; i < 16000; ++i) {
+    for (ReuseModel* model : {&all, &share}) {
+      if (model == &share && i % 8 != 0) continue;
+      for (int bin = 0; bin < ReuseModel::BinOf(1000); ++bin) model->LearnIdle(Used(1), bin);
+      model->LearnReuse(Used(1), 1000);
+    }
+  }
+  for (const int bin : {0, ReuseModel::BinOf(100), ReuseModel::BinOf(1000)}) {
+    EXPECT_NEAR(share.Rate(Used(1), bin) / all.Rate(Used(1), bin), 1, 0.1) << bin;
+  }
+}
+
 TEST(ReuseModel, AReturnThatIsNearIsWorthMoreThanOneThatIsFarAndOneThatIsPast) {
   ReuseModel model;
   for (int i = 0; i < 20000; ++i) {
