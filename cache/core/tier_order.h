@@ -40,6 +40,11 @@ class TierOrder {
   }
   void SetEvictable(uint32_t slot, bool evictable) { policy_->SetEvictable(slot, evictable); }
   std::optional<EntryNumber> Victim();
+  bool weighs() const { return policy_->weighs(); }
+  double Value(uint32_t slot);
+  // A number that the owner gives the entry, until it is removed; 0: none.
+  void SetGroup(uint32_t slot, uint32_t group);
+  uint32_t GroupOf(uint32_t slot) const { return slot < groups_.size() ? groups_[slot] : 0; }
   EntryNumber EntryAt(uint32_t slot) const { return entries_[slot]; }
   uint64_t memory_bytes() const;
 
@@ -51,6 +56,7 @@ class TierOrder {
   std::unique_ptr<EvictionPolicy> policy_;
   std::vector<uint32_t> used_;  // slots whose use the policy has not been told yet, in order
   std::vector<EntryNumber> entries_ = std::vector<EntryNumber>(1);  // by slot
+  std::vector<uint32_t> groups_;                                    // by slot, as far as given
   std::vector<uint32_t> free_;
 };
 

@@ -9,7 +9,9 @@
 namespace cairn::store {
 namespace {
 
-constexpr uint64_t kSegmentsAtLeast = 8;
+// Reclaim needs several to choose among, and puts leave one free: the more there are, the less is
+// lost.
+constexpr uint64_t kSegmentsAtLeast = 32;
 constexpr uint64_t kSegmentBytesMin = 64ull << 10;
 // A segment smaller than this share of the usual size is not worth a file, unless a record asks.
 constexpr uint64_t kSmallestShare = 4;
@@ -295,20 +297,29 @@ void SegmentSet::SealActive() {
   active_.reset();
 }
 
-std::optional<SegmentSet::Victim> SegmentSet::Emptiest() const {
+std::vector<SegmentSet::Victim> SegmentSet::Idle() const {
   const Lock lock(mutex_);
-  std::optional<Victim> best;
+  std::vector<Victim> idle;
   for (const auto& [id, segment] : segments_) {
     if (!segment->surveyed_ || !segment->sealed_ || segment->in_flight_ > 0) continue;
-    const auto share = [](uint64_t live, uint64_t size) {
-      return static_cast<double>(live) / static_cast<double>(std::max<uint64_t>(size, 1));
-    };
-    if (!best.has_value() ||
-        share(segment->live_bytes_, segment->size_) < share(best->live_bytes, best->size)) {
-      best = Victim{.segment = segment, .size = segment->size_, .live_bytes = segment->live_bytes_};
-    }
+    idle.push_back({.segment = segment,
+                    .size = segment->size_,
+                    .live_bytes = segment->live_bytes_,
+                    .live_records = segment->live_records_});
   }
-  return best;
+  return idle;
+}
+
+std::optional<SegmentSet::Victim> SegmentSet::Emptiest() const {
+  std::vector<Victim> idle = Idle();
+  const auto share = [](const Victim& victim) {
+    return static_cast<double>(victim.live_bytes) /
+           static_cast<double>(std::max<uint64_t>(victim.size, 1));
+  };
+  const auto best =
+      std::min_element(idle.begin(), idle.end(),
+                       [&](const Victim& a, const Victim& b) { return share(a) < share(b); });
+  return best == idle.end() ? std::nullopt : std::optional(std::move(*best));
 }
 
 bool SegmentSet::HasRoom(uint64_t bytes) const {
