@@ -11,8 +11,8 @@
 //   - host memory: entries still on their way to disk (queued) come after all others.
 //
 // Memory: a block is 128 B, its place in the table at most 12 B, each entry's place in a tier's
-// order 20 B and its segment 8 B: about 168 B for rows that lie on disk alone. Blocks lie in slabs
-// and name each other by number, so ten million of them are 1.6 GB.
+// order 20 B, and on disk its segment 4 B: about 165 B for rows that lie on one tier. Blocks lie in
+// slabs and name each other by number, so ten million of them are 1.6 GB.
 //
 // Blocks may come before their parents (a catalog is read in no order): the parent then is a
 // placeholder without entries until it comes itself.

@@ -13,6 +13,7 @@
 #define CAIRN_CACHE_CORE_RESIDENCY_H_
 
 #include <atomic>
+#include <limits>
 #include <map>
 #include <optional>
 #include <span>
@@ -100,12 +101,13 @@ class Residency {
     EntryAttributes attributes;
     uint64_t bytes = 0;
   };
+  static constexpr double kNeverWeighed = std::numeric_limits<double>::infinity();
   // What is known of a segment that may be reclaimed.
   struct Roster {
-    std::vector<uint32_t> entries;  // numbers of PrefixIndex::SetSegment
+    std::vector<uint32_t> entries;  // numbers of PrefixIndex::SetSegment, 4 B for each on disk
     bool whole = false;             // as far as the tier tells, all that lives there
     uint64_t weighed = 0;           // when, in calls; 0: not yet
-    double lost_per_byte = 0;       // as weighed then
+    double lost_per_byte = kNeverWeighed;  // as weighed then
   };
   std::vector<store::DiskSegment> ChooseToWeigh(std::vector<store::DiskSegment> segments)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(disk_mutex);

@@ -1,7 +1,6 @@
 // Which segment of the disk goes next, and what of it. The tier says what lives in a segment, by
 // its record headers, once; the index remembers it, so weighing a segment is a matter of memory.
 #include <algorithm>
-#include <cmath>
 #include <utility>
 
 #include "cache/core/residency.h"
@@ -45,11 +44,13 @@ std::vector<store::DiskSegment> Residency::ChooseToWeigh(std::vector<store::Disk
 }
 
 absl::Status Residency::Scan(const store::DiskSegment& segment) {
-  CAIRN_ASSIGN_OR_RETURN(const std::vector<EntryKey> keys, disk->LiveIn(segment.id));
+  const absl::StatusOr<std::vector<EntryKey>> keys = disk->LiveIn(segment.id);
+  if (absl::IsNotFound(keys.status())) return absl::OkStatus();  // it went just now
+  CAIRN_RETURN_IF_ERROR(keys.status());
   Roster& roster = rosters_[segment.id];
   roster.entries.clear();
   MutexLock lock(&mutex);
-  for (const EntryKey& key : keys) {
+  for (const EntryKey& key : *keys) {
     // One that the index does not have (yet) is moved like one that is held.
     const EntryRef ref{index.Find(key.digest), key.kind};
     if (ref.block == nullptr || !ref->in[static_cast<size_t>(Place::kDisk)]) continue;
@@ -89,7 +90,7 @@ absl::StatusOr<bool> Residency::ReclaimWorstSegment() {
     MutexLock lock(&mutex);
     const std::optional<Departure> departure = Plan(segment);
     roster.weighed = weighings_;
-    roster.lost_per_byte = departure.has_value() ? departure->lost_per_byte : HUGE_VAL;
+    roster.lost_per_byte = departure.has_value() ? departure->lost_per_byte : kNeverWeighed;
     if (departure.has_value() && (!worst.has_value() || departure->lost_per_byte < least)) {
       worst = segment;
       least = departure->lost_per_byte;
@@ -115,9 +116,13 @@ absl::StatusOr<bool> Residency::EvictSegment(const store::DiskSegment& segment) 
   }
   if (!keys.empty()) CAIRN_RETURN_IF_ERROR(disk->Erase(keys));
   const absl::Status reclaimed = disk->ReclaimSegment(segment.id);
-  // More lives there than was known: what was erased makes it cheaper the next time.
-  if (!absl::IsFailedPrecondition(reclaimed)) CAIRN_RETURN_IF_ERROR(reclaimed);
-  return !keys.empty() || reclaimed.ok();
+  // More lives there than was known, or there is no room to move it to: what was erased makes it
+  // cheaper the next time.
+  if (absl::IsFailedPrecondition(reclaimed) || absl::IsResourceExhausted(reclaimed)) {
+    return !keys.empty();
+  }
+  CAIRN_RETURN_IF_ERROR(reclaimed);
+  return true;
 }
 
 }  // namespace cairn::cache
