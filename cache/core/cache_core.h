@@ -100,7 +100,7 @@ class CacheCore {
     std::map<std::string, std::string> tenant_keys;  // tenant name -> secret
     CheckpointPolicy policy;                         // of every namespace
     // Of PolicyNames(). On disk room comes back by segments: a policy that weighs entries decides
-    // which segment, and what of it is kept (segment_eviction.h).
+    // which segment, and what of it is kept (departure.h).
     std::string eviction_host = kDefaultPolicy, eviction_disk = kDefaultPolicy;
     absl::Duration lease_max = absl::Minutes(10);
     absl::Duration reservation_max = absl::Minutes(30);
