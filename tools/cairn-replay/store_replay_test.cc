@@ -54,6 +54,14 @@ TEST(ReplayStore, StaysUnderTheCapacityAndWritesLittleTwice) {
   EXPECT_GT(hit_rate["hazard"], hit_rate["lru"] - 0.01);
 }
 
+TEST(ReplayStore, BySegmentWhatIsUsedAgainIsKeptAmongWhatIsNot) {
+  const auto by_age = ReplayStore(MadeTrace(1500), 500, "lru", 1);
+  const auto by_worth = ReplayStore(MadeTrace(1500), 500, "hazard", 1);
+  ASSERT_TRUE(by_age.ok() && by_worth.ok());
+  EXPECT_GT(by_worth->hit_rate(), by_age->hit_rate() + 0.05);
+  EXPECT_LT(by_worth->write_amplification(), 1.3);
+}
+
 TEST(ReplayStore, AnUnknownPolicyIsNamed) {
   const absl::Status status = ReplayStore(MadeTrace(1), 4000, "mru", 1).status();
   EXPECT_TRUE(absl::IsInvalidArgument(status));
