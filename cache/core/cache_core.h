@@ -99,10 +99,9 @@ class CacheCore {
     std::string default_tenant_key;                  // secret; mixed into every root
     std::map<std::string, std::string> tenant_keys;  // tenant name -> secret
     CheckpointPolicy policy;                         // of every namespace
-    // Of PolicyNames(). On disk room comes back by segments, and reclaim wants what goes to lie
-    // together: there the order of age keeps more than a better guess that leaves holes everywhere
-    // (tools/cairn-replay, --store).
-    std::string eviction_host = kDefaultPolicy, eviction_disk = "lru";
+    // Of PolicyNames(). On disk room comes back by segments: a policy that weighs entries decides
+    // which segment, and what of it is kept (departure.h).
+    std::string eviction_host = kDefaultPolicy, eviction_disk = kDefaultPolicy;
     absl::Duration lease_max = absl::Minutes(10);
     absl::Duration reservation_max = absl::Minutes(30);
     // For tests and simulation. Null: waits against `clock` in real time. False: entries are

@@ -67,7 +67,10 @@ std::vector<NamedCount> CoreImpl::Stats() {
                                  {"disk_segments", disk.segments},
                                  {"disk_checksum_failures", disk.checksum_failures},
                                  {"disk_reclaimed_segments", disk.reclaimed_segments},
-                                 {"disk_moved_bytes", disk.moved_bytes}});
+                                 {"disk_put_bytes", disk.put_bytes},
+                                 {"disk_moved_bytes", disk.moved_bytes},
+                                 {"disk_write_amplification_percent",
+                                  static_cast<uint64_t>(disk.write_amplification() * 100)}});
   }
   {
     MutexLock lock(&residency_.mutex);

@@ -83,6 +83,8 @@ struct CoreRig {
     uint64_t segment_bytes = 256 << 10;
     bool background = false;
     CacheCore::Options options = {};
+    // So that a test can say what goes next.
+    std::string eviction_disk = "lru";
   };
 
   explicit CoreRig(const Sizes& asked) : sizes(asked) { Start(); }
@@ -105,7 +107,8 @@ struct CoreRig {
     options.waiter = &waiter;
     options.background_writes = sizes.background;
     options.background_load = sizes.background;
-    options.eviction_host = options.eviction_disk = "lru";  // so that a test can say what goes next
+    options.eviction_host = "lru";
+    options.eviction_disk = sizes.eviction_disk;
     options.default_tenant_key = "secret";
     options.tenant_keys = {{"a", "secret a"}, {"b", "secret b"}};
     auto created = CacheCore::Create(options, *host, disk.get(), clock, random);

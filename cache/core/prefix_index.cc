@@ -277,6 +277,15 @@ bool PrefixIndex::Evictable(EntryRef ref, Place place) const {
   return ref->in[Of(Other(place))] || Removable(ref);
 }
 
+bool PrefixIndex::EvictableWithAllBelow(EntryRef ref) const {
+  if (!ref->in[Of(Place::kDisk)] || ref->held()) return false;
+  if (ref.kind == EntryKind::kCheckpoint || ref->in[Of(Place::kHost)]) return true;
+  // Its last tier: what stays in host memory, or is being made, must not build on it.
+  const Block& block = *ref.block;
+  return block.children_in[Of(Place::kHost)] == 0 && !block.checkpoint.in[Of(Place::kHost)] &&
+         (awaited_.empty() || !awaited_.contains(block.digest));
+}
+
 bool PrefixIndex::Removable(EntryRef ref) const {
   if (ref->held()) return false;
   if (ref.kind == EntryKind::kCheckpoint) return true;
@@ -320,6 +329,17 @@ void PrefixIndex::ListQueued(uint32_t slot, bool listed) {
   }
 }
 
+uint32_t PrefixIndex::SetSegment(EntryRef ref, uint32_t segment) {
+  const uint32_t slot = ref->slot[Of(Place::kDisk)];
+  order_[Of(Place::kDisk)].SetGroup(slot, segment);
+  return slot;
+}
+
+EntryRef PrefixIndex::FindInSegment(uint32_t number, uint32_t segment) const {
+  const TierOrder& order = order_[Of(Place::kDisk)];
+  return order.GroupOf(number) == segment ? RefOf(order.EntryAt(number)) : EntryRef();
+}
+
 std::optional<EntryRef> PrefixIndex::Victim(Place place) {
   TierOrder& order = order_[Of(place)];
   std::optional<EntryNumber> number = order.Victim();
@@ -327,7 +347,7 @@ std::optional<EntryRef> PrefixIndex::Victim(Place place) {
     number = order.EntryAt(queued_.begin()->second);
   }
   if (!number.has_value()) return std::nullopt;
-  return EntryRef{At(*number / 2), *number % 2 == 0 ? EntryKind::kRows : EntryKind::kCheckpoint};
+  return RefOf(*number);
 }
 
 // ---- walks ----

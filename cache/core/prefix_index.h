@@ -11,8 +11,8 @@
 //   - host memory: entries still on their way to disk (queued) come after all others.
 //
 // Memory: a block is 128 B, its place in the table at most 12 B, each entry's place in a tier's
-// order 20 B: about 160 B for rows that lie on one tier. Blocks lie in slabs and name each other by
-// number, so ten million of them are 1.6 GB.
+// order 20 B, and on disk its segment 4 B: about 165 B for rows that lie on one tier. Blocks lie in
+// slabs and name each other by number, so ten million of them are 1.6 GB.
 //
 // Blocks may come before their parents (a catalog is read in no order): the parent then is a
 // placeholder without entries until it comes itself.
@@ -152,11 +152,25 @@ class PrefixIndex {
   // The entry that the policy would let go from `place`; nullopt: none may.
   std::optional<EntryRef> Victim(Place place);
   bool Evictable(EntryRef ref, Place place) const;
+  // Whether it may go from disk if its checkpoint there and all rows below it there go too.
+  bool EvictableWithAllBelow(EntryRef ref) const;
+  // Whether the policy of that tier weighs, and what it says of an entry that is there.
+  bool weighs(Place place) const { return order_[static_cast<size_t>(place)].weighs(); }
+  double Value(EntryRef ref, Place place) {
+    return order_[static_cast<size_t>(place)].Value(ref->slot[static_cast<size_t>(place)]);
+  }
+  // Notes that the entry lies in this segment, and returns a number by which it is found as long as
+  // it is not taken from disk. REQUIRES: it is on disk.
+  uint32_t SetSegment(EntryRef ref, uint32_t segment);
+  // No block: it has gone, or its segment was set anew.
+  EntryRef FindInSegment(uint32_t number, uint32_t segment) const;
   // Whether the entry may go from every tier at once.
   bool Removable(EntryRef ref) const;
   // Forgets the block, and then its ancestors, if nothing needs them.
   void Prune(Block* block);
 
+  Block* FirstChild(const Block& block) const { return At(block.first_child); }
+  Block* NextSibling(const Block& block) const { return At(block.next_sibling); }
   // Visits `top` and its descendants, children before parents. The visitor must not prune.
   void VisitSubtree(Block* top, const std::function<void(Block*)>& visit) const;
   void VisitAll(const std::function<void(Block*)>& visit) const;
@@ -189,6 +203,9 @@ class PrefixIndex {
 
   Block* At(BlockId id) const {
     return id == 0 ? nullptr : &slabs_[id >> kSlabBits][id & (kSlabBlocks - 1)];
+  }
+  EntryRef RefOf(EntryNumber number) const {
+    return {At(number / 2), number % 2 == 0 ? EntryKind::kRows : EntryKind::kCheckpoint};
   }
   Block* NewBlock(const Digest& digest, const Digest& root, uint32_t index);
   void DropBlock(Block* block);

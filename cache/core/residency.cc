@@ -73,6 +73,13 @@ void Residency::DropDisk(EntryRef ref, bool evicted) {
   index.SetPresent(ref, Place::kDisk, false, evicted);
 }
 
+EntryKey Residency::EvictOne(EntryRef ref) {
+  counters.evicted_disk_entries.Add();
+  counters.evicted_disk_bytes.Add(ref->bytes);
+  DropDisk(ref, /*evicted=*/true);
+  return ref.key();
+}
+
 absl::StatusOr<uint64_t> Residency::EvictFromDisk(uint64_t bytes) {
   AwaitLoaded();
   uint64_t evicted = 0;
@@ -82,13 +89,9 @@ absl::StatusOr<uint64_t> Residency::EvictFromDisk(uint64_t bytes) {
     while (evicted < bytes) {
       const std::optional<EntryRef> victim = index.Victim(Place::kDisk);
       if (!victim.has_value()) break;
-      const EntryRef ref = *victim;
-      evicted += ref->bytes;
-      keys.push_back(ref.key());
-      counters.evicted_disk_entries.Add();
-      counters.evicted_disk_bytes.Add(ref->bytes);
-      DropDisk(ref, /*evicted=*/true);
-      index.Prune(ref.block);
+      evicted += (*victim)->bytes;
+      keys.push_back(EvictOne(*victim));
+      index.Prune(victim->block);
     }
   }
   if (!keys.empty()) CAIRN_RETURN_IF_ERROR(disk->Erase(keys));
@@ -105,6 +108,10 @@ absl::Status Residency::PutOnDisk(std::span<const store::DiskPut> puts) {
       return disk->Put(puts);
     } else if (!absl::IsResourceExhausted(room)) {
       return room;
+    }
+    if (weighs_) {
+      CAIRN_ASSIGN_OR_RETURN(const bool freed, ReclaimWorstSegment());
+      if (freed) continue;
     }
     // Ahead of need, so that a full disk does not evict entry by entry.
     const uint64_t goal = std::max(needed, disk->stats().capacity_bytes / 64);

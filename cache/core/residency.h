@@ -13,6 +13,8 @@
 #define CAIRN_CACHE_CORE_RESIDENCY_H_
 
 #include <atomic>
+#include <limits>
+#include <map>
 #include <optional>
 #include <span>
 #include <thread>
@@ -21,6 +23,7 @@
 #include "absl/base/thread_annotations.h"
 #include "absl/container/flat_hash_set.h"
 #include "cache/core/counters.h"
+#include "cache/core/departure.h"
 #include "cache/core/mutex.h"
 #include "cache/core/prefix_index.h"
 #include "store/tier/disk_tier.h"
@@ -32,7 +35,10 @@ class Residency {
  public:
   Residency(store::HostTier& host_tier, store::DiskTier* disk_tier, Clock& clock,
             const PrefixIndex::Options& options)
-      : host(host_tier), disk(disk_tier), index(clock, options) {}
+      : host(host_tier),
+        disk(disk_tier),
+        index(clock, options),
+        weighs_(index.weighs(Place::kDisk)) {}
 
   ~Residency() { StopLoading(); }
 
@@ -70,6 +76,10 @@ class Residency {
   // go. Returns the bytes.
   absl::StatusOr<uint64_t> EvictFromDisk(uint64_t bytes) ABSL_EXCLUSIVE_LOCKS_REQUIRED(disk_mutex)
       ABSL_LOCKS_EXCLUDED(mutex);
+  // Gives one segment back, what is worth moving apart: the one by which least is lost. False: none
+  // of those looked at may go. REQUIRES: weighs_.
+  absl::StatusOr<bool> ReclaimWorstSegment() ABSL_EXCLUSIVE_LOCKS_REQUIRED(disk_mutex)
+      ABSL_LOCKS_EXCLUDED(mutex);
   // Put with room made for it. RESOURCE_EXHAUSTED: nothing more may be evicted, or the file system
   // itself is full.
   absl::Status PutOnDisk(std::span<const store::DiskPut> puts)
@@ -91,6 +101,24 @@ class Residency {
     EntryAttributes attributes;
     uint64_t bytes = 0;
   };
+  static constexpr double kNeverWeighed = std::numeric_limits<double>::infinity();
+  // What is known of a segment that may be reclaimed.
+  struct Roster {
+    std::vector<uint32_t> entries;  // numbers of PrefixIndex::SetSegment, 4 B for each on disk
+    bool whole = false;             // as far as the tier tells, all that lives there
+    uint64_t weighed = 0;           // when, in calls; 0: not yet
+    double lost_per_byte = kNeverWeighed;  // as weighed then
+  };
+  std::vector<store::DiskSegment> ChooseToWeigh(std::vector<store::DiskSegment> segments)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(disk_mutex);
+  absl::Status Scan(const store::DiskSegment& segment) ABSL_EXCLUSIVE_LOCKS_REQUIRED(disk_mutex)
+      ABSL_LOCKS_EXCLUDED(mutex);
+  std::optional<Departure> Plan(const store::DiskSegment& segment)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(disk_mutex, mutex);
+  absl::StatusOr<bool> EvictSegment(const store::DiskSegment& segment)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(disk_mutex) ABSL_LOCKS_EXCLUDED(mutex);
+  // Takes the entry out of the index, to make room on disk. Does not prune.
+  EntryKey EvictOne(EntryRef ref) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex);
   void Load() ABSL_LOCKS_EXCLUDED(mutex, disk_mutex);
   // False: to stop.
   bool Index(std::span<const Found> found) ABSL_LOCKS_EXCLUDED(mutex);
@@ -98,6 +126,7 @@ class Residency {
   // Once all is indexed: forgets what cannot be reached.
   void EraseUseless() ABSL_LOCKS_EXCLUDED(mutex, disk_mutex);
 
+  const bool weighs_;  // the disk's policy
   std::atomic<bool> incomplete_{false};
   bool loading_ ABSL_GUARDED_BY(mutex) = false;
   bool stop_loading_ ABSL_GUARDED_BY(mutex) = false;
@@ -106,6 +135,8 @@ class Residency {
   // show.
   absl::flat_hash_set<EntryKey> gone_ ABSL_GUARDED_BY(mutex);
   std::vector<EntryKey> unreadable_ ABSL_GUARDED_BY(mutex);
+  std::map<uint64_t, Roster> rosters_ ABSL_GUARDED_BY(disk_mutex);  // by segment
+  uint64_t weighings_ ABSL_GUARDED_BY(disk_mutex) = 0;
   std::thread loader_;
 };
 

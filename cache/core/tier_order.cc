@@ -34,6 +34,7 @@ uint32_t TierOrder::Add(EntryNumber entry, EntryFacts facts) {
 void TierOrder::Remove(uint32_t slot, bool evicted) {
   Tell();
   policy_->Removed(slot, evicted);
+  if (slot < groups_.size()) groups_[slot] = 0;
   free_.push_back(slot);
 }
 
@@ -43,8 +44,19 @@ std::optional<EntryNumber> TierOrder::Victim() {
   return slot.has_value() ? std::optional(entries_[*slot]) : std::nullopt;
 }
 
+double TierOrder::Value(uint32_t slot) {
+  Tell();
+  return policy_->Value(slot);
+}
+
+void TierOrder::SetGroup(uint32_t slot, uint32_t group) {
+  if (slot >= groups_.size()) groups_.resize(entries_.size());
+  groups_[slot] = group;
+}
+
 uint64_t TierOrder::memory_bytes() const {
-  return (entries_.capacity() + free_.capacity()) * sizeof(uint32_t) + policy_->memory_bytes();
+  return (entries_.capacity() + groups_.capacity() + free_.capacity()) * sizeof(uint32_t) +
+         policy_->memory_bytes();
 }
 
 }  // namespace cairn::cache

@@ -44,6 +44,11 @@ class TierOrder {
   }
   void SetEvictable(uint32_t slot, bool evictable) { policy_->SetEvictable(slot, evictable); }
   std::optional<EntryNumber> Victim();
+  bool weighs() const { return policy_->weighs(); }
+  double Value(uint32_t slot);
+  // A number that the owner gives the entry, until it is removed; 0: none.
+  void SetGroup(uint32_t slot, uint32_t group);
+  uint32_t GroupOf(uint32_t slot) const { return slot < groups_.size() ? groups_[slot] : 0; }
   EntryNumber EntryAt(uint32_t slot) const { return entries_[slot]; }
   uint64_t memory_bytes() const;
 
@@ -56,6 +61,7 @@ class TierOrder {
   std::vector<uint32_t> used_;  // slots, in order; the policy has been told of the first `told_`
   size_t told_ = 0;
   std::vector<EntryNumber> entries_ = std::vector<EntryNumber>(1);  // by slot
+  std::vector<uint32_t> groups_;                                    // by slot, as far as given
   std::vector<uint32_t> free_;
 };
 

@@ -57,6 +57,10 @@ class EvictionPolicy {
   virtual void SetEvictable(PolicyHandle handle, bool evictable) = 0;
   // The evictable entry that should go; nullopt: nothing is evictable. It stays until Removed().
   virtual std::optional<PolicyHandle> Victim() = 0;
+  // Whether it says what entries are worth; else only Victim tells what goes.
+  virtual bool weighs() const { return false; }
+  // What keeping the entry now promises: tokens saved for each byte and touch. REQUIRES: weighs().
+  virtual double Value(PolicyHandle /*handle*/) const { return 0; }
   // What it keeps, entries and history.
   virtual uint64_t memory_bytes() const { return 0; }
   // The entry has left the tier. `evicted`: as a victim, and so worth remembering.

@@ -31,6 +31,8 @@ class HazardPolicy final : public EvictionPolicy {
   void SetWorth(PolicyHandle handle, uint64_t bytes, uint64_t tokens) override;
   void SetEvictable(PolicyHandle handle, bool evictable) override;
   std::optional<PolicyHandle> Victim() override;
+  bool weighs() const override { return true; }
+  double Value(PolicyHandle handle) const override;
   void Removed(PolicyHandle handle, bool evicted) override;
   uint64_t memory_bytes() const override {
     return states_.capacity() * sizeof(State) + evictable_.memory_bytes() + kHistoryBytesMax;
@@ -53,7 +55,6 @@ class HazardPolicy final : public EvictionPolicy {
     const int sparser = std::max(0, static_cast<int>(state.traits.depth) - kDepthWatchedWhole);
     return (uint64_t{state.fingerprint} >> (sample_shift_ - sparser)) == 0;
   }
-  double Value(PolicyHandle handle) const;
   auto Positions() {
     return [this](PolicyHandle handle) -> uint32_t& { return states_[handle].position; };
   }

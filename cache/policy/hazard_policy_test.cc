@@ -72,6 +72,20 @@ TEST_F(HazardPolicyTest, TheSameSeedTheSameVictims) {
   EXPECT_EQ(victims[0], victims[1]);
 }
 
+TEST_F(HazardPolicyTest, TheVictimIsWorthTheLeast) {
+  constexpr PolicyHandle kCount = 20;
+  for (PolicyHandle handle = 0; handle < kCount; ++handle) {
+    Insert(handle, {.key = handle, .bytes = 1 + handle % 3, .tokens = 128});
+  }
+  for (PolicyHandle handle = 0; handle < kCount; handle += 4) policy_.Used(handle);
+  ASSERT_TRUE(policy_.weighs());
+  const PolicyHandle victim = *policy_.Victim();
+  for (PolicyHandle handle = 0; handle < kCount; ++handle) {
+    EXPECT_GT(policy_.Value(handle), 0);
+    EXPECT_LE(policy_.Value(victim), policy_.Value(handle)) << handle;
+  }
+}
+
 // Half of the room is asked for again and again at an age that LRU cannot keep, among a scan of
 // blocks that never come back.
 TEST_F(HazardPolicyTest, LearnsToKeepALoopAmongAScan) {

@@ -6,8 +6,6 @@
 namespace cairn::store {
 namespace {
 
-constexpr uint64_t kWindowBytes = 1ull << 20;
-
 bool AllZero(std::span<const uint8_t> bytes) {
   return bytes.empty() ||
          (bytes[0] == 0 && std::memcmp(bytes.data(), bytes.data() + 1, bytes.size() - 1) == 0);
@@ -16,9 +14,10 @@ bool AllZero(std::span<const uint8_t> bytes) {
 // Reads the file through one moving window.
 class Window {
  public:
-  Window(FileSystem& files, File& file) : files_(files), file_(file), buffer_(kWindowBytes) {}
+  Window(FileSystem& files, File& file, uint64_t bytes)
+      : files_(files), file_(file), buffer_(bytes) {}
 
-  // At most `bytes` (<= kWindowBytes) from `offset`; fewer at the end of the file, in whole units.
+  // At most `bytes` (<= the window's) from `offset`; fewer at the end of the file, in whole units.
   absl::StatusOr<std::span<const uint8_t>> At(uint64_t offset, uint64_t bytes) {
     if (offset < start_ || offset + bytes > start_ + filled_) {
       IoRequest read = IoRequest::Read(file_, offset, buffer_.bytes());
@@ -54,7 +53,7 @@ absl::StatusOr<bool> PayloadWhole(FileSystem& files, File& file, const CatalogEn
 absl::StatusOr<SegmentScan> ScanSegment(FileSystem& files, File& file, const ScanOptions& options) {
   CAIRN_ASSIGN_OR_RETURN(const uint64_t size, file.Size());
   const uint64_t tag = SegmentTag(options.store, options.segment);
-  Window window(files, file);
+  Window window(files, file, options.window_bytes);
   SegmentScan scan;
   scan.records_end = scan.written_end = options.from;
   uint64_t runs = 0;  // of damage so far

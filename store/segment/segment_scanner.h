@@ -37,7 +37,10 @@ struct ScanOptions {
   uint64_t from = kSegmentHeaderBytes;
   // Whether this record's payload is to be read and checked.
   std::function<bool(const CatalogEntry&)> check_payload;
+  // Read at once. Whoever wants headers alone of whole segments takes kHeaderWindowBytes.
+  uint64_t window_bytes = 1ull << 20;
 };
+inline constexpr uint64_t kHeaderWindowBytes = kRecordHeaderBytesMax;
 
 absl::StatusOr<SegmentScan> ScanSegment(FileSystem& files, File& file, const ScanOptions& options);
 

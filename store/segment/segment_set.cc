@@ -9,7 +9,9 @@
 namespace cairn::store {
 namespace {
 
-constexpr uint64_t kSegmentsAtLeast = 8;
+// Reclaim needs several to choose among, and puts leave one free: the more there are, the less is
+// lost.
+constexpr uint64_t kSegmentsAtLeast = 32;
 constexpr uint64_t kSegmentBytesMin = 64ull << 10;
 // A segment smaller than this share of the usual size is not worth a file, unless a record asks.
 constexpr uint64_t kSmallestShare = 4;
@@ -165,16 +167,21 @@ absl::StatusOr<std::vector<RecordRoom>> SegmentSet::Allocate(std::span<const uin
   size_t next_file = 0;
   for (const uint64_t size : sizes) {
     SegmentHold next;
+    SegmentHold sealed;
     {
       const Lock lock(mutex_);
       if (active_ != nullptr && size > active_->size_ - active_->append_at_) {
         Seal(*active_, lock);
+        sealed = std::move(active_);
         active_.reset();
       }
       next = active_;
     }
     if (next == nullptr) {
-      absl::StatusOr<SegmentHold> made = Create((*files)[next_file++]);
+      // What was cut off must not come back by a power cut once its room is used again.
+      const absl::Status cut = sealed == nullptr ? absl::OkStatus() : sealed->file().Sync();
+      absl::StatusOr<SegmentHold> made =
+          cut.ok() ? Create((*files)[next_file++]) : absl::StatusOr<SegmentHold>(cut);
       if (!made.ok()) {
         Finish(rooms, RoomOutcome::kUnused);
         return made.status();
@@ -288,27 +295,42 @@ uint64_t SegmentSet::DropEmpty() {
 
 void SegmentSet::SealActive() {
   const Lock allocating(allocate_mutex_);
+  SegmentHold sealed;
+  {
+    const Lock lock(mutex_);
+    if (active_ == nullptr || active_->in_flight_ > 0 || !active_->surveyed_) return;
+    if (active_->append_at_ - kSegmentHeaderBytes == active_->live_bytes_) return;
+    Seal(*active_, lock);
+    sealed = std::move(active_);
+    active_.reset();
+  }
+  // As in Allocate. A device that cannot do it takes no other write either.
+  sealed->file().Sync().IgnoreError();
+}
+
+std::vector<SegmentSet::Victim> SegmentSet::Idle() const {
   const Lock lock(mutex_);
-  if (active_ == nullptr || active_->in_flight_ > 0 || !active_->surveyed_) return;
-  if (active_->append_at_ - kSegmentHeaderBytes == active_->live_bytes_) return;
-  Seal(*active_, lock);
-  active_.reset();
+  std::vector<Victim> idle;
+  for (const auto& [id, segment] : segments_) {
+    if (!segment->surveyed_ || !segment->sealed_ || segment->in_flight_ > 0) continue;
+    idle.push_back({.segment = segment,
+                    .size = segment->size_,
+                    .live_bytes = segment->live_bytes_,
+                    .live_records = segment->live_records_});
+  }
+  return idle;
 }
 
 std::optional<SegmentSet::Victim> SegmentSet::Emptiest() const {
-  const Lock lock(mutex_);
-  std::optional<Victim> best;
-  for (const auto& [id, segment] : segments_) {
-    if (!segment->surveyed_ || !segment->sealed_ || segment->in_flight_ > 0) continue;
-    const auto share = [](uint64_t live, uint64_t size) {
-      return static_cast<double>(live) / static_cast<double>(std::max<uint64_t>(size, 1));
-    };
-    if (!best.has_value() ||
-        share(segment->live_bytes_, segment->size_) < share(best->live_bytes, best->size)) {
-      best = Victim{.segment = segment, .size = segment->size_, .live_bytes = segment->live_bytes_};
-    }
-  }
-  return best;
+  std::vector<Victim> idle = Idle();
+  const auto share = [](const Victim& victim) {
+    return static_cast<double>(victim.live_bytes) /
+           static_cast<double>(std::max<uint64_t>(victim.size, 1));
+  };
+  const auto best =
+      std::min_element(idle.begin(), idle.end(),
+                       [&](const Victim& a, const Victim& b) { return share(a) < share(b); });
+  return best == idle.end() ? std::nullopt : std::optional(std::move(*best));
 }
 
 bool SegmentSet::HasRoom(uint64_t bytes) const {

@@ -125,6 +125,7 @@ class SegmentSet {
     SegmentHold segment;
     uint64_t size = 0;
     uint64_t live_bytes = 0;
+    uint64_t live_records = 0;
   };
 
   // The last of `found` is written on if it has room. `next` is beyond every number in use.
@@ -159,7 +160,9 @@ class SegmentSet {
 
   // No more records into the one that is being written, if it holds dead ones.
   void SealActive();
-  // The sealed segment, idle and not yet dropped, with the least share of live bytes.
+  // The sealed segments, idle and not yet dropped, by number.
+  std::vector<Victim> Idle() const;
+  // That of them with the least share of live bytes.
   std::optional<Victim> Emptiest() const;
   // Whether a put of records of `bytes` in all (headers included) would find room, however they
   // fall into files.

@@ -1,5 +1,6 @@
 // Reclaim: room comes back by whole segments.
 
+#include <algorithm>
 #include <optional>
 #include <vector>
 
@@ -10,14 +11,6 @@ namespace {
 
 // Payload bytes in memory at once while Reclaim moves a segment.
 constexpr uint64_t kMoveBytesMax = 64ull << 20;
-
-// Of a segment, at most this share is moved. What a segment gives back is what puts may then write,
-// so for each byte put at most share / (1 - share) = 0.25 bytes are moved: write amplification
-// stays below 1.25 whatever is erased in what order. The price is that the owner erases more when
-// what it erases lies scattered.
-constexpr uint64_t kMovedShareDivisor = 5;
-
-uint64_t MovedBytesMax(uint64_t segment_bytes) { return segment_bytes / kMovedShareDivisor; }
 
 }  // namespace
 
@@ -49,12 +42,65 @@ absl::Status DiskTier::Reclaim(uint64_t bytes) {
   return absl::OkStatus();
 }
 
+absl::StatusOr<std::vector<DiskSegment>> DiskTier::Segments() {
+  CAIRN_RETURN_IF_ERROR(impl_->EnsureSurveyed());
+  std::vector<DiskSegment> segments;
+  for (const SegmentSet::Victim& idle : impl_->segments.Idle()) {
+    segments.push_back({.id = idle.segment->id(),
+                        .bytes = idle.size,
+                        .live_bytes = idle.live_bytes,
+                        .live_records = idle.live_records});
+  }
+  return segments;
+}
+
+absl::StatusOr<std::vector<EntryKey>> DiskTier::LiveIn(uint64_t segment) {
+  const SegmentHold held = impl_->segments.Find(segment);
+  if (held == nullptr) return absl::NotFoundError(absl::StrCat("no segment ", segment));
+  CAIRN_ASSIGN_OR_RETURN(const SegmentScan scan, impl_->ScanHeaders(*held));
+  std::vector<EntryKey> keys;
+  for (const ScannedRecord& record : scan.records) keys.push_back(record.entry.meta.key);
+  const auto now = impl_->catalog->MultiGet(keys);
+  std::vector<EntryKey> live;
+  for (size_t i = 0; i < keys.size(); ++i) {
+    // A damaged catalog value is found by whoever wants the entry.
+    if (!now[i].ok() || !now[i]->has_value()) continue;
+    if ((*now[i])->location == scan.records[i].entry.location) live.push_back(keys[i]);
+  }
+  return live;
+}
+
+absl::Status DiskTier::ReclaimSegment(uint64_t segment) {
+  CAIRN_RETURN_IF_ERROR(impl_->EnsureSurveyed());
+  const std::lock_guard<std::mutex> one(impl_->reclaim_mutex);
+  std::vector<SegmentSet::Victim> idle = impl_->segments.Idle();
+  const auto victim = std::find_if(idle.begin(), idle.end(), [&](const SegmentSet::Victim& v) {
+    return v.segment->id() == segment;
+  });
+  if (victim == idle.end()) return absl::OkStatus();
+  if (victim->live_bytes > MovedBytesMax(victim->size)) {
+    return absl::FailedPreconditionError(
+        absl::StrCat("disk tier: ", victim->live_bytes, " of ", victim->size, " bytes of segment ",
+                     segment, " are live, too many to move; erase some of them first"));
+  }
+  CAIRN_RETURN_IF_ERROR(impl_->Evacuate(*victim));
+  idle.clear();  // our own holds would keep the file
+  impl_->reclaimed_segments += impl_->segments.DropEmpty();
+  return absl::OkStatus();
+}
+
+absl::StatusOr<SegmentScan> DiskTier::Impl::ScanHeaders(const Segment& segment) {
+  return ScanSegment(files, segment.file(),
+                     {.store = store,
+                      .segment = segment.id(),
+                      .check_payload = {},
+                      .window_bytes = kHeaderWindowBytes});
+}
+
 absl::Status DiskTier::Impl::Evacuate(const SegmentSet::Victim& victim) {
   Segment& from = *victim.segment;
   // What lives there is asked of the segment itself, by its headers, not of the whole catalog.
-  CAIRN_ASSIGN_OR_RETURN(
-      const SegmentScan scan,
-      ScanSegment(files, from.file(), {.store = store, .segment = from.id(), .check_payload = {}}));
+  CAIRN_ASSIGN_OR_RETURN(const SegmentScan scan, ScanHeaders(from));
   CAIRN_RETURN_IF_ERROR(MoveLive(scan, from));
   if (segments.EmptyWithout(from.id(), 0)) return absl::OkStatus();
   // The catalog names records whose headers are damaged. They cannot be moved, only counted.

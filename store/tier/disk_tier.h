@@ -13,7 +13,8 @@
 // Capacity: the sum of the segment files' sizes never exceeds capacity_bytes. Put answers
 // RESOURCE_EXHAUSTED when an entry does not fit; the owner erases entries (it knows their worth)
 // and tries again. Erased room comes back by segment: an empty one is deleted; Reclaim moves the
-// live entries of the emptiest ones.
+// live entries of the emptiest ones. An owner that knows what its entries are worth chooses a
+// segment itself: Segments, LiveIn, Erase of what is not worth moving, ReclaimSegment.
 //
 // Threads:   all methods from any thread.
 // Buffers:   payload and destination spans are kIoAlignment-aligned and RoundUpToIo(payload_bytes)
@@ -63,6 +64,14 @@ enum class RecordCheck : uint8_t {
   kWhole,    // its header too, which only a rebuild of the catalog needs
 };
 
+// A segment that may be reclaimed: written to its end, and nothing on its way into it.
+struct DiskSegment {
+  uint64_t id = 0;
+  uint64_t bytes = 0;       // of its file
+  uint64_t live_bytes = 0;  // records that the catalog names
+  uint64_t live_records = 0;
+};
+
 struct DiskTierStats {
   uint64_t capacity_bytes = 0;
   uint64_t used_bytes = 0;  // sizes of all segment files
@@ -88,7 +97,7 @@ class DiskTier {
   struct Options {
     std::string directory;
     uint64_t capacity_bytes = 0;
-    // At most an eighth of the capacity is used, so that there are several to reclaim among. Puts
+    // At most a 32nd of the capacity is used, so that there are several to reclaim among. Puts
     // leave one segment's worth of the capacity free, for Reclaim to move entries to.
     uint64_t segment_bytes = 256ull << 20;
     Random* random = nullptr;  // for a new store's identity; null: SystemRandom()
@@ -125,9 +134,22 @@ class DiskTier {
 
   absl::Status Erase(std::span<const EntryKey> keys);
   // Frees whole segments until at least `bytes` can be put, moving live entries out of the emptiest
-  // ones. Moves at most a quarter of what it frees, so that write amplification stays below 1.25.
+  // ones that are empty enough (MovedBytesMax).
   // RESOURCE_EXHAUSTED if erasing more is needed first.
   absl::Status Reclaim(uint64_t bytes);
+
+  // Of a segment of so many bytes, what may be moved: a fifth. What a segment gives back is what
+  // puts may then write, so for each byte put at most share / (1 - share) = 0.25 bytes are moved:
+  // write amplification stays below 1.25 whatever is erased in what order.
+  static constexpr uint64_t MovedBytesMax(uint64_t segment_bytes) { return segment_bytes / 5; }
+  // What may be reclaimed now, the longest written first. Surveys first, if nobody did.
+  absl::StatusOr<std::vector<DiskSegment>> Segments();
+  // The keys of what lives in it, asked of its record headers: some kilobytes of reading a record.
+  // NOT_FOUND: no such segment.
+  absl::StatusOr<std::vector<EntryKey>> LiveIn(uint64_t segment);
+  // Moves what lives in it and deletes it. OK too if it has gone already. FAILED_PRECONDITION: more
+  // than MovedBytesMax lives there, erase first.
+  absl::Status ReclaimSegment(uint64_t segment);
 
   // Every catalogued entry once, in no order, without payloads. Stops early when the visitor
   // returns false.

@@ -64,6 +64,7 @@ struct DiskTier::Impl {
   void Quarantine(const CatalogEntry& entry);
   absl::Status ForgetDamaged(const EntryKey& key);
   absl::Status EraseBatch(const CatalogBatch& batch, std::span<const CatalogEntry> dead);
+  absl::StatusOr<SegmentScan> ScanHeaders(const Segment& segment);
   absl::Status Evacuate(const SegmentSet::Victim& victim);
   absl::Status MoveLive(const SegmentScan& scan, Segment& from);
   absl::Status Move(std::span<const CatalogEntry> entries, Segment& from);

@@ -208,7 +208,7 @@ TEST(DiskTierTest, NeverExceedsItsCapacityAndTakesAgainAfterErasing) {
 
 TEST(DiskTierTest, ReclaimMovesTheLivingAndFreesWholeSegments) {
   TestDisk disk;
-  disk.capacity_bytes = 8ull << 20;
+  disk.capacity_bytes = 32ull << 20;
   const auto tier = disk.Open();
   const uint64_t count = Fill(*tier, disk, 0);
   EXPECT_EQ(tier->Reclaim(1 << 20).code(), absl::StatusCode::kResourceExhausted);
@@ -231,9 +231,42 @@ TEST(DiskTierTest, ReclaimMovesTheLivingAndFreesWholeSegments) {
   }
 }
 
+TEST(DiskTierTest, ASegmentThatItsOwnerChoseGoesAndTheRestOfItIsMoved) {
+  TestDisk disk;
+  disk.capacity_bytes = 64ull << 20;
+  const auto tier = disk.Open();
+  const uint64_t count = Fill(*tier, disk, 0);
+  const auto segments = tier->Segments();
+  ASSERT_TRUE(segments.ok()) << segments.status();
+  ASSERT_GT(segments->size(), 8u);
+  const DiskSegment chosen = (*segments)[3];
+  const std::vector<EntryKey> live = *tier->LiveIn(chosen.id);
+  ASSERT_EQ(live.size(), chosen.live_records);
+  ASSERT_GT(live.size(), 10u);
+  // All of it is alive: too much to move.
+  EXPECT_TRUE(absl::IsFailedPrecondition(tier->ReclaimSegment(chosen.id)));
+  ASSERT_TRUE(tier->Erase(std::span(live).subspan(2)).ok());
+  EXPECT_EQ(*tier->LiveIn(chosen.id), (std::vector<EntryKey>{live[0], live[1]}));
+  const uint64_t used = tier->stats().used_bytes;
+  ASSERT_TRUE(tier->ReclaimSegment(chosen.id).ok());
+  EXPECT_FALSE(*disk.memory.Exists(disk.SegmentPath(chosen.id)));
+  EXPECT_LT(tier->stats().used_bytes, used + disk.segment_bytes / 2);
+  EXPECT_TRUE(absl::IsNotFound(tier->LiveIn(chosen.id).status()));
+  EXPECT_TRUE(tier->ReclaimSegment(chosen.id).ok());  // it has gone already
+  EXPECT_EQ(tier->stats().entries, count - live.size() + 2);
+  EXPECT_LE(tier->stats().moved_bytes, DiskTier::MovedBytesMax(chosen.bytes));
+  EXPECT_GT(tier->stats().moved_bytes, 0u);
+  for (uint64_t i = 0; i < count; ++i) {
+    const bool gone = std::count(live.begin() + 2, live.end(), TestKey(i)) != 0;
+    const absl::Status read = ReadBack(*tier, MakeEntry(i, {60'000}));
+    EXPECT_EQ(absl::IsNotFound(read), gone) << i << read;
+    EXPECT_EQ(read.ok(), !gone) << i << read;
+  }
+}
+
 TEST(DiskTierTest, ReclaimGetsRidOfASegmentWhoseRecordsAreDamaged) {
   TestDisk disk;
-  disk.capacity_bytes = 8ull << 20;
+  disk.capacity_bytes = 32ull << 20;
   const auto tier = disk.Open();
   const uint64_t count = Fill(*tier, disk, 0);
   // The header of the first record, the payload of the second.
@@ -243,7 +276,7 @@ TEST(DiskTierTest, ReclaimGetsRidOfASegmentWhoseRecordsAreDamaged) {
   std::vector<EntryKey> keys;
   for (uint64_t i = 3; i < count; ++i) keys.push_back(TestKey(i));
   ASSERT_TRUE(tier->Erase(keys).ok());
-  ASSERT_TRUE(tier->Reclaim(6 << 20).ok());
+  ASSERT_TRUE(tier->Reclaim(30 << 20).ok());
   EXPECT_EQ(tier->stats().checksum_failures, 2u);
   EXPECT_FALSE(*disk.memory.Exists(disk.SegmentPath(1)));
   EXPECT_TRUE(ReadBack(*tier, MakeEntry(2, {60'000})).ok());

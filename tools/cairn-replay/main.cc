@@ -155,7 +155,7 @@ int RunStore(const Arguments& arguments, const Trace& trace) {
 absl::Status Check(Arguments& arguments) {
   std::vector<std::string> known = cache::PolicyNames();
   known.push_back(kOracle);
-  if (arguments.store && arguments.policies.empty()) arguments.policies = {"lru", "ours"};
+  if (arguments.store && arguments.policies.empty()) arguments.policies = cache::PolicyNames();
   if (arguments.policies.empty()) arguments.policies = known;
   for (std::string& policy : arguments.policies) {
     if (policy == "ours") policy = cache::kDefaultPolicy;
@@ -188,9 +188,8 @@ int Main(int argc, char** argv) {
                  "zero, or full, every:N and ends joined by +")
       ->delimiter(',');
   app.add_option("--capacity-bytes", arguments.capacities_bytes, "with --layout")->delimiter(',');
-  app.add_flag(
-      "--store", arguments.store,
-      "through the daemon's core and tiers, on files in memory; default policies lru, ours");
+  app.add_flag("--store", arguments.store,
+               "through the daemon's core and tiers, on files in memory; no oracle");
   app.add_option("--seed", arguments.seed, "of the policy's randomness");
   app.add_flag("--json", arguments.json, "one array of objects");
   try {

@@ -11,6 +11,7 @@
 #include "store/device/memory_file_system.h"
 #include "store/index/memory_catalog.h"
 #include "store/segment/record_format.h"
+#include "store/segment/segment_set.h"
 #include "store/tier/disk_tier.h"
 #include "store/tier/host_tier.h"
 
@@ -38,9 +39,16 @@ class StoreReplay {
 
   absl::Status Open(uint64_t capacity_blocks, const std::string& policy) {
     const uint64_t records = capacity_blocks * kRecordBytes;
-    const uint64_t segment = kSegmentHeader + kRecordsPerSegment * kRecordBytes;
-    // One segment is kept free for reclaim, and each has a header.
-    result_.capacity_bytes = records + segment + records / segment * kSegmentHeader;
+    // One segment is kept free for reclaim, and each has a header. A segment of a small store is
+    // its share of the capacity, that free one included.
+    uint64_t segment = kSegmentHeader + kRecordsPerSegment * kRecordBytes;
+    while (true) {
+      result_.capacity_bytes = records + segment + records / segment * kSegmentHeader;
+      const uint64_t used =
+          store::SegmentSet::EffectiveSegmentBytes(result_.capacity_bytes, segment);
+      if (used >= segment) break;
+      segment = used;
+    }
     CAIRN_ASSIGN_OR_RETURN(
         host_, store::HostTier::Create({.capacity_bytes = kHostEntries * 2 * kIoAlignment}));
     CAIRN_ASSIGN_OR_RETURN(

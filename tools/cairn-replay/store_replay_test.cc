@@ -5,6 +5,8 @@
 
 #include <gtest/gtest.h>
 
+#include <map>
+
 #include "store/base/random.h"
 
 namespace cairn::replay {
@@ -34,7 +36,8 @@ Trace MadeTrace(int requests) {
 }
 
 TEST(ReplayStore, StaysUnderTheCapacityAndWritesLittleTwice) {
-  for (const std::string policy : {"lru", "hazard"}) {
+  std::map<std::string, double> hit_rate;
+  for (const std::string policy : {"lru", "s3fifo", "hazard"}) {
     SCOPED_TRACE(policy);
     const auto result = ReplayStore(MadeTrace(1500), 4000, policy, 1);
     ASSERT_TRUE(result.ok()) << result.status();
@@ -45,7 +48,18 @@ TEST(ReplayStore, StaysUnderTheCapacityAndWritesLittleTwice) {
     EXPECT_GT(result->used_bytes_max, result->capacity_bytes / 2);
     EXPECT_GT(result->hit_rate(), 0.3);
     EXPECT_LE(result->hit_rate(), 0.5);  // half of every prompt is new
+    hit_rate[policy] = result->hit_rate();
   }
+  // All documents fit, whoever chooses: nothing is lost by eviction by segment.
+  EXPECT_GT(hit_rate["hazard"], hit_rate["lru"] - 0.01);
+}
+
+TEST(ReplayStore, BySegmentWhatIsUsedAgainIsKeptAmongWhatIsNot) {
+  const auto by_age = ReplayStore(MadeTrace(1500), 500, "lru", 1);
+  const auto by_worth = ReplayStore(MadeTrace(1500), 500, "hazard", 1);
+  ASSERT_TRUE(by_age.ok() && by_worth.ok());
+  EXPECT_GT(by_worth->hit_rate(), by_age->hit_rate() + 0.05);
+  EXPECT_LT(by_worth->write_amplification(), 1.3);
 }
 
 TEST(ReplayStore, AnUnknownPolicyIsNamed) {
