@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "store/base/checksum.h"
+#include "store/base/fault_point.h"
 #include "store/base/limits.h"
 
 namespace cairn::cache {
@@ -39,6 +40,7 @@ absl::StatusOr<store::HostRoom> Residency::ReserveHost(uint64_t bytes, size_t pa
     if (!ref->in[static_cast<size_t>(Place::kDisk)] && disk != nullptr) {
       counters.evicted_host_unsaved_entries.Add();
     }
+    CAIRN_FAULT_POINT(kHostEvict);
     DropHost(ref, /*evicted=*/true);
     index.Prune(ref.block);
   }
@@ -85,13 +87,16 @@ absl::StatusOr<uint64_t> Residency::EvictFromDisk(uint64_t bytes) {
       const EntryRef ref = *victim;
       evicted += ref->bytes;
       keys.push_back(ref.key());
+      CAIRN_FAULT_POINT(kEvictChosen);
       counters.evicted_disk_entries.Add();
       counters.evicted_disk_bytes.Add(ref->bytes);
       DropDisk(ref, /*evicted=*/true);
       index.Prune(ref.block);
     }
   }
+  CAIRN_FAULT_POINT(kEvictBeforeErase);
   if (!keys.empty()) CAIRN_RETURN_IF_ERROR(disk->Erase(keys));
+  CAIRN_FAULT_POINT(kEvictErased);
   return evicted;
 }
 

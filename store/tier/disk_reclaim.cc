@@ -3,6 +3,7 @@
 #include <optional>
 #include <vector>
 
+#include "store/base/fault_point.h"
 #include "store/tier/disk_tier_impl.h"
 
 namespace cairn::store {
@@ -24,6 +25,7 @@ uint64_t MovedBytesMax(uint64_t segment_bytes) { return segment_bytes / kMovedSh
 absl::Status DiskTier::Reclaim(uint64_t bytes) {
   CAIRN_RETURN_IF_ERROR(impl_->EnsureSurveyed());
   const std::lock_guard<std::mutex> one(impl_->reclaim_mutex);
+  CAIRN_FAULT_POINT(kReclaimBegun);
   impl_->reclaimed_segments += impl_->segments.DropEmpty();
   bool sealed = false;
   while (!impl_->segments.HasRoom(bytes)) {
@@ -42,6 +44,7 @@ absl::Status DiskTier::Reclaim(uint64_t bytes) {
           "disk tier: ", totals.live_bytes, " of ", totals.used_bytes, " bytes are live, and no ",
           "segment is empty enough to be moved; erase more entries to free ", bytes));
     }
+    CAIRN_FAULT_POINT(kReclaimVictim);
     CAIRN_RETURN_IF_ERROR(impl_->Evacuate(*victim));
     victim.reset();  // our own hold would keep the file
     impl_->reclaimed_segments += impl_->segments.DropEmpty();
@@ -55,7 +58,9 @@ absl::Status DiskTier::Impl::Evacuate(const SegmentSet::Victim& victim) {
   CAIRN_ASSIGN_OR_RETURN(
       const SegmentScan scan,
       ScanSegment(files, from.file(), {.store = store, .segment = from.id(), .check_payload = {}}));
+  CAIRN_FAULT_POINT(kReclaimScanned);
   CAIRN_RETURN_IF_ERROR(MoveLive(scan, from));
+  CAIRN_FAULT_POINT(kReclaimMoved);
   if (segments.EmptyWithout(from.id(), 0)) return absl::OkStatus();
   // The catalog names records whose headers are damaged. They cannot be moved, only counted.
   std::vector<CatalogEntry> damaged;
@@ -96,6 +101,7 @@ absl::Status DiskTier::Impl::Move(std::span<const CatalogEntry> entries, Segment
                                     buffers.back().bytes().subspan(header_bytes)));
   }
   files.Submit(reads);
+  CAIRN_FAULT_POINT(kReclaimRead);
   std::vector<CatalogEntry> moving;
   std::vector<RecordToWrite> records;
   moving.reserve(entries.size());  // records point into it
@@ -112,6 +118,7 @@ absl::Status DiskTier::Impl::Move(std::span<const CatalogEntry> entries, Segment
   if (records.empty()) return absl::OkStatus();
   CAIRN_ASSIGN_OR_RETURN(const std::vector<RecordRoom> rooms,
                          writer.WriteDurably(records, RoomPurpose::kMove));
+  CAIRN_FAULT_POINT(kReclaimRewritten);
   return Republish(moving, records, rooms);
 }
 
@@ -136,7 +143,9 @@ absl::Status DiskTier::Impl::Republish(std::span<const CatalogEntry> entries,
   }
   segments.Finish(dead_rooms, RoomOutcome::kKept);
   if (kept.empty()) return absl::OkStatus();
+  CAIRN_FAULT_POINT(kReclaimBeforeRepublish);
   CAIRN_RETURN_IF_ERROR(writer.Catalogue(kept, kept_rooms));
+  CAIRN_FAULT_POINT(kReclaimRepublished);
   for (const RecordLocation& location : left) {
     segments.Die(location);
     moved_bytes += location.bytes;
