@@ -4,12 +4,13 @@
 // FORMAT file and, that being lost, in a segment.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <unistd.h>
 
+#include <cstring>
 #include <filesystem>
 #include <fstream>
 #include <map>
 
-#include "store/base/checksum.h"
 #include "store/index/rocks_catalog.h"
 #include "store/recovery/check.h"
 #include "store/segment/record_format.h"

@@ -9,6 +9,7 @@
 #include <filesystem>
 #include <nlohmann/json.hpp>
 #include <optional>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -164,7 +165,6 @@ class Campaign {
     total_.audit.entries += result.audit.entries;
     total_.sealed_before += result.sealed_before;
     total_.sealed_after += result.sealed_after;
-    for (size_t i = 0; i < kFaultPoints.size(); ++i) total_.hits[i] += result.hits[i];
     if (trial.kind == TrialKind::kPoint) killed_at_.insert(trial.point);
     if (result.first_hit_nanos != 0) first_hits_.push_back(result.first_hit_nanos);
   }
