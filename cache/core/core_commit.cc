@@ -4,6 +4,7 @@
 #include <numeric>
 
 #include "cache/core/core_impl.h"
+#include "store/base/fault_point.h"
 #include "store/base/limits.h"
 #include "store/base/memory_copy.h"
 
@@ -68,6 +69,7 @@ absl::Status CoreImpl::StartCommitLocked(SessionId id, const Session& session, C
   }
   reservation->committing = true;
   work.started = true;
+  CAIRN_FAULT_POINT(kCommitStarted);
   work.root = session.root;
   work.reserved = reservation->item;
   return CheckShape(*work.item, session.parts(reservation->item.key.kind));
@@ -101,12 +103,14 @@ absl::Status CoreImpl::PublishCommitLocked(CommitWork& work, store::HostRoom roo
     residency_.index.Prune(ref.block);
     return published;
   }
+  CAIRN_FAULT_POINT(kCommitPublished);
   residency_.index.Touch(ref);
   if (durable) {
     residency_.index.AddHold(ref, 1);
     work.ref = ref;
   }
   if (residency_.disk != nullptr) writer_.Enqueue(ref);
+  CAIRN_FAULT_POINT(kCommitQueued);
   residency_.counters.commit_entries.Add();
   residency_.counters.commit_bytes.Add(ref->bytes);
   return absl::OkStatus();
@@ -121,10 +125,12 @@ absl::Status CoreImpl::CommitOne(CommitWork& work, bool durable) {
     for (const EntryPart& part : work.item->parts) bytes += part.bytes;
     CAIRN_ASSIGN_OR_RETURN(room, residency_.ReserveHost(bytes, work.item->parts.size()));
   }
+  CAIRN_FAULT_POINT(kCommitRoomTaken);
   if (absl::Status copied = CopyVerified(*work.item, room.bytes()); !copied.ok()) {
     residency_.counters.commit_mismatched_entries.Add();
     return copied;
   }
+  CAIRN_FAULT_POINT(kCommitCopied);
   MutexLock lock(&residency_.mutex);
   return PublishCommitLocked(work, std::move(room), durable);
 }
@@ -169,11 +175,13 @@ absl::StatusOr<std::vector<absl::Status>> CoreImpl::Commit(SessionId session,
       residency_.counters.reservations_handed_over.Add();
     }
   }
+  CAIRN_FAULT_POINT(kCommitEnded);
   std::vector<absl::Status> statuses;
   statuses.reserve(work.size());
   for (CommitWork& w : work) {
     if (w.ref.block != nullptr) {
       w.status = writer_.WaitSaved(w.ref);
+      CAIRN_FAULT_POINT(kCommitSaved);
       MutexLock lock(&residency_.mutex);
       residency_.index.AddHold(w.ref, -1);
       residency_.index.Prune(w.ref.block);

@@ -2,6 +2,7 @@
 #include <algorithm>
 
 #include "cache/core/core_impl.h"
+#include "store/base/fault_point.h"
 #include "store/base/limits.h"
 
 namespace cairn::cache {
@@ -180,6 +181,7 @@ void CoreImpl::ReadChunk(const FetchWork& work, std::span<FetchWant* const> chun
     reads[i].destination = chunk[i]->room.bytes();
   }
   residency_.disk->ReadBatch(reads);
+  CAIRN_FAULT_POINT(kFetchRead);
 
   std::vector<EntryKey> foreign;
   for (size_t i = 0; i < chunk.size(); ++i) {
@@ -224,6 +226,7 @@ void CoreImpl::FinishReadLocked(FetchWant& want, store::DiskRead& read) {
     if (read.status.ok()) {
       counters.promoted_entries.Add();
       counters.promoted_bytes.Add(bytes);
+      CAIRN_FAULT_POINT(kFetchPromoted);
       return;
     }
   }

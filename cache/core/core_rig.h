@@ -14,6 +14,7 @@
 
 #include "cache/client/digest_chain.h"
 #include "cache/core/cache_core.h"
+#include "cache/core/derived_entry.h"
 #include "cache/core/waiter.h"
 #include "gtest/gtest.h"
 #include "store/base/checksum.h"
@@ -55,25 +56,11 @@ inline NamespaceSpec RigSpec(const std::string& tenant = "") {
 }
 
 inline std::vector<uint8_t> PayloadOf(const EntryKey& key) {
-  const LayoutScope scope =
-      key.kind == EntryKind::kRows ? LayoutScope::kPrefix : LayoutScope::kTrailing;
-  uint64_t seed = static_cast<uint64_t>(key.kind);
-  for (size_t i = 0; i < 8; ++i) seed = seed * 257 + key.digest.bytes[i];
-  SeededRandom random(seed);
-  std::vector<uint8_t> payload(RigSpec().layout.entry_bytes(scope));
-  random.Fill(payload);
-  return payload;
+  return DerivedPayload(RigSpec().layout, key);
 }
 
 inline std::vector<EntryPart> PartsOf(EntryKind kind, std::span<const uint8_t> payload) {
-  std::vector<EntryPart> parts;
-  size_t offset = 0;
-  for (const uint32_t bytes : RigSpec().layout.part_bytes(
-           kind == EntryKind::kRows ? LayoutScope::kPrefix : LayoutScope::kTrailing)) {
-    parts.push_back({bytes, Checksum(payload.subspan(offset, bytes))});
-    offset += bytes;
-  }
-  return parts;
+  return PartsOfPayload(RigSpec().layout, kind, payload);
 }
 
 struct CoreRig {

@@ -4,6 +4,7 @@
 #include "absl/strings/str_join.h"
 #include "cache/client/digest_chain.h"
 #include "cache/core/core_impl.h"
+#include "store/base/fault_point.h"
 #include "store/base/limits.h"
 
 namespace cairn::cache {
@@ -302,6 +303,7 @@ absl::StatusOr<std::vector<ReserveResult>> CoreImpl::Reserve(SessionId session,
       residency_.counters.reserve_wait_entries.Add();
     } else {
       results[i] = {ReserveState::kGo, reservations_.Make(session, items[i], clock_.NowNanos())};
+      CAIRN_FAULT_POINT(kReserveMade);
       residency_.counters.reserve_go_entries.Add();
     }
   }

@@ -4,6 +4,7 @@
 
 #include <utility>
 
+#include "store/base/fault_point.h"
 #include "store/base/limits.h"
 
 namespace cairn::cache {
@@ -127,7 +128,9 @@ void DiskWriter::WriteBatch() {
     jobs = TakeBatch();
     batch_entries_ = jobs.size();
   }
+  CAIRN_FAULT_POINT(kWriterBatchTaken);
   if (!jobs.empty()) Put(jobs);
+  CAIRN_FAULT_POINT(kWriterBatchPut);
   MutexLock lock(&residency_.mutex);
   Finish(jobs);
 }
@@ -245,6 +248,7 @@ void DiskWriter::Finish(std::vector<Job>& jobs) {
     if (!job->ref->present()) index.Prune(job->ref.block);
   }
   batch_entries_ = 0;
+  CAIRN_FAULT_POINT(kWriterBatchFinished);
   settled_.SignalAll();
 }
 

@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "cache/core/residency.h"
+#include "store/base/fault_point.h"
 
 namespace cairn::cache {
 namespace {
@@ -77,7 +78,9 @@ void Residency::Load() {
     loading_ = false;
     loading_ended_.SignalAll();
   }
+  CAIRN_FAULT_POINT(kIndexLoaded);
   if (whole) EraseUseless();
+  CAIRN_FAULT_POINT(kIndexCleaned);
 }
 
 bool Residency::Index(std::span<const Found> found) {

@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "store/base/checksum.h"
+#include "store/base/fault_point.h"
 #include "store/base/limits.h"
 
 namespace cairn::cache {
@@ -39,6 +40,7 @@ absl::StatusOr<store::HostRoom> Residency::ReserveHost(uint64_t bytes, size_t pa
     if (!ref->in[static_cast<size_t>(Place::kDisk)] && disk != nullptr) {
       counters.evicted_host_unsaved_entries.Add();
     }
+    CAIRN_FAULT_POINT(kHostEvict);
     DropHost(ref, /*evicted=*/true);
     index.Prune(ref.block);
   }
@@ -74,6 +76,7 @@ void Residency::DropDisk(EntryRef ref, bool evicted) {
 }
 
 EntryKey Residency::EvictOne(EntryRef ref) {
+  CAIRN_FAULT_POINT(kEvictChosen);
   counters.evicted_disk_entries.Add();
   counters.evicted_disk_bytes.Add(ref->bytes);
   DropDisk(ref, /*evicted=*/true);
@@ -94,8 +97,16 @@ absl::StatusOr<uint64_t> Residency::EvictFromDisk(uint64_t bytes) {
       index.Prune(victim->block);
     }
   }
-  if (!keys.empty()) CAIRN_RETURN_IF_ERROR(disk->Erase(keys));
+  CAIRN_RETURN_IF_ERROR(EraseEvicted(keys));
   return evicted;
+}
+
+absl::Status Residency::EraseEvicted(std::span<const EntryKey> keys) {
+  if (keys.empty()) return absl::OkStatus();
+  CAIRN_FAULT_POINT(kEvictBeforeErase);
+  CAIRN_RETURN_IF_ERROR(disk->Erase(keys));
+  CAIRN_FAULT_POINT(kEvictErased);
+  return absl::OkStatus();
 }
 
 absl::Status Residency::PutOnDisk(std::span<const store::DiskPut> puts) {

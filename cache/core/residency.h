@@ -119,6 +119,8 @@ class Residency {
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(disk_mutex) ABSL_LOCKS_EXCLUDED(mutex);
   // Takes the entry out of the index, to make room on disk. Does not prune.
   EntryKey EvictOne(EntryRef ref) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex);
+  absl::Status EraseEvicted(std::span<const EntryKey> keys)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(disk_mutex) ABSL_LOCKS_EXCLUDED(mutex);
   void Load() ABSL_LOCKS_EXCLUDED(mutex, disk_mutex);
   // False: to stop.
   bool Index(std::span<const Found> found) ABSL_LOCKS_EXCLUDED(mutex);

@@ -114,7 +114,7 @@ absl::StatusOr<bool> Residency::EvictSegment(const store::DiskSegment& segment) 
       if (Block* const block = index.Find(key.digest); block != nullptr) index.Prune(block);
     }
   }
-  if (!keys.empty()) CAIRN_RETURN_IF_ERROR(disk->Erase(keys));
+  CAIRN_RETURN_IF_ERROR(EraseEvicted(keys));
   const absl::Status reclaimed = disk->ReclaimSegment(segment.id);
   // More lives there than was known, or there is no room to move it to: what was erased makes it
   // cheaper the next time.

@@ -19,6 +19,7 @@
 #include "cache/daemon/secrets.h"
 #include "cache/service/cache_server.h"
 #include "store/base/exit_codes.h"
+#include "store/base/fault_point.h"
 #include "store/device/uring_file_system.h"
 #include "store/index/rocks_catalog.h"
 #include "store/recovery/check.h"
@@ -108,6 +109,7 @@ int RunDaemon(const DaemonSettings& settings) {
                                      .segment_bytes = settings.segment_bytes},
                                     files, store::MakeRocksCatalog(), RealClock(), &report);
   if (!disk.ok()) return Fail(disk.status(), OpenExitCode(disk.status()));
+  CAIRN_FAULT_POINT(kDaemonDiskOpened);
   SayRecovery(report);
   // After the directory's lock is held: a second daemon must not touch the key.
   absl::StatusOr<CacheCore::Options> options = CoreOptions(settings);
@@ -115,6 +117,7 @@ int RunDaemon(const DaemonSettings& settings) {
     return Fail(options.status(),
                 absl::IsUnavailable(options.status()) ? kExitDiskFull : kExitUsage);
   }
+  CAIRN_FAULT_POINT(kDaemonKeyLoaded);
   std::atomic<bool> no_memory{false};
   auto host = store::HostTier::Create({.capacity_bytes = settings.host_bytes,
                                        .memory = store::ArenaMemory::kInBackground,
@@ -143,14 +146,18 @@ int RunDaemon(const DaemonSettings& settings) {
       files.uses_uring() ? "io_uring" : "pread", settings.policy.ToString(), report.segments);
   NotifyServiceManager("READY=1");
 
+  CAIRN_FAULT_POINT(kDaemonServing);
   int signal_number = 0;
   sigwait(&ending, &signal_number);
   spdlog::info("{}: no new calls, flushing", strsignal(signal_number));
   NotifyServiceManager("STOPPING=1");
+  CAIRN_FAULT_POINT(kShutdownBegun);
   (*server)->Shutdown(kStopMax);
+  CAIRN_FAULT_POINT(kShutdownCallsEnded);
   if (const absl::Status status = (*core)->Flush(kStopMax); !status.ok()) {
     spdlog::warn("not everything committed reached the disk: {}", std::string(status.message()));
   }
+  CAIRN_FAULT_POINT(kShutdownFlushed);
   return no_memory ? kExitBadArena : kExitOk;
 }
 

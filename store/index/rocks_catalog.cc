@@ -47,6 +47,7 @@ rocksdb::Options DatabaseOptions() {
   options.max_log_file_size = kLogBytesMax;
   options.keep_log_file_num = 2;
   options.info_log_level = rocksdb::WARN_LEVEL;
+  options.db_host_id.clear();  // tables need not name the machine
   rocksdb::BlockBasedTableOptions table;
   table.block_cache = rocksdb::NewLRUCache(kBlockCacheBytes);
   table.cache_index_and_filter_blocks = true;

@@ -5,6 +5,7 @@
 #include <map>
 
 #include "absl/container/flat_hash_map.h"
+#include "store/base/fault_point.h"
 #include "store/recovery/store_files.h"
 #include "store/segment/segment_scanner.h"
 
@@ -29,16 +30,20 @@ class Recovery {
       : directory_(directory), files_(files), catalog_(catalog), random_(random), report_(report) {}
 
   absl::StatusOr<RecoveredStore> Run() {
+    CAIRN_FAULT_POINT(kRecoverBegun);
     CAIRN_RETURN_IF_ERROR(files_.MakeDirectory(SegmentsDirectory(directory_)));
     CAIRN_ASSIGN_OR_RETURN(segment_files_,
                            OpenSegmentFiles(directory_, files_, OpenMode::kReadWrite));
+    CAIRN_FAULT_POINT(kRecoverFilesOpened);
     CAIRN_RETURN_IF_ERROR(FindStore());
+    CAIRN_FAULT_POINT(kRecoverStoreFound);
     for (SegmentFile& file : segment_files_) {
       const bool headed = file.header_status.ok() && file.header.store == store_;
       known_.emplace(file.id, Known{.file = &file, .headed = headed});
       next_.segment = std::max(next_.segment, file.id + 1);
     }
     CAIRN_ASSIGN_OR_RETURN(const bool good, OpenCatalog());
+    CAIRN_FAULT_POINT(kRecoverCatalogOpened);
     if (good) {
       CAIRN_RETURN_IF_ERROR(AdoptTails());
     } else {
@@ -46,15 +51,21 @@ class Recovery {
     }
     CAIRN_RETURN_IF_ERROR(RemoveUnfinished());
     CAIRN_RETURN_IF_ERROR(CutTails());
+    CAIRN_FAULT_POINT(kRecoverBeforeSettle);
     CAIRN_RETURN_IF_ERROR(Settle());
-    if (marked_) CAIRN_RETURN_IF_ERROR(UnmarkForRebuild(directory_, files_));
+    CAIRN_FAULT_POINT(kRecoverSettled);
     return Result();
   }
 
  private:
   absl::Status FindStore();
   absl::StatusOr<bool> OpenCatalog();
+  bool CatalogIsNew();
   absl::Status GiveUpCatalog(const absl::Status& why);
+  void SayRebuild(const std::string& why) {
+    report_.catalog_rebuilt = true;
+    report_.catalog_trouble = why;
+  }
   absl::Status AdoptTails();
   absl::Status Rebuild();
   absl::Status RemoveUnfinished();
@@ -79,8 +90,7 @@ class Recovery {
   StoreUuid store_{};
   std::vector<SegmentFile> segment_files_;
   std::map<uint64_t, Known> known_;
-  bool marked_ = false;  // for a rebuild
-  Watermark mark_;       // as the catalog has it
+  Watermark mark_;  // as the catalog has it
   Watermark next_{.segment = 1, .end = kSegmentHeaderBytes, .sequence = 1};  // beyond all in use
 };
 
@@ -100,9 +110,22 @@ absl::Status Recovery::FindStore() {
 
 // False: there is an empty catalog now, and the segments are all there is.
 absl::StatusOr<bool> Recovery::OpenCatalog() {
-  CAIRN_ASSIGN_OR_RETURN(marked_, IsMarkedForRebuild(directory_, files_));
-  const absl::Status opened = marked_ ? absl::DataLossError("it was found damaged while in use")
-                                      : catalog_.Open(directory_);
+  CAIRN_ASSIGN_OR_RETURN(const bool marked, IsMarkedForRebuild(directory_, files_));
+  if (marked) {
+    const absl::Status why = absl::DataLossError("it was found damaged while in use");
+    if (CatalogIsNew()) {
+      SayRebuild(std::string(why.message()));
+    } else {
+      CAIRN_RETURN_IF_ERROR(GiveUpCatalog(why));
+    }
+    // Now rather than when all is rebuilt: an empty catalog is rebuilt anyway, and a crash on the
+    // way must not move that one aside too. The move first, durably.
+    CAIRN_RETURN_IF_ERROR(files_.SyncDirectory(directory_));
+    CAIRN_RETURN_IF_ERROR(UnmarkForRebuild(directory_, files_));
+    CAIRN_FAULT_POINT(kRecoverUnmarked);
+    return false;
+  }
+  const absl::Status opened = catalog_.Open(directory_);
   if (absl::IsDataLoss(opened)) {
     CAIRN_RETURN_IF_ERROR(GiveUpCatalog(opened));
     return false;
@@ -118,8 +141,7 @@ absl::StatusOr<bool> Recovery::OpenCatalog() {
   if (!uuid->has_value()) {
     // New, or its making was cut short. Only with segments is that a loss.
     if (segment_files_.empty()) return true;
-    report_.catalog_rebuilt = true;
-    report_.catalog_trouble = "the catalog was missing";
+    SayRebuild("the catalog was missing");
     return false;
   }
   if (**uuid != UuidText(store_)) return damaged("the catalog is another store's");
@@ -135,10 +157,18 @@ absl::StatusOr<bool> Recovery::OpenCatalog() {
   return true;
 }
 
+// Whether none of its makers ever came to settle it: the one before was moved aside, or there was
+// none.
+bool Recovery::CatalogIsNew() {
+  if (!catalog_.Open(directory_).ok()) return false;
+  const absl::StatusOr<std::optional<std::string>> uuid = catalog_.GetValue(kValueUuid);
+  return uuid.ok() && !uuid->has_value();
+}
+
 absl::Status Recovery::GiveUpCatalog(const absl::Status& why) {
   CAIRN_ASSIGN_OR_RETURN(const std::string aside, catalog_.MoveAside(directory_));
-  report_.catalog_rebuilt = true;
-  report_.catalog_trouble = absl::StrCat(std::string(why.message()), "; moved to ", aside);
+  CAIRN_FAULT_POINT(kRecoverMovedAside);
+  SayRebuild(absl::StrCat(std::string(why.message()), "; moved to ", aside));
   return absl::OkStatus();
 }
 
@@ -162,6 +192,7 @@ absl::Status Recovery::AdoptTails() {
         ScanSegment(
             files_, *known.file->file,
             {.store = store_, .segment = id, .from = known.end, .check_payload = unsettled}));
+    CAIRN_FAULT_POINT(kRecoverTailScanned);
     report_.truncated_tail_bytes += scan.written_end - scan.records_end;
     known.records = known.end > kSegmentHeaderBytes || !scan.records.empty();
     known.end = std::max(known.end, scan.records_end);
@@ -178,7 +209,11 @@ absl::Status Recovery::AdoptTails() {
     }
   }
   report_.adopted_entries += newest.size();
-  return Catalogue(newest);
+  if (newest.empty()) return absl::OkStatus();
+  CAIRN_FAULT_POINT(kRecoverBeforeAdopt);
+  CAIRN_RETURN_IF_ERROR(Catalogue(newest));
+  CAIRN_FAULT_POINT(kRecoverAdopted);
+  return absl::OkStatus();
 }
 
 absl::Status Recovery::Rebuild() {
@@ -190,6 +225,7 @@ absl::Status Recovery::Rebuild() {
                     {.store = store_, .segment = id, .check_payload = [](const CatalogEntry&) {
                        return true;
                      }}));
+    CAIRN_FAULT_POINT(kRecoverRebuildScanned);
     known.end = scan.records_end;
     const bool last = id == known_.rbegin()->first;
     known.open = last;
@@ -211,7 +247,9 @@ absl::Status Recovery::Rebuild() {
     }
     if (damaged && known.headed) ++report_.damaged_segments;  // others are counted below
   }
-  return Catalogue(newest);
+  CAIRN_RETURN_IF_ERROR(Catalogue(newest));
+  CAIRN_FAULT_POINT(kRecoverRebuilt);
+  return absl::OkStatus();
 }
 
 // Puts them into the catalog, durably.
@@ -234,6 +272,7 @@ absl::Status Recovery::RemoveUnfinished() {
     const Known& known = it->second;
     if (!known.headed && known.open && !known.records) {
       CAIRN_RETURN_IF_ERROR(files_.Unlink(known.file->file->path()));
+      CAIRN_FAULT_POINT(kRecoverUnfinishedRemoved);
       removed = true;
       it = known_.erase(it);
       continue;
@@ -257,10 +296,13 @@ absl::Status Recovery::CutTails() {
     if (known.end >= known.file->size) continue;
     const uint64_t size = known.file->size;
     CAIRN_RETURN_IF_ERROR(known.file->file->Truncate(known.end));
+    CAIRN_FAULT_POINT(kRecoverTailTruncated);
     known.file->size = known.end;
     // Without room to stand ready the segment is simply full.
     if (known.open && known.file->file->Allocate(size).ok()) known.file->size = size;
+    CAIRN_FAULT_POINT(kRecoverTailReserved);
     CAIRN_RETURN_IF_ERROR(known.file->file->Sync());
+    CAIRN_FAULT_POINT(kRecoverTailSynced);
   }
   return absl::OkStatus();
 }

@@ -149,6 +149,29 @@ TEST(CrashTest, CrashingAgainAndAgainWhileRecoveringLosesNothing) {
   }
 }
 
+// Found by the kill campaign: each kill in a rebuild left one more catalog.damaged-N behind.
+TEST(CrashTest, CrashingAgainAndAgainInARebuildMovesTheCatalogAsideOnce) {
+  for (uint64_t n = 1; n < 40; ++n) {
+    TestDisk disk;
+    {
+      const auto tier = disk.Open();
+      for (uint64_t i = 0; i < 5; ++i) ASSERT_TRUE(PutOne(*tier, i).ok());
+    }
+    ASSERT_TRUE(MarkForRebuild(TestDisk::kDirectory, disk.files).ok());
+    disk.catalog->SetFault([&disk] { return disk.files.CountOperation(); });
+    for (const uint64_t fail_at : {n, n + 1, FaultPlan::kNever}) {
+      disk.files.SetPlan(
+          {.fail_at = fail_at, .status = absl::UnavailableError("killed"), .fail_for_ever = true});
+      const absl::Status opened = disk.TryOpen().status();
+      EXPECT_EQ(disk.report.catalog_trouble.find("damaged-2"), std::string::npos) << n;
+      EXPECT_TRUE(opened.ok() || fail_at != FaultPlan::kNever) << n << ": " << opened;
+    }
+    const auto tier = disk.Open();
+    for (uint64_t i = 0; i < 5; ++i) EXPECT_TRUE(ReadOne(*tier, i).ok()) << n;
+    EXPECT_FALSE(*IsMarkedForRebuild(TestDisk::kDirectory, disk.files)) << n;
+  }
+}
+
 TEST(RecoveryTest, AGoodCatalogIsTakenWithoutReadingPayloads) {
   TestDisk disk;
   {

@@ -4,6 +4,7 @@
 #include <charconv>
 #include <string_view>
 
+#include "store/base/fault_point.h"
 #include "store/segment/segment_set.h"
 
 namespace cairn::store {
@@ -100,7 +101,9 @@ absl::Status WriteFormatFile(const std::string& directory, const StoreUuid& stor
   files.Submit({&write, 1});
   CAIRN_RETURN_IF_ERROR(write.status);
   CAIRN_RETURN_IF_ERROR(file->Sync());
+  CAIRN_FAULT_POINT(kFormatWritten);
   CAIRN_RETURN_IF_ERROR(files.Rename(temporary, path));
+  CAIRN_FAULT_POINT(kFormatRenamed);
   return files.SyncDirectory(directory);
 }
 
@@ -148,6 +151,12 @@ absl::StatusOr<std::vector<SegmentFile>> OpenSegmentFiles(const std::string& dir
       absl::StatusOr<SegmentHeader> header =
           DecodeSegmentHeader(reads[i].slices[0].first(reads[i].bytes_done));
       segment.header_status = header.status();
+      // A whole header of another version is no damage, and not ours to mend.
+      if (absl::IsFailedPrecondition(header.status())) {
+        return absl::FailedPreconditionError(
+            absl::StrCat(segment.file->path(), " was ", std::string(header.status().message()),
+                         "; use the matching program or another directory"));
+      }
       if (!header.ok()) continue;
       segment.header = *header;
       if (header->segment != segment.id) {

@@ -50,7 +50,8 @@ struct SegmentFile {
   SegmentHeader header = {};        // meaningful if header_status is OK
 };
 
-// In order of id. Files of other names are left alone.
+// In order of id. Files of other names are left alone. FAILED_PRECONDITION: a segment of another
+// format version.
 absl::StatusOr<std::vector<SegmentFile>> OpenSegmentFiles(const std::string& directory,
                                                           FileSystem& files, OpenMode mode);
 

@@ -86,8 +86,9 @@ absl::StatusOr<SegmentHeader> DecodeSegmentHeader(std::span<const uint8_t> page)
     return absl::DataLossError("segment header does not match its checksum");
   }
   if (header.version != kFormatVersion) {
-    return absl::DataLossError(
-        absl::StrCat("segment of format ", header.version, ", this is ", kFormatVersion));
+    return absl::FailedPreconditionError(absl::StrCat("written by format version ", header.version,
+                                                      ", this program has version ",
+                                                      kFormatVersion));
   }
   return header;
 }

@@ -84,7 +84,8 @@ uint64_t RecordBytes(const EntryMeta& meta);
 // INVALID_ARGUMENT naming the field and its bound.
 absl::Status ValidateMeta(const EntryMeta& meta);
 
-// `page` has kSegmentHeaderBytes.
+// `page` has kSegmentHeaderBytes. Decoding: FAILED_PRECONDITION for a whole header of another
+// format version.
 void EncodeSegmentHeader(const SegmentHeader& header, std::span<uint8_t> page);
 absl::StatusOr<SegmentHeader> DecodeSegmentHeader(std::span<const uint8_t> page);
 

@@ -5,6 +5,7 @@
 #include <tuple>
 
 #include "absl/strings/str_format.h"
+#include "store/base/fault_point.h"
 
 namespace cairn::store {
 namespace {
@@ -36,8 +37,10 @@ uint64_t SegmentSet::EffectiveSegmentBytes(uint64_t capacity_bytes, uint64_t seg
 
 Segment::~Segment() {
   if (!dropped_) return;
+  CAIRN_FAULT_POINT(kDropBeforeUnlink);
   // An unlink that fails leaves the file, so its bytes stay counted.
   const absl::Status gone = set_.files_.Unlink(file_->path());
+  CAIRN_FAULT_POINT(kDropUnlinked);
   const SegmentSet::Lock lock(set_.mutex_);
   if (gone.ok()) set_.used_bytes_ -= size_;
 }
@@ -110,8 +113,11 @@ absl::StatusOr<SegmentHold> SegmentSet::Create(uint64_t size) {
   }
   const std::string path = absl::StrCat(options_.directory, "/", FileName(id));
   const auto make = [&]() -> absl::StatusOr<std::unique_ptr<File>> {
+    CAIRN_FAULT_POINT(kCreateNumbered);
     CAIRN_ASSIGN_OR_RETURN(std::unique_ptr<File> file, files_.Open(path, OpenMode::kCreate));
+    CAIRN_FAULT_POINT(kCreateOpened);
     CAIRN_RETURN_IF_ERROR(file->Allocate(size));
+    CAIRN_FAULT_POINT(kCreateAllocated);
     IoBuffer page(kSegmentHeaderBytes);
     EncodeSegmentHeader({.segment = id,
                          .tag = SegmentTag(options_.store, id),
@@ -121,8 +127,11 @@ absl::StatusOr<SegmentHold> SegmentSet::Create(uint64_t size) {
     IoRequest write = IoRequest::Write(*file, 0, page.bytes());
     files_.Submit({&write, 1});
     CAIRN_RETURN_IF_ERROR(write.status);
+    CAIRN_FAULT_POINT(kCreateHeaded);
     CAIRN_RETURN_IF_ERROR(file->Sync());
+    CAIRN_FAULT_POINT(kCreateSynced);
     CAIRN_RETURN_IF_ERROR(files_.SyncDirectory(options_.directory));
+    CAIRN_FAULT_POINT(kCreateFolderSynced);
     return file;
   };
   absl::StatusOr<std::unique_ptr<File>> file = make();
@@ -143,8 +152,10 @@ absl::StatusOr<SegmentHold> SegmentSet::Create(uint64_t size) {
 }
 
 void SegmentSet::Seal(Segment& segment, const Lock&) {
+  CAIRN_FAULT_POINT(kSealBegun);
   segment.sealed_ = true;
   if (segment.append_at_ < segment.size_ && segment.file().Truncate(segment.append_at_).ok()) {
+    CAIRN_FAULT_POINT(kSealTruncated);
     used_bytes_ -= segment.size_ - segment.append_at_;
     segment.size_ = segment.append_at_;
   }
@@ -283,6 +294,7 @@ uint64_t SegmentSet::DropEmpty() {
     Segment& segment = *it->second;
     if (segment.surveyed_ && segment.sealed_ && segment.live_records_ == 0 &&
         segment.in_flight_ == 0) {
+      CAIRN_FAULT_POINT(kDropChosen);
       segment.dropped_ = true;
       dropped.push_back(std::move(it->second));
       it = segments_.erase(it);

@@ -4,6 +4,7 @@
 #include <optional>
 #include <vector>
 
+#include "store/base/fault_point.h"
 #include "store/tier/disk_tier_impl.h"
 
 namespace cairn::store {
@@ -17,6 +18,7 @@ constexpr uint64_t kMoveBytesMax = 64ull << 20;
 absl::Status DiskTier::Reclaim(uint64_t bytes) {
   CAIRN_RETURN_IF_ERROR(impl_->EnsureSurveyed());
   const std::lock_guard<std::mutex> one(impl_->reclaim_mutex);
+  CAIRN_FAULT_POINT(kReclaimBegun);
   impl_->reclaimed_segments += impl_->segments.DropEmpty();
   bool sealed = false;
   while (!impl_->segments.HasRoom(bytes)) {
@@ -98,10 +100,13 @@ absl::StatusOr<SegmentScan> DiskTier::Impl::ScanHeaders(const Segment& segment) 
 }
 
 absl::Status DiskTier::Impl::Evacuate(const SegmentSet::Victim& victim) {
+  CAIRN_FAULT_POINT(kReclaimVictim);
   Segment& from = *victim.segment;
   // What lives there is asked of the segment itself, by its headers, not of the whole catalog.
   CAIRN_ASSIGN_OR_RETURN(const SegmentScan scan, ScanHeaders(from));
+  CAIRN_FAULT_POINT(kReclaimScanned);
   CAIRN_RETURN_IF_ERROR(MoveLive(scan, from));
+  CAIRN_FAULT_POINT(kReclaimMoved);
   if (segments.EmptyWithout(from.id(), 0)) return absl::OkStatus();
   // The catalog names records whose headers are damaged. They cannot be moved, only counted.
   std::vector<CatalogEntry> damaged;
@@ -142,6 +147,7 @@ absl::Status DiskTier::Impl::Move(std::span<const CatalogEntry> entries, Segment
                                     buffers.back().bytes().subspan(header_bytes)));
   }
   files.Submit(reads);
+  CAIRN_FAULT_POINT(kReclaimRead);
   std::vector<CatalogEntry> moving;
   std::vector<RecordToWrite> records;
   moving.reserve(entries.size());  // records point into it
@@ -158,6 +164,7 @@ absl::Status DiskTier::Impl::Move(std::span<const CatalogEntry> entries, Segment
   if (records.empty()) return absl::OkStatus();
   CAIRN_ASSIGN_OR_RETURN(const std::vector<RecordRoom> rooms,
                          writer.WriteDurably(records, RoomPurpose::kMove));
+  CAIRN_FAULT_POINT(kReclaimRewritten);
   return Republish(moving, records, rooms);
 }
 
@@ -182,7 +189,9 @@ absl::Status DiskTier::Impl::Republish(std::span<const CatalogEntry> entries,
   }
   segments.Finish(dead_rooms, RoomOutcome::kKept);
   if (kept.empty()) return absl::OkStatus();
+  CAIRN_FAULT_POINT(kReclaimBeforeRepublish);
   CAIRN_RETURN_IF_ERROR(writer.Catalogue(kept, kept_rooms));
+  CAIRN_FAULT_POINT(kReclaimRepublished);
   for (const RecordLocation& location : left) {
     segments.Die(location);
     moved_bytes += location.bytes;

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <vector>
 
+#include "store/base/fault_point.h"
 #include "store/tier/disk_tier_impl.h"
 
 namespace cairn::store {
@@ -27,6 +28,7 @@ absl::Status DiskTier::Impl::EnsureSurveyed() {
 }
 
 absl::Status DiskTier::Impl::SurveyLocked(const std::function<bool(const EntryMeta&)>& visit) {
+  CAIRN_FAULT_POINT(kSurveyBegun);
   // Counted apart first: a survey that ends early leaves nothing half counted.
   SegmentSet::Survey live;
   std::vector<CatalogEntry> stale;
@@ -47,9 +49,11 @@ absl::Status DiskTier::Impl::SurveyLocked(const std::function<bool(const EntryMe
                      std::string(survey_status.message())));
   }
   if (!survey_status.ok() || !whole) return survey_status;
+  CAIRN_FAULT_POINT(kSurveyWalked);
   segments.EndSurvey(live);
   at_open.reset();
   surveyed = true;
+  CAIRN_FAULT_POINT(kSurveyEnded);
   return ForgetStale(stale);
 }
 

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <map>
 
+#include "store/base/fault_point.h"
 #include "store/tier/disk_tier_impl.h"
 
 namespace cairn::store {
@@ -90,7 +91,9 @@ absl::Status DiskTier::Put(std::span<const DiskPut> entries) {
     });
     impl_->claimed.insert(keys.begin(), keys.end());
   }
+  CAIRN_FAULT_POINT(kPutClaimed);
   const absl::Status status = impl_->PutClaimed(once);
+  CAIRN_FAULT_POINT(kPutDone);
   const std::lock_guard<std::mutex> lock(impl_->claim_mutex);
   for (const EntryKey& key : keys) impl_->claimed.erase(key);
   impl_->claim_changed.notify_all();
@@ -258,10 +261,13 @@ absl::Status DiskTier::Impl::EraseBatch(const CatalogBatch& batch,
   const bool empties = std::any_of(dying.begin(), dying.end(), [&](const auto& segment) {
     return segments.EmptyWithout(segment.first, segment.second);
   });
+  CAIRN_FAULT_POINT(kEraseBegun);
   CatalogBatch marked = batch;
   marked.values = {{kValueWatermark, EncodeWatermark(segments.watermark({}))}};
   CAIRN_RETURN_IF_ERROR(catalog->Apply(marked, /*sync=*/empties));
+  CAIRN_FAULT_POINT(kEraseCatalogued);
   for (const CatalogEntry& entry : dead) segments.Die(entry.location);
+  CAIRN_FAULT_POINT(kEraseCounted);
   if (empties) reclaimed_segments += segments.DropEmpty();
   return absl::OkStatus();
 }

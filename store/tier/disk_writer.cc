@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "store/base/fault_point.h"
 #include "store/recovery/recovery.h"
 #include "store/recovery/store_files.h"
 
@@ -16,6 +17,7 @@ absl::StatusOr<std::vector<RecordRoom>> DiskWriter::WriteDurably(
     header_bytes += RecordHeaderBytes(*record.meta);
   }
   CAIRN_ASSIGN_OR_RETURN(std::vector<RecordRoom> rooms, segments_.Allocate(sizes, purpose));
+  CAIRN_FAULT_POINT(kPutRoomTaken);
 
   IoBuffer headers(header_bytes);
   std::span<uint8_t> left = headers.bytes();
@@ -34,6 +36,7 @@ absl::StatusOr<std::vector<RecordRoom>> DiskWriter::WriteDurably(
   // looked at while it is on its way, and nobody is told of it before.
   absl::Status damage;
   files_.Submit(writes, [&](IoRequest& write) {
+    CAIRN_FAULT_POINT(kPutRecordWritten);
     if (purpose == RoomPurpose::kMove) return;  // checked when it was read
     const RecordToWrite& record = records[static_cast<size_t>(&write - writes.data())];
     damage.Update(VerifyParts(*record.meta, record.payload));
@@ -43,11 +46,13 @@ absl::StatusOr<std::vector<RecordRoom>> DiskWriter::WriteDurably(
     return absl::DataLossError(
         absl::StrCat("disk tier: put refused, ", std::string(damage.message())));
   }
+  CAIRN_FAULT_POINT(kPutWritten);
   absl::Status status;
   for (const IoRequest& write : writes) status.Update(write.status);
   for (const SegmentHold& segment : touched) {
     if (status.ok()) status.Update(segment->file().Sync());
   }
+  CAIRN_FAULT_POINT(kPutSynced);
   if (status.ok()) return rooms;
   // A full file system takes the same bytes later. After any other failure, of a sync above all,
   // nobody knows what the device kept: write there no more.
@@ -66,10 +71,13 @@ absl::Status DiskWriter::Catalogue(std::span<const RecordToWrite> records,
   }
   batch.values = {{kValueWatermark, EncodeWatermark(segments_.watermark(rooms))}};
   segments_.AddLive(rooms);
+  CAIRN_FAULT_POINT(kPublishCounted);
   const absl::Status status = catalog_.Apply(batch, /*sync=*/true);
+  CAIRN_FAULT_POINT(kPublishCatalogued);
   // After a failure nobody knows whether the batch will be found one day, so the records stay
   // counted; Reclaim finds out.
   segments_.Finish(rooms, RoomOutcome::kKept);
+  CAIRN_FAULT_POINT(kPublishFinished);
   return status;
 }
 
