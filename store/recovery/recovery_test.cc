@@ -279,6 +279,7 @@ TEST(RecoveryTest, AnotherFormatVersionIsRefusedNamingBoth) {
   TestDisk disk;
   disk.Open().reset();
   ASSERT_TRUE(disk.memory.FlipByte("/data/FORMAT", 20, '1' ^ '7').ok());  // "version 1"
+  ASSERT_TRUE(disk.memory.FlipByte("/data/FORMAT", 60, 'c' ^ 'x').ok());  // "check ..."
   for (const absl::Status& status : {disk.TryOpen().status(), CheckDisk(disk).status()}) {
     EXPECT_EQ(status.code(), absl::StatusCode::kFailedPrecondition) << status;
     EXPECT_THAT(std::string(status.message()), HasSubstr("version 7"));

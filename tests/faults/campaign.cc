@@ -57,7 +57,8 @@ bool ParseRange(std::string_view text, std::pair<uint64_t, uint64_t>& range) {
 }
 
 // Starts the program again with the same addresses as every other run. False where that is not
-// allowed: then a case is still decided by its number, but for the order in which tables are walked.
+// allowed: then a case is still decided by its number, but for the order in which tables are
+// walked.
 bool FixAddresses(char** argv) {
   const int now = ::personality(0xffffffff);
   if (now < 0) return false;
@@ -80,8 +81,10 @@ void Fail(const std::string& what) {
 
 Campaign::Campaign(std::string name, uint64_t last, bool exact)
     : name_(std::move(name)), last_(last), exact_(exact), app_(name_) {
-  app_.add_option("--seeds", seeds_text_, "cases to run: A..B (default 1.." + std::to_string(last) + ")");
-  app_.add_option("--seeds-file", seeds_file_, "more of them: one A or A..B a line, # begins a comment");
+  app_.add_option("--seeds", seeds_text_,
+                  "cases to run: A..B (default 1.." + std::to_string(last) + ")");
+  app_.add_option("--seeds-file", seeds_file_,
+                  "more of them: one A or A..B a line, # begins a comment");
   app_.add_option("--seconds", seconds_, "stop after this time; 0: never");
   app_.add_option("--hang-seconds", hang_seconds_, "a case that takes longer has failed");
   app_.add_flag("--twice", twice_, "run each case twice: both must count the same");
@@ -164,8 +167,10 @@ int Campaign::Run(int argc, char** argv,
   }
   const bool exact_replay = FixAddresses(argv);
   if (!exact_replay) {
-    std::fprintf(stderr, "%s: addresses differ from run to run here, and so may the order in which "
-                 "tables are walked\n", name_.c_str());
+    std::fprintf(stderr,
+                 "%s: addresses differ from run to run here, and so may the order in which "
+                 "tables are walked\n",
+                 name_.c_str());
   }
   const int64_t start = RealClock().NowNanos();
   const auto over = [&] {

@@ -1,5 +1,5 @@
-// campaign.h: what all fault campaigns share: a command line, one process for each case, one line of
-// JSON with counts at the end.
+// campaign.h: what all fault campaigns share: a command line, one process for each case, one line
+// of JSON with counts at the end.
 //
 //   power_cuts --seeds 1..20000 --seconds 3600
 //
@@ -32,8 +32,8 @@ inline void Expect(bool holds, const std::string& what) {
 
 class Campaign {
  public:
-  // `last` is the default of --seeds 1..last. With `exact`, cases are numbered 1 to `last` and there
-  // are no others.
+  // `last` is the default of --seeds 1..last. With `exact`, cases are numbered 1 to `last` and
+  // there are no others.
   Campaign(std::string name, uint64_t last, bool exact = false);
 
   // For the flags of one program.

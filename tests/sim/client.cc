@@ -139,7 +139,8 @@ std::vector<Client::Made> Client::Reserve(const Text& text) {
   for (size_t i = begin; i < end; ++i) {
     items.push_back(world_.texts().Item(text, i, EntryKind::kRows));
   }
-  if (world_.Pick(4) != 0) items.push_back(world_.texts().Item(text, end - 1, EntryKind::kCheckpoint));
+  if (world_.Pick(4) != 0)
+    items.push_back(world_.texts().Item(text, end - 1, EntryKind::kCheckpoint));
   if (items.empty()) return {};
   const absl::Duration wait = absl::Milliseconds(world_.OneIn(2) ? 0 : world_.Pick(20'000));
   const int64_t began = world_.clock().NowNanos();
@@ -153,8 +154,7 @@ std::vector<Client::Made> Client::Reserve(const Text& text) {
     if (result.state == ReserveState::kExists) world_.model().CheckOffered(items[i].key);
     if (result.state != ReserveState::kGo || session->ended) continue;
     // One that was handed over while we waited for it began later than our call, never earlier.
-    const int64_t ends =
-        began + absl::ToInt64Nanoseconds(world_.settings().core.reservation_max);
+    const int64_t ends = began + absl::ToInt64Nanoseconds(world_.settings().core.reservation_max);
     world_.model().Granted(items[i].key, {result.reservation, ends}, world_.clock().NowNanos());
     session->reservations.push_back(result.reservation);
     made.push_back(Make(items[i], result.reservation));
@@ -163,7 +163,8 @@ std::vector<Client::Made> Client::Reserve(const Text& text) {
 }
 
 Client::Made Client::Make(const cache::ReserveItem& item, uint64_t reservation) {
-  Made made{.item = item, .reservation = reservation, .payload = cache::PayloadOf(item.key), .parts = {}};
+  Made made{
+      .item = item, .reservation = reservation, .payload = cache::PayloadOf(item.key), .parts = {}};
   made.parts = cache::PartsOf(item.key.kind, made.payload);
   if (world_.settings().faults.lying_clients && world_.OneIn(8)) {
     made.lie = true;
@@ -200,9 +201,11 @@ void Client::Commit(std::vector<Made> made) {
   Expect(statuses->size() == items.size(), "Commit answers for another number of items");
   for (size_t i = 0; i < made.size(); ++i) {
     const absl::Status& status = (*statuses)[i];
-    const bool refused_lie =
-        absl::IsDataLoss(status) || absl::IsInvalidArgument(status) || absl::IsAborted(status) ||
-        absl::IsFailedPrecondition(status) || absl::IsResourceExhausted(status);
+    world_.Note(absl::StrCat(durable ? "durable commit of " : "commit of ",
+                             NameOf(made[i].item.key), ": ", status.ToString()));
+    const bool refused_lie = absl::IsDataLoss(status) || absl::IsInvalidArgument(status) ||
+                             absl::IsAborted(status) || absl::IsFailedPrecondition(status) ||
+                             absl::IsResourceExhausted(status);
     if (made[i].lie) {
       Expect(refused_lie, "a commit with wrong checksums is answered with " + status.ToString());
       ++world_.counts()["lies_refused"];
@@ -286,13 +289,13 @@ void Client::CheckHeld() {
   }
   const auto check = [](const LeasedEntry& entry) {
     const std::vector<uint8_t> expected = cache::PayloadOf(entry.key);
-    const bool same = std::equal(entry.payload.begin(), entry.payload.end(), expected.begin(),
-                                 expected.end());
+    const bool same =
+        std::equal(entry.payload.begin(), entry.payload.end(), expected.begin(), expected.end());
     Expect(same, "P1, P5: wrong bytes in " + NameOf(entry.key));
     const std::vector<EntryPart> parts = cache::PartsOf(entry.key.kind, expected);
-    const bool table = std::equal(
-        entry.part_xxh3.begin(), entry.part_xxh3.end(), parts.begin(), parts.end(),
-        [](uint64_t xxh3, const EntryPart& part) { return xxh3 == part.xxh3; });
+    const bool table =
+        std::equal(entry.part_xxh3.begin(), entry.part_xxh3.end(), parts.begin(), parts.end(),
+                   [](uint64_t xxh3, const EntryPart& part) { return xxh3 == part.xxh3; });
     Expect(table, "P5: another part table behind " + NameOf(entry.key));
   };
   for (const Held& held : held_) {

@@ -1,5 +1,5 @@
-// client.h: an engine as the daemon sees it: looks for prefixes, reads and holds them, makes what is
-// missing; lies, lingers and vanishes where that is a fault of the run.
+// client.h: an engine as the daemon sees it: looks for prefixes, reads and holds them, makes what
+// is missing; lies, lingers and vanishes where that is a fault of the run.
 //
 // Threads: one, in a fiber of its own.
 #ifndef CAIRN_TESTS_SIM_CLIENT_H_

@@ -158,7 +158,8 @@ bool Fibers::Await(const char* what, std::function<bool()> ready, int64_t deadli
 }
 
 void Fibers::Sleep(absl::Duration by) {
-  Await("time to pass", [] { return false; }, clock_.NowNanos() + absl::ToInt64Nanoseconds(by));
+  Await(
+      "time to pass", [] { return false; }, clock_.NowNanos() + absl::ToInt64Nanoseconds(by));
 }
 
 void Fibers::MayPreempt() {

@@ -27,8 +27,7 @@ void FlipBit(World& world) {
   const store::RecordLocation at = *world.model().LocationOf(key);
   const std::vector<uint8_t> payload = cache::PayloadOf(key);
   const uint64_t header = at.bytes - RoundUpToIo(payload.size());
-  const uint64_t byte =
-      world.OneIn(3) ? world.Pick(header) : header + world.Pick(payload.size());
+  const uint64_t byte = world.OneIn(3) ? world.Pick(header) : header + world.Pick(payload.size());
   const std::string path = kSegments + store::SegmentSet::FileName(at.segment);
   // The file may have gone while the catalog still names it.
   if (!world.files().memory().FlipByte(path, at.offset + byte, OneBit(world)).ok()) return;
@@ -163,18 +162,21 @@ class Operator {
 
   void Evict() {
     cache::ListFilter filter;
-    if (!world_.OneIn(8)) filter.prefix = SomeDigest();
+    filter.prefix = SomeDigest();
     filter.leaves_only = world_.OneIn(2);
     uint64_t kept = 0;
     world_.model().OperatorEvicts(1);
     const auto evicted = world_.core().Evict(filter, &kept);
     world_.model().OperatorEvicts(-1);
     ++world_.counts()["operator_evictions"];
+    world_.Note(
+        absl::StrCat("evicted below ", filter.prefix->ToHex().substr(0, 8), ", kept ", kept));
     Allow("Evict", evicted.status(), {StatusCode::kUnavailable, StatusCode::kResourceExhausted});
   }
   void Pin() {
     const Digest& digest = SomeDigest();
     const absl::Status status = world_.core().Pin(digest, true);
+    world_.Note("pin " + digest.ToHex().substr(0, 8) + ": " + status.ToString());
     Allow("Pin", status, {StatusCode::kNotFound});
     if (status.ok()) pinned_.push_back(digest);
   }
@@ -182,13 +184,16 @@ class Operator {
     if (pinned_.empty()) return;
     std::swap(pinned_[world_.Pick(pinned_.size())], pinned_.back());
     // NOT_FOUND: damage or a power cut took all of it.
-    Allow("Unpin", world_.core().Pin(pinned_.back(), false), {StatusCode::kNotFound});
+    const absl::Status status = world_.core().Pin(pinned_.back(), false);
+    world_.Note("unpin " + pinned_.back().ToHex().substr(0, 8) + ": " + status.ToString());
+    Allow("Unpin", status, {StatusCode::kNotFound});
     pinned_.pop_back();
   }
   void Verify() {
     const auto report = world_.core().Verify({}, nullptr);
     Allow("Verify", report.status(), {});
     world_.counts()["entries_verified"] += report->entries;
+    world_.Note(absl::StrCat("verified ", report->entries, ", damaged ", report->damaged));
   }
   void Flush() {
     Allow("Flush", world_.core().Flush(absl::Seconds(world_.Pick(60))),

@@ -3,8 +3,8 @@
 // can order, and which holds no state but what the core hangs on a session.
 #include <spdlog/spdlog.h>
 
-#include "store/segment/record_format.h"
 #include "cache/core/reservation_table.h"
+#include "store/segment/record_format.h"
 #include "tests/faults/campaign.h"
 #include "tests/sim/world.h"
 
@@ -14,8 +14,8 @@ cairn::sim::Canary canary = cairn::sim::Canary::kNone;
 
 }  // namespace
 
-// The linker leads the daemon's calls of these two functions here (tests/CMakeLists.txt, --wrap), so
-// that a bug can be put into it without a line of its code.
+// The linker leads the daemon's calls of these two functions here (tests/CMakeLists.txt, --wrap),
+// so that a bug can be put into it without a line of its code.
 extern "C" {
 
 absl::Status RealVerifyParts(const cairn::EntryMeta&, std::span<const uint8_t>) __asm__(
@@ -48,7 +48,8 @@ int main(int argc, char** argv) {
                                                   {"unverified", Canary::kUnverified},
                                                   {"two-makers", Canary::kTwoMakers}};
   campaign.app()
-      .add_option("--canary", canary, "a bug to put in; with --expect-failure, finding it is success")
+      .add_option("--canary", canary,
+                  "a bug to put in; with --expect-failure, finding it is success")
       ->transform(CLI::CheckedTransformer(canaries));
   return campaign.Run(argc, argv, [&](uint64_t seed, cairn::faults::Counts& counts) {
     cairn::sim::World(seed, canary, campaign.verbose(), counts).Run();

@@ -15,6 +15,8 @@ std::string NameOf(const EntryKey& key) {
 void Model::Catalogued(const store::CatalogEntry& entry) {
   const EntryKey& key = entry.meta.key;
   CheckOffered(key);
+  note_(absl::StrCat("catalogued: ", NameOf(key), " at ", entry.location.segment, ":",
+                     entry.location.offset));
   Facts& facts = facts_[key];
   if (!facts.catalogued || facts.at != entry.location) facts.flipped = facts.hurt = false;
   facts.catalogued = true;
@@ -26,6 +28,7 @@ void Model::Catalogued(const store::CatalogEntry& entry) {
 void Model::Uncatalogued(const EntryKey& key) {
   Facts& facts = facts_[key];
   if (!facts.catalogued) return;
+  note_("no longer catalogued: " + NameOf(key));
   if (Kept(facts) && operators_evicting_ == 0 && Reachable(key)) ++unexplained_losses_;
   facts.catalogued = facts.durable = facts.flipped = false;
   facts.gone_event = ++events_;
@@ -154,9 +157,8 @@ void Model::Granted(const EntryKey& key, const Maker& maker, int64_t now_nanos) 
 }
 
 void Model::Ending(uint64_t reservation) {
-  std::erase_if(makers_, [&](const auto& maker) {
-    return maker.second.reservation == reservation;
-  });
+  std::erase_if(makers_,
+                [&](const auto& maker) { return maker.second.reservation == reservation; });
 }
 
 }  // namespace cairn::sim

@@ -10,6 +10,7 @@
 #define CAIRN_TESTS_SIM_MODEL_H_
 
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <set>
 #include <string>
@@ -24,7 +25,9 @@ std::string NameOf(const EntryKey& key);
 
 class Model {
  public:
-  explicit Model(const Texts& texts) : texts_(texts) {}
+  // `note` is told of every change of the catalog.
+  Model(const Texts& texts, std::function<void(const std::string&)> note)
+      : texts_(texts), note_(std::move(note)) {}
 
   // Events are numbered, so that "since the call began" can be asked.
   uint64_t now() const { return events_; }
@@ -94,6 +97,7 @@ class Model {
   bool Reachable(const EntryKey& key) const;
 
   const Texts& texts_;
+  const std::function<void(const std::string&)> note_;
   std::map<EntryKey, Facts> facts_;
   // Every place that a record was catalogued at: (segment, offset) -> key, end.
   std::map<std::pair<uint64_t, uint64_t>, std::pair<EntryKey, uint64_t>> places_;

@@ -58,8 +58,8 @@ int Wait(const void* cond, pthread_mutex_t* mutex, int64_t deadline_nanos) {
   CondWait wait{.cond = cond, .signalled = fibers.random().Next() % kSpuriousIn == 0};
   CondWaits().push_back(&wait);
   pthread_mutex_unlock(mutex);
-  const bool in_time =
-      fibers.Await("a signal", [&wait] { return wait.signalled; }, deadline_nanos);
+  const bool in_time = fibers.Await(
+      "a signal", [&wait] { return wait.signalled; }, deadline_nanos);
   std::erase(CondWaits(), &wait);
   Lock(mutex);
   return in_time ? 0 : ETIMEDOUT;

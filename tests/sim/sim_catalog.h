@@ -19,7 +19,12 @@ class SimCatalog final : public store::Catalog {
  public:
   SimCatalog(std::shared_ptr<store::MemoryCatalogDisk> disk, SimFiles& files, Model& model,
              bool errors, Random& random)
-      : disk_(disk), base_(std::move(disk)), files_(files), model_(model), errors_(errors), random_(random) {}
+      : disk_(disk),
+        base_(std::move(disk)),
+        files_(files),
+        model_(model),
+        errors_(errors),
+        random_(random) {}
 
   absl::Status Open(const std::string& directory) override;
   absl::Status OpenReadOnly(const std::string& directory) override {

@@ -81,9 +81,9 @@ absl::Status SimFiles::Strike(const std::string& path, bool takes_room) {
 
 void SimFiles::CheckCapacity() const {
   const uint64_t used = memory_.UsedBytes();
-  faults::Expect(used <= options_.capacity_bytes + kOtherFilesBytes,
-                 absl::StrCat("P7: files of ", used, " bytes, the capacity is ",
-                              options_.capacity_bytes));
+  faults::Expect(
+      used <= options_.capacity_bytes + kOtherFilesBytes,
+      absl::StrCat("P7: files of ", used, " bytes, the capacity is ", options_.capacity_bytes));
 }
 
 void SimFiles::Run(std::span<IoRequest> requests, const store::IoFinished& finished) {
@@ -92,7 +92,8 @@ void SimFiles::Run(std::span<IoRequest> requests, const store::IoFinished& finis
   for (size_t i = order.size(); i > 1; --i) std::swap(order[i - 1], order[random_.Next() % i]);
   for (const size_t i : order) {
     if (Fibers::inside()) {
-      const uint64_t turns = options_.faults.slow_io && !quiet_ ? random_.Next() % kLateTurnsMax : 1;
+      const uint64_t turns =
+          options_.faults.slow_io && !quiet_ ? random_.Next() % kLateTurnsMax : 1;
       for (uint64_t turn = 0; turn < turns; ++turn) Fibers::instance()->Yield();
     }
     One(requests[i]);

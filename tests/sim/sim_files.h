@@ -54,9 +54,7 @@ class SimFiles final : public store::FileSystem {
   void Run(std::span<store::IoRequest> requests, const store::IoFinished& finished) override;
   void One(store::IoRequest& request);
   void Spoil(store::IoRequest& request);
-  bool Toss(bool active, uint64_t in) {
-    return active && !quiet_ && random_.Next() % in == 0;
-  }
+  bool Toss(bool active, uint64_t in) { return active && !quiet_ && random_.Next() % in == 0; }
   void CheckCapacity() const;
 
   const Options options_;

@@ -34,7 +34,8 @@ Settings Settings::Draw(Random& random, Canary canary) {
   settings.clients = 2 + pick(4);
   const uint64_t preempt_in[] = {0, 3, 20, 200};
   settings.preempt_in = preempt_in[pick(4)];
-  settings.host_bytes = (settings.faults.small_arena ? 10 + pick(10) : 40 + pick(200)) * kIoAlignment;
+  settings.host_bytes =
+      (settings.faults.small_arena ? 10 + pick(10) : 40 + pick(200)) * kIoAlignment;
   settings.disk_bytes = (settings.faults.small_disk ? 8 + pick(4) : 16 + pick(32)) * (64 << 10);
   cache::CacheCore::Options& core = settings.core;
   core.default_tenant_key = kSecrets[0];
@@ -58,7 +59,7 @@ World::World(uint64_t seed, Canary canary, bool verbose, faults::Counts& counts)
         return settings;
       }()),
       fibers_(random_, clock_),
-      model_(texts_),
+      model_(texts_, [this](const std::string& what) { Note(what); }),
       catalog_(std::make_shared<store::MemoryCatalogDisk>()) {
   const auto bad_read = [this](const std::string& path, uint64_t offset, uint64_t bytes) {
     ++counts_["bad_reads"];
@@ -160,16 +161,15 @@ void World::Stop() {
 
 absl::Status World::TryStart() {
   store::RecoveryReport report;
-  CAIRN_ASSIGN_OR_RETURN(
-      disk_, store::DiskTier::Open({.directory = "/data",
-                                    .capacity_bytes = settings_.disk_bytes,
-                                    .segment_bytes = 256 << 10,
-                                    .random = &random_},
-                                   *files_,
-                                   std::make_unique<SimCatalog>(catalog_, *files_, model_,
-                                                                settings_.faults.catalog_errors,
-                                                                random_),
-                                   clock_, &report));
+  CAIRN_ASSIGN_OR_RETURN(disk_, store::DiskTier::Open({.directory = "/data",
+                                                       .capacity_bytes = settings_.disk_bytes,
+                                                       .segment_bytes = 256 << 10,
+                                                       .random = &random_},
+                                                      *files_,
+                                                      std::make_unique<SimCatalog>(
+                                                          catalog_, *files_, model_,
+                                                          settings_.faults.catalog_errors, random_),
+                                                      clock_, &report));
   counts_["adopted_entries"] += report.adopted_entries;
   counts_["catalogs_rebuilt"] += report.catalog_rebuilt ? 1 : 0;
   return absl::OkStatus();
@@ -233,8 +233,8 @@ void World::AuditBytes(const EntryKey& key) {
   store::IoBuffer buffer(expected.size());
   store::DiskRead read{.key = key, .destination = buffer.bytes(), .status = {}, .meta = {}};
   disk_->ReadBatch({&read, 1});
-  Expect(read.status.ok(), "P2: " + NameOf(key) + " was acknowledged as durable: " +
-                               read.status.ToString());
+  Expect(read.status.ok(),
+         "P2: " + NameOf(key) + " was acknowledged as durable: " + read.status.ToString());
   Expect(std::equal(expected.begin(), expected.end(), buffer.bytes().begin()),
          "P1: wrong bytes in " + NameOf(key));
   ++counts_["promises_kept"];
@@ -269,8 +269,8 @@ void World::CheckTablesEmpty() {
 void World::CountLosses() {
   const uint64_t evicted = Stat("evicted_disk_entries");
   Expect(model_.unexplained_losses() <= evicted,
-         absl::StrCat("P2: ", model_.unexplained_losses(),
-                      " durable entries went, and only ", evicted, " were evicted"));
+         absl::StrCat("P2: ", model_.unexplained_losses(), " durable entries went, and only ",
+                      evicted, " were evicted"));
   counts_["evicted_from_disk"] += evicted;
 }
 
@@ -279,6 +279,8 @@ void World::CheckEverything() {
   const absl::Status flushed = core_->Flush(absl::Hours(1));
   Expect(flushed.ok() || absl::IsResourceExhausted(flushed), "Flush answers " + flushed.ToString());
   const uint64_t flipped = model_.flipped_now();
+  // What Reclaim came upon is gone from the catalog; the core finds out when it looks.
+  const uint64_t found_before = disk_->stats().checksum_failures;
   const auto report = core_->Verify({}, nullptr);
   Expect(report.ok(), "Verify answers " + report.status().ToString());
   const Faults& active = settings_.faults;
@@ -286,8 +288,9 @@ void World::CheckEverything() {
   const bool exact = !active.catalog_errors && !active.catalog_flips && !active.bad_reads &&
                      !active.io_errors && !active.catalog_losses;
   if (exact) {
-    Expect(report->damaged == flipped, absl::StrCat("P10: ", flipped, " records are damaged, ",
-                                                    report->damaged, " were found"));
+    Expect(
+        flipped <= report->damaged && report->damaged <= flipped + found_before,
+        absl::StrCat("P10: ", flipped, " records are damaged, ", report->damaged, " were found"));
     Expect(model_.flipped_now() == 0, "P10: a damaged record is still found");
   }
   uint64_t kept = 0;
