@@ -287,6 +287,19 @@ TEST(RecoveryTest, AnotherFormatVersionIsRefusedNamingBoth) {
   }
 }
 
+// Found by the simulation: a flipped digit of the uuid made all segments those of another store.
+TEST(RecoveryTest, AFlippedBitInFormatCostsNothing) {
+  TestDisk disk;
+  ASSERT_TRUE(PutOne(*disk.Open(), 1).ok());
+  for (const uint64_t byte : {20u, 30u}) {  // the version, the uuid
+    ASSERT_TRUE(disk.memory.FlipByte("/data/FORMAT", byte, 0x02).ok());
+    const std::unique_ptr<DiskTier> tier = disk.Open();
+    ASSERT_NE(tier, nullptr);
+    EXPECT_FALSE(disk.report.catalog_rebuilt);
+    EXPECT_TRUE(ReadOne(*tier, 1).ok());
+  }
+}
+
 TEST(RecoveryTest, APayloadCannotPretendToBeARecord) {
   TestDisk disk;
   // A record of the same place of another store, inside a payload.

@@ -126,8 +126,9 @@ absl::StatusOr<SegmentHold> SegmentSet::Create(uint64_t size) {
   absl::StatusOr<std::unique_ptr<File>> file = make();
   const Lock lock(mutex_);
   if (!file.ok()) {
-    files_.Unlink(path).IgnoreError();
-    used_bytes_ -= size;
+    // As in ~Segment: what cannot be removed stays counted.
+    const absl::Status gone = files_.Unlink(path);
+    if (gone.ok() || absl::IsNotFound(gone)) used_bytes_ -= size;
     if (file.status().code() != absl::StatusCode::kResourceExhausted) return file.status();
     return absl::ResourceExhaustedError(
         absl::StrCat("the file system is full: ", std::string(file.status().message())));
