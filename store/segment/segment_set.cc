@@ -166,16 +166,21 @@ absl::StatusOr<std::vector<RecordRoom>> SegmentSet::Allocate(std::span<const uin
   size_t next_file = 0;
   for (const uint64_t size : sizes) {
     SegmentHold next;
+    SegmentHold sealed;
     {
       const Lock lock(mutex_);
       if (active_ != nullptr && size > active_->size_ - active_->append_at_) {
         Seal(*active_, lock);
+        sealed = std::move(active_);
         active_.reset();
       }
       next = active_;
     }
     if (next == nullptr) {
-      absl::StatusOr<SegmentHold> made = Create((*files)[next_file++]);
+      // The end that was cut off must not come back with a power cut, when the next file has taken
+      // its room.
+      const absl::Status synced = sealed == nullptr ? absl::OkStatus() : sealed->file().Sync();
+      absl::StatusOr<SegmentHold> made = synced.ok() ? Create((*files)[next_file++]) : synced;
       if (!made.ok()) {
         Finish(rooms, RoomOutcome::kUnused);
         return made.status();
@@ -289,11 +294,17 @@ uint64_t SegmentSet::DropEmpty() {
 
 void SegmentSet::SealActive() {
   const Lock allocating(allocate_mutex_);
-  const Lock lock(mutex_);
-  if (active_ == nullptr || active_->in_flight_ > 0 || !active_->surveyed_) return;
-  if (active_->append_at_ - kSegmentHeaderBytes == active_->live_bytes_) return;
-  Seal(*active_, lock);
-  active_.reset();
+  SegmentHold sealed;
+  {
+    const Lock lock(mutex_);
+    if (active_ == nullptr || active_->in_flight_ > 0 || !active_->surveyed_) return;
+    if (active_->append_at_ - kSegmentHeaderBytes == active_->live_bytes_) return;
+    Seal(*active_, lock);
+    sealed = std::move(active_);
+    active_.reset();
+  }
+  // As in Allocate; if it fails here, the next file's own sync is likely to say so.
+  sealed->file().Sync().IgnoreError();
 }
 
 std::optional<SegmentSet::Victim> SegmentSet::Emptiest() const {

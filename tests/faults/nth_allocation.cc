@@ -172,7 +172,7 @@ int memfd_create(const char* name, unsigned flags) noexcept {
 
 int main(int argc, char** argv) {
   cairn::faults::Campaign campaign("nth_allocation", 200);
-  uint64_t stride = 29;
+  uint64_t stride = 10;
   campaign.app().add_option("--stride", stride, "case i fails allocation 1 + (i - 1) * stride");
   return campaign.Run(argc, argv, [&](uint64_t seed, cairn::faults::Counts& counts) {
     cairn::faults::OneCase(1 + (seed - 1) * stride, counts);

@@ -77,8 +77,7 @@ class Run {
     PlanCut();
     for (uint64_t i = Pick(kOperationsMax); i > 0; --i) {
       Operate(*tier);
-      const uint64_t used = disk_.memory.UsedBytes();
-      Expect(used <= disk_.capacity_bytes + kOtherFilesBytes, "P7: over capacity");
+      CheckCapacity();
     }
     // At the cut, not after the tier is gone: what it does on its way out goes nowhere.
     disk_.files.SetPlan(
@@ -162,7 +161,13 @@ class Run {
     return absl::OkStatus();
   }
 
+  void CheckCapacity() const {
+    const uint64_t used = disk_.memory.UsedBytes();
+    Expect(used <= disk_.capacity_bytes + kOtherFilesBytes, "P7: over capacity");
+  }
+
   void Check(DiskTier& tier) {
+    CheckCapacity();
     for (uint64_t number = 0; number < kNumbers; ++number) {
       const absl::Status status = Read(tier, number);
       if (told_[number] == Told::kDurable) {

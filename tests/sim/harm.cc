@@ -12,7 +12,7 @@ using faults::Expect;
 
 namespace {
 
-constexpr uint64_t kEventsMax = 40;
+constexpr uint64_t kEventsMax = 120;
 constexpr uint64_t kTurnsBetweenEventsMax = 60;
 constexpr char kSegments[] = "/data/segments/";
 
