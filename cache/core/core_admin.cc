@@ -171,8 +171,10 @@ absl::Status CoreImpl::Pin(const Digest& digest, bool pin) {
   SweepLocked();
   PrefixIndex& index = residency_.index;
   Block* tip = index.Find(digest);
-  if (tip == nullptr || (pin && !tip->rows.present())) {
-    return absl::NotFoundError(absl::StrCat("no block ", digest.ToHex(), " is stored"));
+  // Of a prefix that damage left gaps in, or that is not indexed as a whole, the ancestors to pin
+  // are not known; and what is unpinned later must be what was pinned.
+  if (tip == nullptr || (pin && !index.Reachable(*tip))) {
+    return absl::NotFoundError(absl::StrCat("no whole prefix ", digest.ToHex(), " is stored"));
   }
   if (pin) {
     ++pinned_tips_[digest];

@@ -113,5 +113,23 @@ TEST(CoreLoadingDamage, ADamagedCatalogCostsNoEntry) {
   EXPECT_EQ(rig.Rows(other), 3u);
 }
 
+// Found by the simulation: Reclaim's word for a damaged catalog was taken for damage of what it was
+// to make room for, which was then thrown away.
+TEST(CoreLoadingDamage, ADamagedCatalogDoesNotCostWhatWaitsForTheDisk) {
+  CoreRig rig({.host_units = 400, .disk_bytes = 1 << 20, .segment_bytes = 64 << 10});
+  for (int stem = 0; stem < 18; ++stem) {
+    ASSERT_TRUE(rig.PutAll(rig.Chain(4, stem), /*durable=*/true).ok());
+  }
+  ASSERT_TRUE(rig.catalog->FlipByte({rig.Chain(4, 0)[0], EntryKind::kRows}, 30, 4));
+  rig.Restart();
+  absl::Status status;
+  for (int stem = 100; stem < 200 && status.ok(); ++stem) {
+    const std::vector<Digest> chain = rig.Chain(1, stem);
+    status = rig.Put(chain, 0, EntryKind::kRows, /*durable=*/true);
+    EXPECT_EQ(rig.Rows(chain), 1u) << status;  // on disk, or in host memory only
+  }
+  EXPECT_TRUE(absl::IsResourceExhausted(status)) << status;
+}
+
 }  // namespace
 }  // namespace cairn::cache

@@ -14,7 +14,7 @@
 
 #include "cache/client/digest_chain.h"
 #include "cache/core/cache_core.h"
-#include "cache/core/derived_entry.h"
+#include "cache/core/rig_entries.h"
 #include "cache/core/waiter.h"
 #include "gtest/gtest.h"
 #include "store/base/checksum.h"
@@ -41,27 +41,6 @@ class PollingWaiter final : public Waiter {
  private:
   std::atomic<uint64_t> waits_{0};
 };
-
-// Rows: 2,148 B, one I/O unit. Checkpoints: 5,120 B, two.
-inline constexpr uint64_t kRowsUnits = 1, kCheckpointUnits = 2;
-
-inline NamespaceSpec RigSpec(const std::string& tenant = "") {
-  LayoutDescriptor layout;
-  layout.model = "rig";
-  layout.numerics = "plain";
-  layout.components = {{"csa", LayoutScope::kPrefix, 4, 32, 64, 8, "x"},
-                       {"hca", LayoutScope::kPrefix, 128, 1, 100, 0, "x"},
-                       {"window", LayoutScope::kTrailing, 1, 128, 40, 0, "x"}};
-  return {layout, tenant};
-}
-
-inline std::vector<uint8_t> PayloadOf(const EntryKey& key) {
-  return DerivedPayload(RigSpec().layout, key);
-}
-
-inline std::vector<EntryPart> PartsOf(EntryKind kind, std::span<const uint8_t> payload) {
-  return PartsOfPayload(RigSpec().layout, kind, payload);
-}
 
 struct CoreRig {
   struct Sizes {

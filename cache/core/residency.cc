@@ -117,6 +117,10 @@ absl::Status Residency::PutOnDisk(std::span<const store::DiskPut> puts) {
     if (const absl::Status room = disk->Reclaim(needed); room.ok()) {
       // Room by the tier's own limit: if the put still fails, the file system under it is full.
       return disk->Put(puts);
+    } else if (absl::IsDataLoss(room)) {
+      // The catalog's, not that of what is put, which its callers would throw away.
+      return absl::ResourceExhaustedError(
+          absl::StrCat("no room on disk, and none can be made: ", std::string(room.message())));
     } else if (!absl::IsResourceExhausted(room)) {
       return room;
     }

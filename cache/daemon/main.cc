@@ -6,8 +6,10 @@
 #include "cache/daemon/daemon.h"
 #include "cache/daemon/options.h"
 #include "store/base/exit_codes.h"
+#include "store/base/out_of_memory.h"
 
 int main(int argc, char** argv) {
+  cairn::EndWhenOutOfMemory();
   cairn::cache::DaemonText text;
   CLI::App app("cairnd: keeps DeepSeek-V4's KV for prefixes and serves it to engines");
   app.set_version_flag("--version", cairn::cache::kDaemonVersion);

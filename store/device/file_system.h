@@ -118,7 +118,8 @@ class FileSystem {
   virtual void Run(std::span<IoRequest> requests, const IoFinished& finished) = 0;
 };
 
-// Memory for I/O: kIoAlignment-aligned, zeroed, RoundUpToIo(bytes) long.
+// Memory for I/O: kIoAlignment-aligned, zeroed, RoundUpToIo(bytes) long. Without it the process
+// ends (store/base/out_of_memory.h).
 class IoBuffer {
  public:
   IoBuffer() = default;

@@ -6,6 +6,7 @@
 #include <cstring>
 
 #include "store/base/limits.h"
+#include "store/base/out_of_memory.h"
 #include "store/device/errno_status.h"
 
 namespace cairn::store {
@@ -125,10 +126,7 @@ void FinishWithoutPieces(std::span<IoRequest> requests, const IoFinished& finish
 IoBuffer::IoBuffer(uint64_t bytes) : size_(RoundUpToIo(bytes)) {
   if (size_ == 0) return;
   data_.reset(static_cast<uint8_t*>(std::aligned_alloc(kIoAlignment, size_)));
-  if (data_ == nullptr) {
-    size_ = 0;
-    return;
-  }
+  if (data_ == nullptr) OutOfMemory();
   std::memset(data_.get(), 0, size_);
 }
 

@@ -11,6 +11,7 @@ namespace cairn::store {
 namespace {
 
 constexpr size_t kKeyBytes = 1 + Digest::kBytes + 1;
+constexpr uint64_t kRecordHeaderUnitsMax = 3;  // store/segment/FORMAT.md
 
 template <typename T>
 void Append(std::string& out, T value) {
@@ -42,6 +43,18 @@ uint64_t ChecksumOf(std::string_view key, std::string_view value) {
   std::string both(key);
   both.append(value);
   return Checksum({reinterpret_cast<const uint8_t*>(both.data()), both.size()});
+}
+
+// Whether an entry and its place can be, by the bounds of limits.h. The checksum holds, so only a
+// writer's mistake can fail here; it must not spread.
+bool Possible(const CatalogEntry& entry) {
+  const EntryKind kind = entry.meta.key.kind;
+  const uint64_t payload = entry.meta.payload_bytes();
+  const RecordLocation& at = entry.location;
+  return (kind == EntryKind::kRows || kind == EntryKind::kCheckpoint) && payload > 0 &&
+         payload <= kEntryBytesMax && at.offset % kIoAlignment == 0 &&
+         at.bytes % kIoAlignment == 0 && at.bytes > RoundUpToIo(payload) &&
+         at.bytes <= RoundUpToIo(payload) + kRecordHeaderUnitsMax * kIoAlignment;
 }
 
 }  // namespace
@@ -110,6 +123,7 @@ absl::StatusOr<CatalogEntry> DecodeEntry(std::string_view key, std::string_view 
     return absl::DataLossError("catalog value contradicts itself");
   }
   entry.meta.attributes = std::string(reader.left);
+  if (!Possible(entry)) return absl::DataLossError("catalog value names an impossible record");
   return entry;
 }
 

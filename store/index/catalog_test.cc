@@ -10,6 +10,7 @@
 #include <fstream>
 #include <set>
 
+#include "store/base/limits.h"
 #include "store/index/catalog_codec.h"
 #include "store/index/memory_catalog.h"
 #include "store/index/rocks_catalog.h"
@@ -219,6 +220,30 @@ TEST(MemoryCatalogTest, ACrashKeepsSyncedBatchesAndAPrefixOfTheRest) {
     kept.insert(count);
   }
   EXPECT_EQ(kept, (std::set<size_t>{2, 3, 4}));
+}
+
+// Found by bit_flips: a checksum that fits says nothing of what a writer meant.
+TEST(CatalogCodecTest, AnImpossibleRecordIsRefused) {
+  CatalogEntry good;
+  good.meta.key.kind = EntryKind::kRows;
+  good.meta.parts = {{.bytes = 5000, .xxh3 = 1}};
+  good.location = {.segment = 1, .offset = 4096, .bytes = 3 * kIoAlignment, .sequence = 1};
+  const auto decode = [](const CatalogEntry& entry) {
+    return DecodeEntry(EncodeEntryKey(entry.meta.key), EncodeEntryValue(entry)).status();
+  };
+  EXPECT_TRUE(decode(good).ok()) << decode(good);
+  CatalogEntry bad = good;
+  bad.meta.key.kind = static_cast<EntryKind>(7);
+  EXPECT_TRUE(absl::IsDataLoss(decode(bad)));
+  bad = good;
+  bad.meta.parts.clear();
+  EXPECT_TRUE(absl::IsDataLoss(decode(bad)));
+  bad = good;
+  bad.location.offset = 4097;
+  EXPECT_TRUE(absl::IsDataLoss(decode(bad)));
+  bad = good;
+  bad.location.bytes = 1ull << 40;
+  EXPECT_TRUE(absl::IsDataLoss(decode(bad)));
 }
 
 }  // namespace

@@ -14,6 +14,29 @@ void MemoryCatalogDisk::ApplyTo(Pairs& pairs, const std::vector<Change>& changes
   }
 }
 
+std::vector<MemoryCatalogDisk::Change> MemoryCatalogDisk::ChangesOf(const CatalogBatch& batch) {
+  std::vector<Change> changes;
+  for (const CatalogEntry& entry : batch.puts) {
+    changes.push_back({EncodeEntryKey(entry.meta.key), EncodeEntryValue(entry)});
+  }
+  for (const EntryKey& key : batch.erases) {
+    changes.push_back({EncodeEntryKey(key), std::nullopt});
+  }
+  for (const auto& [name, value] : batch.values) changes.push_back({EncodeValueKey(name), value});
+  return changes;
+}
+
+void MemoryCatalogDisk::SyncAll() {
+  for (const std::vector<Change>& earlier : unsynced_) ApplyTo(synced_, earlier);
+  unsynced_.clear();
+}
+
+void MemoryCatalogDisk::ApplyUnseen(const CatalogBatch& batch) {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  SyncAll();
+  ApplyTo(synced_, ChangesOf(batch));
+}
+
 void MemoryCatalogDisk::Crash(Random& random) {
   const std::lock_guard<std::mutex> lock(mutex_);
   const size_t kept = random.Next() % (unsynced_.size() + 1);
@@ -88,22 +111,10 @@ absl::Status MemoryCatalog::Apply(const CatalogBatch& batch, bool sync) {
   const std::lock_guard<std::mutex> lock(disk_->mutex_);
   if (read_only_) return absl::FailedPreconditionError("the catalog is open for reading only");
   if (disk_->fault_ != nullptr) CAIRN_RETURN_IF_ERROR(disk_->fault_());
-  std::vector<MemoryCatalogDisk::Change> changes;
-  for (const CatalogEntry& entry : batch.puts) {
-    changes.push_back({EncodeEntryKey(entry.meta.key), EncodeEntryValue(entry)});
-  }
-  for (const EntryKey& key : batch.erases) {
-    changes.push_back({EncodeEntryKey(key), std::nullopt});
-  }
-  for (const auto& [name, value] : batch.values) changes.push_back({EncodeValueKey(name), value});
+  std::vector<MemoryCatalogDisk::Change> changes = MemoryCatalogDisk::ChangesOf(batch);
   MemoryCatalogDisk::ApplyTo(disk_->pairs_, changes);
   disk_->unsynced_.push_back(std::move(changes));
-  if (sync) {
-    for (const auto& earlier : disk_->unsynced_) {
-      MemoryCatalogDisk::ApplyTo(disk_->synced_, earlier);
-    }
-    disk_->unsynced_.clear();
-  }
+  if (sync) disk_->SyncAll();
   return absl::OkStatus();
 }
 

@@ -30,6 +30,9 @@ class MemoryCatalogDisk {
   void SetFault(std::function<absl::Status()> fault);
   // Called before each entry that a walk over a snapshot made from now on shows.
   void SetScanHook(std::function<void()> hook);
+  // What a refused batch may leave behind: it is not seen before the next Crash, and then it is
+  // there, with all that came before it.
+  void ApplyUnseen(const CatalogBatch& batch);
 
  private:
   friend class MemoryCatalog;
@@ -39,7 +42,9 @@ class MemoryCatalogDisk {
     std::string key;
     std::optional<std::string> value;  // nullopt: erased
   };
+  static std::vector<Change> ChangesOf(const CatalogBatch& batch);
   static void ApplyTo(Pairs& pairs, const std::vector<Change>& changes);
+  void SyncAll();  // REQUIRES: mutex_
 
   mutable std::mutex mutex_;
   Pairs pairs_;                                // guarded by mutex_, as are all below

@@ -302,10 +302,42 @@ TEST(RecoveryTest, AnotherFormatVersionIsRefusedNamingBoth) {
   TestDisk disk;
   disk.Open().reset();
   ASSERT_TRUE(disk.memory.FlipByte("/data/FORMAT", 20, '1' ^ '7').ok());  // "version 1"
+  ASSERT_TRUE(disk.memory.FlipByte("/data/FORMAT", 60, 'c' ^ 'x').ok());  // "check ..."
   for (const absl::Status& status : {disk.TryOpen().status(), CheckDisk(disk).status()}) {
     EXPECT_EQ(status.code(), absl::StatusCode::kFailedPrecondition) << status;
     EXPECT_THAT(std::string(status.message()), HasSubstr("version 7"));
     EXPECT_THAT(std::string(status.message()), HasSubstr("version 1"));
+  }
+}
+
+// Found by the simulation: the end that was cut off a full segment came back with a power cut, when
+// another segment had taken its room.
+TEST(CrashTest, FilesNeverExceedTheCapacity) {
+  for (uint64_t seed = 0; seed < 20; ++seed) {
+    TestDisk disk;
+    disk.random = SeededRandom(seed);
+    disk.capacity_bytes = 1 << 20;
+    disk.segment_bytes = 128 << 10;
+    std::unique_ptr<DiskTier> tier = disk.Open();
+    for (uint64_t number = 0; PutOne(*tier, number).ok(); ++number) {
+    }
+    tier.reset();
+    disk.Crash();
+    tier = disk.Open();
+    EXPECT_LE(disk.memory.UsedBytes(), disk.capacity_bytes + kIoAlignment) << seed;  // FORMAT
+  }
+}
+
+// Found by the simulation: a flipped digit of the uuid made all segments those of another store.
+TEST(RecoveryTest, AFlippedBitInFormatCostsNothing) {
+  TestDisk disk;
+  ASSERT_TRUE(PutOne(*disk.Open(), 1).ok());
+  for (const uint64_t byte : {20u, 30u}) {  // the version, the uuid
+    ASSERT_TRUE(disk.memory.FlipByte("/data/FORMAT", byte, 0x02).ok());
+    const std::unique_ptr<DiskTier> tier = disk.Open();
+    ASSERT_NE(tier, nullptr);
+    EXPECT_FALSE(disk.report.catalog_rebuilt);
+    EXPECT_TRUE(ReadOne(*tier, 1).ok());
   }
 }
 

@@ -4,6 +4,8 @@
 #include <charconv>
 #include <string_view>
 
+#include "absl/strings/str_format.h"
+#include "store/base/checksum.h"
 #include "store/base/fault_point.h"
 #include "store/segment/segment_set.h"
 
@@ -13,6 +15,7 @@ namespace {
 constexpr std::string_view kFirstLine = "cairn store\n";
 constexpr std::string_view kVersionField = "version ";
 constexpr std::string_view kUuidField = "uuid ";
+constexpr std::string_view kCheckField = "check ";
 constexpr size_t kHeadersAtOnce = 64;
 
 std::string FormatPath(const std::string& directory) { return directory + "/FORMAT"; }
@@ -36,6 +39,19 @@ std::optional<StoreUuid> ParseUuid(std::string_view hex) {
     if (error != std::errc() || stop != at + 2) return std::nullopt;
   }
   return store;
+}
+
+std::string CheckLine(std::string_view lines) {
+  const std::span<const uint8_t> bytes(reinterpret_cast<const uint8_t*>(lines.data()),
+                                       lines.size());
+  return absl::StrFormat("%s%016x\n", std::string(kCheckField), Checksum(bytes));
+}
+
+// Whether the text does not match its own check line. Stores from before that line have none.
+bool Decayed(std::string_view text) {
+  const size_t at = text.find(std::string("\n").append(kCheckField));
+  return at != std::string_view::npos &&
+         !text.substr(at + 1).starts_with(CheckLine(text.substr(0, at + 1)));
 }
 
 }  // namespace
@@ -69,7 +85,7 @@ absl::StatusOr<std::optional<StoreUuid>> ReadFormatFile(const std::string& direc
   files.Submit({&read, 1});
   CAIRN_RETURN_IF_ERROR(read.status);
   std::string_view text(reinterpret_cast<const char*>(page.bytes().data()), read.bytes_done);
-  if (!text.starts_with(kFirstLine)) return std::nullopt;
+  if (!text.starts_with(kFirstLine) || Decayed(text)) return std::nullopt;
   text.remove_prefix(kFirstLine.size());
   const std::optional<std::string_view> version = TakeField(text, kVersionField);
   if (!version.has_value()) return std::nullopt;
@@ -91,9 +107,10 @@ absl::Status WriteFormatFile(const std::string& directory, const StoreUuid& stor
   if (left_over) CAIRN_RETURN_IF_ERROR(files.Unlink(temporary));
   CAIRN_ASSIGN_OR_RETURN(const std::unique_ptr<File> file,
                          files.Open(temporary, OpenMode::kCreate));
-  const std::string text =
+  std::string text =
       absl::StrCat(std::string(kFirstLine), std::string(kVersionField), kFormatVersion, "\n",
                    std::string(kUuidField), UuidText(store), "\n");
+  text += CheckLine(text);
   IoBuffer page(kIoAlignment);
   std::fill(page.bytes().begin(), page.bytes().end(), uint8_t{'\n'});
   std::copy(text.begin(), text.end(), page.bytes().begin());

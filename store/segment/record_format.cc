@@ -149,7 +149,9 @@ absl::StatusOr<CatalogEntry> DecodeRecordHeader(std::span<const uint8_t> bytes, 
   CatalogEntry entry;
   std::memcpy(entry.meta.key.digest.bytes.data(), header.digest, sizeof(header.digest));
   entry.meta.key.kind = static_cast<EntryKind>(header.kind);
-  if (header.part_count > kPartsPerEntryMax || header.attributes_bytes > kAttributesBytesMax) {
+  if (header.part_count > kPartsPerEntryMax || header.attributes_bytes > kAttributesBytesMax ||
+      sizeof(header) + header.part_count * sizeof(RecordPart) + header.attributes_bytes >
+          header_bytes) {
     return absl::DataLossError("record header over its bounds");
   }
   const uint8_t* at = bytes.data() + sizeof(header);

@@ -137,8 +137,9 @@ absl::StatusOr<SegmentHold> SegmentSet::Create(uint64_t size) {
   absl::StatusOr<std::unique_ptr<File>> file = make();
   const Lock lock(mutex_);
   if (!file.ok()) {
-    files_.Unlink(path).IgnoreError();
-    used_bytes_ -= size;
+    // As in ~Segment: what cannot be removed stays counted.
+    const absl::Status gone = files_.Unlink(path);
+    if (gone.ok() || absl::IsNotFound(gone)) used_bytes_ -= size;
     if (file.status().code() != absl::StatusCode::kResourceExhausted) return file.status();
     return absl::ResourceExhaustedError(
         absl::StrCat("the file system is full: ", std::string(file.status().message())));
@@ -189,10 +190,10 @@ absl::StatusOr<std::vector<RecordRoom>> SegmentSet::Allocate(std::span<const uin
       next = active_;
     }
     if (next == nullptr) {
-      // What was cut off must not come back by a power cut once its room is used again.
-      const absl::Status cut = sealed == nullptr ? absl::OkStatus() : sealed->file().Sync();
-      absl::StatusOr<SegmentHold> made =
-          cut.ok() ? Create((*files)[next_file++]) : absl::StatusOr<SegmentHold>(cut);
+      // The end that was cut off must not come back with a power cut, when the next file has taken
+      // its room.
+      const absl::Status synced = sealed == nullptr ? absl::OkStatus() : sealed->file().Sync();
+      absl::StatusOr<SegmentHold> made = synced.ok() ? Create((*files)[next_file++]) : synced;
       if (!made.ok()) {
         Finish(rooms, RoomOutcome::kUnused);
         return made.status();

@@ -308,5 +308,23 @@ TEST(SegmentNameTest, NamesRoundTripAndOthersAreNone) {
   }
 }
 
+// Found by bit_flips: the table was read to its end, beyond that of the header.
+TEST(RecordFormatTest, AHeaderWhosePartsDoNotFitIntoItIsRefused) {
+  EntryMeta meta;
+  meta.key.kind = EntryKind::kRows;
+  meta.parts = {{.bytes = 5000, .xxh3 = 1}};
+  const RecordLocation at{.segment = 7, .offset = 4096, .bytes = 0, .sequence = 1};
+  std::vector<uint8_t> header(RecordHeaderBytes(meta));
+  EncodeRecordHeader(meta, at, /*tag=*/9, header);
+  RecordHeader forged;
+  std::memcpy(&forged, header.data(), sizeof(forged));
+  forged.part_count = kPartsPerEntryMax;
+  forged.checksum = 0;
+  std::memcpy(header.data(), &forged, sizeof(forged));
+  forged.checksum = Checksum(header);
+  std::memcpy(header.data(), &forged, sizeof(forged));
+  EXPECT_TRUE(absl::IsDataLoss(DecodeRecordHeader(header, 7, 4096, 9).status()));
+}
+
 }  // namespace
 }  // namespace cairn::store

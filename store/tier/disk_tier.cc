@@ -42,7 +42,8 @@ absl::Status CheckRead(const IoRequest& read, const CatalogEntry& entry, uint64_
         DecodeRecordHeader(read.slices[0], entry.location.segment, entry.location.offset, tag);
     status = record.status();
     if (status.ok() &&
-        (record->meta.key != entry.meta.key || record->meta.parts != entry.meta.parts)) {
+        (record->meta.key != entry.meta.key || record->meta.parts != entry.meta.parts ||
+         record->location.bytes != entry.location.bytes)) {
       status = absl::DataLossError("record of another entry");
     }
   }

@@ -377,5 +377,20 @@ TEST(DiskTierTest, ManyThreadsPutReadEraseAndReclaim) {
   }
 }
 
+// Found by the simulation: the file of a segment whose making failed, and its removal too, was
+// there and not counted.
+TEST(DiskTierTest, AFileThatCannotBeRemovedStaysCounted) {
+  for (uint64_t n = 1; n <= 10; ++n) {
+    TestDisk disk;
+    const std::unique_ptr<DiskTier> tier = disk.Open();
+    disk.files.SetPlan(
+        {.fail_at = n, .status = absl::UnavailableError("broken"), .fail_for_ever = true});
+    const TestEntry entry = MakeEntry(1);
+    tier->Put({{entry.put()}}).IgnoreError();
+    disk.files.SetPlan({});
+    EXPECT_LE(disk.memory.UsedBytes(), tier->stats().used_bytes + kIoAlignment) << n;  // FORMAT
+  }
+}
+
 }  // namespace
 }  // namespace cairn::store
