@@ -20,7 +20,7 @@
 
 namespace cairn::engine {
 
-// Memory reused from word to word, and the words met lately with their ids: fixed in size (1.8
+// Memory reused from word to word, and the words met lately with their ids: fixed in size (2
 // MiB), so that no text can make it grow. Short words in short ids only; of two words in one slot
 // the later one stays. What is encoded does not depend on what is cached.
 class BpeScratch {
@@ -32,7 +32,7 @@ class BpeScratch {
   static constexpr size_t kSlots = 1 << 15;
   static constexpr size_t kWordBytes = 24, kWordIds = 7;
 
-  struct Slot {
+  struct alignas(64) Slot {  // one cache line
     char word[kWordBytes];
     uint8_t bytes = 0, ids = 0;
     int32_t id[kWordIds];

@@ -365,5 +365,33 @@ TEST(Chat, WhatIsWrittenIsReadBack) {
   }
 }
 
+// Whatever comes in: an error or a result, nothing else (run under the sanitizers).
+TEST(Chat, DamagedInputIsRefusedOrRead) {
+  SeededRandom random(13);
+  const std::string texts[] = {TestFile("chat/case1.json"), TestFile("chat/case2.json")};
+  size_t refused = 0;
+  for (int i = 0; i < 3000; ++i) {
+    std::string text = texts[random.Next() % 2];
+    static constexpr std::string_view kBytes = "\"{}[]:,\\0123nulltrue \xFF\xE2-e.";
+    for (uint64_t n = 1 + random.Next() % 3; n > 0; --n) {
+      text[random.Next() % text.size()] = kBytes[random.Next() % kBytes.size()];
+    }
+    const absl::StatusOr<ordered_json> json = ParseJson(text, "test");
+    const ordered_json messages =
+        json.ok() ? (json->is_object() ? json->value("messages", ordered_json()) : *json) : nullptr;
+    const absl::StatusOr<std::vector<Message>> read = ParseMessages(messages);
+    if (!read.ok()) {
+      ++refused;
+      EXPECT_EQ(read.status().code(), absl::StatusCode::kInvalidArgument);
+      continue;
+    }
+    const std::string prompt = EncodeChat(*read, {}).text;
+    EXPECT_TRUE(IsUtf8(prompt));
+    InPieces(prompt, random.Next() % 2 == 0, random);
+  }
+  EXPECT_GT(refused, 100u);
+  EXPECT_LT(refused, 2900u);
+}
+
 }  // namespace
 }  // namespace cairn::engine

@@ -10,7 +10,7 @@ namespace {
 
 using nlohmann::json;
 
-constexpr int64_t kIdMax = 1 << 22;
+constexpr int64_t kIdMax = 1 << 20;
 constexpr size_t kTokenBytesMax = 64 << 10;
 
 // Byte-level files spell a byte as one printable character: those that print in Latin-1 stand for

@@ -162,6 +162,30 @@ TEST(TokenizerFile, WhatIsNotSupportedIsNamed) {
   EXPECT_FALSE(ParseTokenizerFile("{").ok());
 }
 
+TEST(TokenizerFile, DamagedFilesAreRefusedOrRead) {
+  json file = SmallFile();
+  // Small enough to be read often.
+  file["model"]["merges"] = json::array({"a b"});
+  json vocab = {{"ab", 300}};
+  for (const auto& [token, id] : file["model"]["vocab"].items()) {
+    if (id < 3 + 256) vocab[token] = id;
+  }
+  file["model"]["vocab"] = std::move(vocab);
+  const std::string text = file.dump();
+  SeededRandom random(17);
+  size_t refused = 0;
+  for (int i = 0; i < 300; ++i) {
+    std::string damaged = text;
+    static constexpr std::string_view kBytes = "\"{}[]:,\\0123nulltrue \xFF-e.";
+    damaged[random.Next() % text.size()] = kBytes[random.Next() % kBytes.size()];
+    const absl::StatusOr<TokenizerParts> parts = ParseTokenizerFile(damaged);
+    if (parts.ok()) continue;
+    ++refused;
+    EXPECT_EQ(parts.status().code(), absl::StatusCode::kInvalidArgument);
+  }
+  EXPECT_GT(refused, 100u);
+}
+
 TEST(TokenizerFile, WithoutAFileBytesAreTheTokens) {
   EXPECT_EQ(TokenizerOf("engine/text", "", 300).value()->Encode("a").value(), Ids{'a'});
   const std::string path = "engine/text/testdata";

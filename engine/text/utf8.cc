@@ -1,5 +1,7 @@
 #include "engine/text/utf8.h"
 
+#include <cstring>
+
 namespace cairn::engine {
 namespace {
 
@@ -46,6 +48,15 @@ size_t AppendReplaced(std::string_view bytes, std::string& out) {
 
 bool IsUtf8(std::string_view bytes) {
   while (!bytes.empty()) {
+    // Most text is ASCII, which is known eight bytes at a time.
+    uint64_t eight = 0;
+    if (bytes.size() >= sizeof(eight)) {
+      std::memcpy(&eight, bytes.data(), sizeof(eight));
+      if ((eight & 0x8080808080808080) == 0) {
+        bytes.remove_prefix(sizeof(eight));
+        continue;
+      }
+    }
     const Sequence s = FirstSequence(bytes);
     if (s.kind != Kind::kWhole) return false;
     bytes.remove_prefix(s.bytes);
