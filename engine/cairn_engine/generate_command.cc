@@ -13,7 +13,9 @@
 #include "engine/cairn_engine/failure.h"
 #include "engine/cairn_engine/run_sequence.h"
 #include "engine/model/safetensors.h"
-#include "engine/model/tokenizer.h"
+#include "engine/text/chat_encoder.h"
+#include "engine/text/marks.h"
+#include "engine/text/tokenizer.h"
 #include "store/base/exit_codes.h"
 
 namespace cairn::engine {
@@ -28,23 +30,14 @@ absl::StatusOr<std::string> ReadText(const std::string& path, int64_t limit) {
   return text;
 }
 
-// The layout of spec section 5 with the marks that the vocabulary has: the text and the question
-// are one user turn, so two prompts with the same text share everything before the question.
-absl::StatusOr<std::vector<int32_t>> MakePrompt(const ByteTokenizer& tokenizer,
-                                                const std::string& text,
+// The text and the question are one user turn, so two prompts with the same text share everything
+// before the question.
+absl::StatusOr<std::vector<int32_t>> MakePrompt(const Tokenizer& tokenizer, const std::string& text,
                                                 const std::string& question) {
-  std::vector<int32_t> ids;
-  const auto mark = [&](SpecialToken token) {
-    if (const std::optional<int32_t> id = tokenizer.Special(token)) ids.push_back(*id);
-  };
-  mark(SpecialToken::kBos);
-  mark(SpecialToken::kUser);
-  CAIRN_ASSIGN_OR_RETURN(const std::vector<int32_t> body,
-                         tokenizer.Encode(question.empty() ? text : text + "\n\n" + question));
-  ids.insert(ids.end(), body.begin(), body.end());
-  mark(SpecialToken::kAssistant);
-  mark(SpecialToken::kEndThink);
-  return ids;
+  Message user;
+  user.content = question.empty() ? text : text + "\n\n" + question;
+  const PromptText prompt = EncodeChat({user}, {.mode = ThinkingMode::kNone});
+  return tokenizer.Encode(prompt.text, prompt.literal);
 }
 
 std::unique_ptr<PrefixCache> AttachCache(const GenerateOptions& options, const Model& model) {
@@ -141,7 +134,9 @@ int ExitCodeOf(const absl::Status& status) {
 
 void AddGenerateOptions(CLI::App* app, GenerateOptions& o) {
   app->add_option("--model", o.model, "directory of config.json and safetensors")->required();
-  app->add_option("--prompt-file", o.prompt_file, "text to read, as bytes")->required();
+  app->add_option("--prompt-file", o.prompt_file, "text to read")->required();
+  app->add_option("--tokenizer", o.tokenizer,
+                  "tokenizer.json; default: the model's own, else bytes are the tokens");
   app->add_option("--question", o.question, "asked after the text");
   app->add_option("--prompt-bytes", o.prompt_bytes,
                   "use only the first so many bytes of the text; 0: all");
@@ -165,13 +160,15 @@ int RunGenerateCommand(const GenerateOptions& options) {
   if (!text.ok()) return Fail(text.status(), kExitUsage);
   absl::StatusOr<ModelConfig> config = LoadConfig(options.model);
   if (!config.ok()) return Fail(config.status(), kExitBadConfig);
-  const ByteTokenizer tokenizer(config->vocab);
-  absl::StatusOr<std::vector<int32_t>> prompt = MakePrompt(tokenizer, *text, options.question);
+  const absl::StatusOr<std::unique_ptr<Tokenizer>> tokenizer =
+      TokenizerOf(options.model, options.tokenizer, config->vocab);
+  if (!tokenizer.ok()) return Fail(tokenizer.status(), kExitBadConfig);
+  absl::StatusOr<std::vector<int32_t>> prompt = MakePrompt(**tokenizer, *text, options.question);
   if (!prompt.ok()) return Fail(prompt.status(), kExitTokenRange);
   SequenceOptions sequence;
   sequence.chunk = options.chunk;
   sequence.new_tokens = options.new_tokens;
-  sequence.stop_token = tokenizer.Special(SpecialToken::kEos).value_or(-1);
+  sequence.stop_token = (*tokenizer)->Mark(kEos).value_or(-1);
   int64_t shown = -1;
   if (!options.quiet) {
     sequence.progress = [&](int64_t done, int64_t total) { ShowProgress(done, total, &shown); };
@@ -190,7 +187,7 @@ int RunGenerateCommand(const GenerateOptions& options) {
   if (!result.ok()) return Fail(result.status(), ExitCodeOf(result.status()));
   const bool flushed = cache == nullptr || cache->Flush(absl::Seconds(options.flush_seconds));
 
-  absl::StatusOr<std::string> answer = tokenizer.Decode(result->output);
+  absl::StatusOr<std::string> answer = (*tokenizer)->Decode(result->output, /*skip_special=*/true);
   if (options.json_out != "-" && answer.ok()) std::printf("%s\n", answer->c_str());
   if (!options.logits_out.empty()) {
     if (const absl::Status status = WriteLogits(options.logits_out, *result); !status.ok()) {

@@ -17,7 +17,8 @@ namespace cairn::engine {
 
 struct GenerateOptions {
   std::string model;
-  std::string prompt_file;   // read as bytes
+  std::string tokenizer;  // a tokenizer.json; empty: the model's, else bytes
+  std::string prompt_file;
   std::string question;      // appended to it
   int64_t prompt_bytes = 0;  // use only the first so many bytes of the file; 0: all
   int64_t new_tokens = 16;

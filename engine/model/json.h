@@ -1,7 +1,7 @@
 // json.h: JSON from files nobody vouches for. Duplicate keys and deep nesting are refused: of two
 // values for one key a reader and a checker could each believe another.
 //
-// Threads: pure. Errors: INVALID_ARGUMENT beginning with `name`. Private to engine/model.
+// Threads: pure. Errors: INVALID_ARGUMENT beginning with `name`. For engine/model and engine/text.
 #ifndef CAIRN_ENGINE_MODEL_JSON_H_
 #define CAIRN_ENGINE_MODEL_JSON_H_
 

@@ -91,6 +91,13 @@ sed -i 's/"dim": 64/"dim": 96/' "$work/narrow/config.json"
 expect 11 'embed.weight' $(logits "$work/narrow" "$work/good.safetensors" 3)
 expect 10 'nowhere' $(logits "$work/nowhere" "$work/good.safetensors" 3)
 
+copy tokenizer
+cp "$2/../../engine/text/testdata/tokenizer.json" "$work/tokenizer/"
+expect 10 "tokenizer.json: has the id 2270, but the model's vocabulary is 256" \
+  "$bin/cairn-engine" generate --model "$work/tokenizer" --prompt-file "$work/long.txt" --quiet
+expect 10 'nothing.json' \
+  "$bin/cairn-engine" generate --model "$golden" --tokenizer "$work/nothing.json" --prompt-file "$work/long.txt" --quiet
+
 # A cache that cannot be used is said once and costs no answer.
 printf 'hello, cache' >"$work/prompt.txt"
 "$bin/cairn-engine" generate --model "$golden" --prompt-file "$work/prompt.txt" --quiet --new-tokens 2 \

@@ -11,6 +11,7 @@ std::vector<Bench> AllBenches() {
   AddDiskBenches(benches);
   AddHitBenches(benches);
   AddMemoryBenches(benches);
+  AddTextBenches(benches);
   return benches;
 }
 

@@ -19,6 +19,7 @@ void AddWireBenches(std::vector<Bench>& benches);     // wire_bench.cc
 void AddDiskBenches(std::vector<Bench>& benches);     // disk_bench.cc
 void AddHitBenches(std::vector<Bench>& benches);      // hit_bench.cc
 void AddMemoryBenches(std::vector<Bench>& benches);   // memory_bench.cc
+void AddTextBenches(std::vector<Bench>& benches);     // text_bench.cc
 
 }  // namespace cairn::bench
 
