@@ -10,6 +10,7 @@
 #include <fstream>
 #include <nlohmann/json.hpp>
 
+#include "absl/strings/str_cat.h"
 #include "store/base/clock.h"
 #include "store/base/exit_codes.h"
 
@@ -199,13 +200,18 @@ int Campaign::Run(int argc, char** argv,
 }
 
 int Campaign::Report(const Counts& counts, uint64_t runs, uint64_t failures) const {
-  nlohmann::ordered_json line;
-  line["campaign"] = name_;
-  line["runs"] = runs;
-  line["failures"] = failures;
-  for (const auto& [name, count] : counts) line[name] = count;
+  const bool passed = (failures > 0) == expect_failure_ && runs > 0;
+  nlohmann::ordered_json line;  // as tests/attacks.txt wants it
+  line["attack"] = name_;
+  line["seed"] = seeds_file_.empty() || !seeds_text_.empty()
+                     ? absl::StrCat(ranges_.back().first, "..", ranges_.back().second)
+                     : seeds_file_;
+  line["trials"] = runs;
+  line["failed"] = failures;
+  line["counts"] = counts;
+  line["result"] = passed ? "pass" : "fail";
   std::printf("%s\n", line.dump().c_str());
-  return (failures > 0) == expect_failure_ && runs > 0 ? kExitOk : kFailed;
+  return passed ? kExitOk : kFailed;
 }
 
 }  // namespace cairn::faults
