@@ -14,6 +14,7 @@
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "absl/synchronization/mutex.h"
 #include "cache/core/cache_core.h"
 #include "cache/daemon/notify.h"
 #include "cache/daemon/secrets.h"
@@ -93,6 +94,8 @@ sigset_t BlockEndingSignals() {
 
 int RunDaemon(const DaemonSettings& settings) {
   spdlog::set_level(spdlog::level::from_str(settings.log_level));
+  // gRPC's locks: Debian builds absl with its search for cycles of locks on, a tenth of each call.
+  absl::SetMutexDeadlockDetectionMode(absl::OnDeadlockCycle::kIgnore);
   const sigset_t ending = BlockEndingSignals();
   ::signal(SIGPIPE, SIG_IGN);
   ::umask(0077);

@@ -3,6 +3,7 @@
 #include <optional>
 #include <string>
 
+#include "absl/synchronization/mutex.h"
 #include "engine/cairn_engine/compare_command.h"
 #include "engine/cairn_engine/failure.h"
 #include "engine/cairn_engine/generate_command.h"
@@ -23,6 +24,8 @@ int Main(int argc, char** argv) {
                     "this processor lacks AVX2, FMA or F16C, which the kernels need"),
                 kExitFailure);
   }
+  // gRPC's locks: Debian builds absl with its search for cycles of locks on, a tenth of each call.
+  absl::SetMutexDeadlockDetectionMode(absl::OnDeadlockCycle::kIgnore);
   CLI::App app("cairn-engine: DeepSeek-V4 inference with a shared prefix cache");
   app.require_subcommand(1);
   std::string numerics;

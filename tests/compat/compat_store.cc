@@ -61,8 +61,9 @@ absl::StatusOr<std::unique_ptr<OpenedStore>> OpenStore(const std::string& direct
                                            .random = &opened->random},
                                           opened->files, store::MakeRocksCatalog(), RealClock(),
                                           &opened->report));
-  CAIRN_ASSIGN_OR_RETURN(opened->host,
-                         store::HostTier::Create({.capacity_bytes = 1 << 20, .prefault = false}));
+  CAIRN_ASSIGN_OR_RETURN(
+      opened->host,
+      store::HostTier::Create({.capacity_bytes = 1 << 20, .memory = store::ArenaMemory::kAtUse}));
   cache::CacheCore::Options options;
   options.default_tenant_key = kTenantKey;
   options.policy.full = true;

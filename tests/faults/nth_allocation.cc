@@ -109,7 +109,8 @@ void Check(const std::string& folder, const Told& told, Counts& counts) {
 
 void ArenaIsRefused() {
   no_mappings = true;
-  const auto host = store::HostTier::Create({.capacity_bytes = 1 << 20, .prefault = false});
+  const auto host =
+      store::HostTier::Create({.capacity_bytes = 1 << 20, .memory = store::ArenaMemory::kAtUse});
   no_mappings = false;
   Expect(absl::IsResourceExhausted(host.status()),
          "an arena without memory answers " + host.status().ToString());

@@ -213,12 +213,14 @@ class CoreScene : public Scene {
 
   explicit CoreScene(What what) : what_(what) {
     store_.MustOpen();
-    host_ = *store::HostTier::Create({.capacity_bytes = 64 * kIoAlignment, .prefault = false});
+    host_ = *store::HostTier::Create(
+        {.capacity_bytes = 64 * kIoAlignment, .memory = store::ArenaMemory::kAtUse});
     MustStart();
     MustPut(0, kBlocksBefore, /*durable=*/true);
     // In host memory there is nothing from before.
     core_.reset();
-    host_ = *store::HostTier::Create({.capacity_bytes = 64 * kIoAlignment, .prefault = false});
+    host_ = *store::HostTier::Create(
+        {.capacity_bytes = 64 * kIoAlignment, .memory = store::ArenaMemory::kAtUse});
     if (what == What::kStart) return;
     MustStart();
     if (what == What::kFlush) MustPut(kBlocksBefore, 1, /*durable=*/false);

@@ -195,7 +195,8 @@ void World::Start() {
     disk_.reset();
     files_->PowerOn();
   }
-  host_ = *store::HostTier::Create({.capacity_bytes = settings_.host_bytes, .prefault = false});
+  host_ = *store::HostTier::Create(
+      {.capacity_bytes = settings_.host_bytes, .memory = store::ArenaMemory::kAtUse});
   Audit();
   auto core = cache::CacheCore::Create(settings_.core, *host_, disk_.get(), clock_, random_);
   Expect(core.ok(), "the core answers " + core.status().ToString());
