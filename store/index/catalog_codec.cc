@@ -44,6 +44,15 @@ uint64_t ChecksumOf(std::string_view key, std::string_view value) {
   return Checksum({reinterpret_cast<const uint8_t*>(both.data()), both.size()});
 }
 
+bool Plausible(const CatalogEntry& entry) {
+  const EntryKind kind = entry.meta.key.kind;
+  const uint64_t payload = entry.meta.payload_bytes();
+  const RecordLocation& at = entry.location;
+  return (kind == EntryKind::kRows || kind == EntryKind::kCheckpoint) && payload > 0 &&
+         payload <= kEntryBytesMax && at.bytes >= payload && at.offset % kIoAlignment == 0 &&
+         at.bytes % kIoAlignment == 0 && at.offset <= UINT64_MAX - at.bytes;
+}
+
 }  // namespace
 
 std::string EncodeEntryKey(const EntryKey& key) {
@@ -110,6 +119,8 @@ absl::StatusOr<CatalogEntry> DecodeEntry(std::string_view key, std::string_view 
     return absl::DataLossError("catalog value contradicts itself");
   }
   entry.meta.attributes = std::string(reader.left);
+  // The checksum holds, so only a writer's mistake can fail here; it must not spread.
+  if (!Plausible(entry)) return absl::DataLossError("catalog value describes no entry");
   return entry;
 }
 
