@@ -157,6 +157,7 @@ void Run(std::span<const uint8_t> bytes, Check check) {
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   using namespace cairn::cache;
+  namespace v1 = cairn::v1;
   cairn::fuzz::FuzzInput input(data, size);
   const int which = input.Take<uint8_t>() % 14;
   const FetchAsked asked = {.chain_blocks = input.Take<uint8_t>(), .checkpoint = which >= 7};

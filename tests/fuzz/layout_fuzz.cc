@@ -77,6 +77,7 @@ void CheckIdentity(const LayoutDescriptor& layout) {
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   using namespace cairn::cache;
+  namespace v1 = cairn::v1;
   cairn::fuzz::FuzzInput input(data, size);
   const LayoutDescriptor layout = TakeLayout(input);
   const absl::Status valid = layout.Validate();

@@ -8,6 +8,7 @@
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   using namespace cairn::cache;
+  namespace v1 = cairn::v1;
   cairn::fuzz::FuzzInput input(data, size);
   const size_t cut = input.Take<uint8_t>();
   const std::string bytes = input.TakeRestText();
