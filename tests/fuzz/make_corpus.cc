@@ -118,7 +118,8 @@ cache::LayoutDescriptor Layout() {
 
 void TextSeeds() {
   Seed("attributes", "first", cache::EncodeAttributes({}));
-  cache::EntryAttributes later{.index = 9};
+  cache::EntryAttributes later;
+  later.index = 9;
   later.parent.bytes.fill(3);
   Seed("attributes", "later", cache::EncodeAttributes(later));
   int number = 0;
