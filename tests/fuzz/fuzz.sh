@@ -69,7 +69,8 @@ run_target() {
   if ((crashed)); then
     grep -m 3 -E 'does not hold|ERROR:|SUMMARY:|runtime error|Test unit written' "$log" >&2 || tail -n 5 "$log" >&2
   elif $keep; then
-    "$program" "${options[@]}" -merge=1 "$corpora/$target" "$found" >>"$log" 2>&1
+    # The fewest inputs that cover it all, short ones; only what the corpus lacks is written.
+    "$program" "${options[@]}" -max_len=1024 -set_cover_merge=1 "$corpora/$target" "$found" >>"$log" 2>&1
   fi
   return "$crashed"
 }
