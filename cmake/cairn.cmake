@@ -21,6 +21,11 @@ if(CAIRN_SANITIZE)
   target_link_options(cairn_flags INTERFACE -fsanitize=${CAIRN_SANITIZE})
 endif()
 
+# GCC says what is a warning here; clang is taken for its fuzzer only.
+if(CMAKE_CXX_COMPILER_ID STREQUAL Clang)
+  target_compile_options(cairn_flags INTERFACE -w)
+endif()
+
 function(cairn_library name)
   cmake_parse_arguments(ARG "" "" "SOURCES;DEPS;PRIVATE_DEPS" ${ARGN})
   if(ARG_SOURCES)

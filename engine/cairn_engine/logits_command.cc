@@ -1,31 +1,18 @@
 #include "engine/cairn_engine/logits_command.h"
 
 #include <algorithm>
-#include <cstring>
 #include <memory>
 
 #include "absl/strings/str_cat.h"
 #include "engine/cairn_engine/failure.h"
 #include "engine/model/safetensors.h"
+#include "engine/model/tokens_file.h"
 #include "store/base/exit_codes.h"
 
 namespace cairn::engine {
 namespace {
 
 constexpr int64_t kMtpPositions = 8;
-
-absl::StatusOr<std::vector<int32_t>> ReadTokens(const std::string& path) {
-  CAIRN_ASSIGN_OR_RETURN(const std::unique_ptr<TensorFile> file, TensorFile::Open(path));
-  CAIRN_ASSIGN_OR_RETURN(const TensorView view, file->Get("tokens"));
-  if (view.dtype != DType::kI32 || view.shape.size() != 1) {
-    return absl::InvalidArgumentError(
-        absl::StrCat(path, ": tensor tokens must be I32 with one dimension, not ",
-                     DTypeName(view.dtype), " with ", view.shape.size()));
-  }
-  std::vector<int32_t> tokens(view.bytes.size() / sizeof(int32_t));
-  std::memcpy(tokens.data(), view.bytes.data(), view.bytes.size());
-  return tokens;
-}
 
 NamedTensor Named(const char* name, const std::vector<float>& values, int64_t vocab) {
   const int64_t rows = static_cast<int64_t>(values.size()) / vocab;
@@ -78,7 +65,7 @@ absl::StatusOr<LogitsResult> ComputeLogits(Forward& forward, std::span<const int
 }
 
 int RunLogitsCommand(const LogitsOptions& options) {
-  absl::StatusOr<std::vector<int32_t>> tokens = ReadTokens(options.tokens);
+  absl::StatusOr<std::vector<int32_t>> tokens = ReadTokensFile(options.tokens);
   if (!tokens.ok()) return Fail(tokens.status(), kExitBadTokens);
   absl::StatusOr<ModelConfig> config = LoadConfig(options.model);
   if (!config.ok()) return Fail(config.status(), kExitBadConfig);

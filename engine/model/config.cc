@@ -133,7 +133,8 @@ class Reader {
     if (!scaling->contains("type") && !scaling->contains("rope_type")) {
       return Bad("rope_scaling.type", "is missing");
     }
-    yarn_ = true;
+    const json* length = Find(*scaling, "original_max_position_embeddings");
+    yarn_ = length == nullptr || *length != 0;
     return absl::OkStatus();
   }
 
@@ -143,10 +144,14 @@ class Reader {
   template <typename T>
   absl::Status ReadField(const ConfigField<T>& field, ModelConfig& config) const {
     const std::string key = spelling_ == Spelling::kModelCard ? field.card : field.reference;
-    if (field.presence == Presence::kYarn && !yarn_) return absl::OkStatus();
+    const bool of_yarn =
+        field.presence == Presence::kYarn || field.presence == Presence::kYarnOptional;
+    if (of_yarn && !yarn_) return absl::OkStatus();
     const json* value = Find(object_, key);
     if (value == nullptr) {
-      if (field.presence == Presence::kOptional) return absl::OkStatus();
+      if (field.presence == Presence::kOptional || field.presence == Presence::kYarnOptional) {
+        return absl::OkStatus();
+      }
       return Bad(key, "is missing");
     }
     // An integer above 2^63 would wrap to a negative one.

@@ -16,6 +16,7 @@ enum class Presence : uint8_t {
   kRequired,
   kOptional,  // the default of ModelConfig stands for a missing one
   kYarn,      // required where the file has YaRN, not looked at where it has not
+  kYarnOptional,
 };
 
 // `card` is the model card's key, `reference` that of inference/config.json. A dot leads into a
@@ -70,9 +71,9 @@ inline constexpr ConfigField<double> kRealFields[] = {
     {"compress_rope_theta", "compress_rope_theta", &ModelConfig::compress_rope_theta, 1.5, 1e12},
     {"rope_scaling.factor", "rope_factor", &ModelConfig::rope_factor, 1.0, 1e6, Presence::kYarn},
     {"rope_scaling.beta_fast", "beta_fast", &ModelConfig::beta_fast, 1e-3, 1e6,
-     Presence::kOptional},
+     Presence::kYarnOptional},
     {"rope_scaling.beta_slow", "beta_slow", &ModelConfig::beta_slow, 1e-3, 1e6,
-     Presence::kOptional},
+     Presence::kYarnOptional},
 };
 
 }  // namespace cairn::engine

@@ -9,6 +9,7 @@
 #include <algorithm>
 
 #include "engine/model/test_files.h"
+#include "engine/model/tokens_file.h"
 
 namespace cairn::engine {
 namespace {
@@ -110,6 +111,31 @@ TEST_F(Safetensors, BadHeadersAreNamed) {
                 R"("a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}})",
                 "1234", "\"a\" twice");
   ExpectInvalid(R"({"a":)" + std::string(100, '[') + std::string(100, ']') + "}", "", "nested");
+}
+
+TEST_F(Safetensors, AKeyIsNamedNeitherAtAnyLengthNorAsItIs) {
+  const std::string key = "\x7f" + std::string(5000, 'k');
+  const absl::Status status =
+      OpenBytes(SafetensorsBytes("{\"" + key + "\":1,\"" + key + "\":1}", ""));
+  EXPECT_THAT(std::string(status.message()), HasSubstr("\\x7fkkk"));
+  EXPECT_LT(status.message().size(), 300u + folder_.path().size());
+}
+
+TEST_F(Safetensors, TokensAreAListOfI32) {
+  const auto read = [&](const std::string& dtype, const std::string& shape,
+                        const std::string& data) {
+    WriteFile(folder_ / "t.safetensors",
+              SafetensorsBytes(R"({"tokens":{"dtype":")" + dtype + R"(","shape":)" + shape +
+                                   R"(,"data_offsets":[0,)" + std::to_string(data.size()) + "]}}",
+                               data));
+    return ReadTokensFile(folder_ / "t.safetensors");
+  };
+  EXPECT_THAT(*read("I32", "[2]", std::string("\1\0\0\0\2\0\0\0", 8)), ElementsAre(1, 2));
+  EXPECT_TRUE(read("I32", "[0]", "")->empty());
+  EXPECT_TRUE(absl::IsInvalidArgument(read("I32", "[1,1]", "1234").status()));
+  EXPECT_TRUE(absl::IsInvalidArgument(read("F32", "[1]", "1234").status()));
+  WriteFile(folder_ / "t.safetensors", SafetensorsBytes(kHeader, kData));
+  EXPECT_TRUE(absl::IsNotFound(ReadTokensFile(folder_ / "t.safetensors").status()));
 }
 
 TEST_F(Safetensors, BadTensorsAreNamed) {

@@ -54,7 +54,8 @@ bool Possible(const CatalogEntry& entry) {
   return (kind == EntryKind::kRows || kind == EntryKind::kCheckpoint) && payload > 0 &&
          payload <= kEntryBytesMax && at.offset % kIoAlignment == 0 &&
          at.bytes % kIoAlignment == 0 && at.bytes > RoundUpToIo(payload) &&
-         at.bytes <= RoundUpToIo(payload) + kRecordHeaderUnitsMax * kIoAlignment;
+         at.bytes <= RoundUpToIo(payload) + kRecordHeaderUnitsMax * kIoAlignment &&
+         at.offset <= UINT64_MAX - at.bytes;
 }
 
 }  // namespace

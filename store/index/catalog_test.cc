@@ -8,6 +8,7 @@
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>
+#include <functional>
 #include <set>
 
 #include "store/base/limits.h"
@@ -31,6 +32,26 @@ CatalogEntry Entry(uint8_t number) {
 bool Same(const CatalogEntry& a, const CatalogEntry& b) {
   return a.meta.key == b.meta.key && a.meta.parts == b.meta.parts &&
          a.meta.attributes == b.meta.attributes && a.location == b.location;
+}
+
+TEST(CatalogCodec, AValueThatDescribesNoEntryIsDamageThoughItsChecksumHolds) {
+  const std::function<void(CatalogEntry&)> mistakes[] = {
+      [](auto& e) { e.meta.key.kind = static_cast<EntryKind>(3); },
+      [](auto& e) { e.meta.parts.clear(); },
+      [](auto& e) { e.meta.parts[0].bytes = UINT32_MAX; },
+      [](auto& e) { e.location.bytes = 0; },
+      [](auto& e) { ++e.location.bytes; },
+      [](auto& e) { ++e.location.offset; },
+      [](auto& e) { e.location.offset = UINT64_MAX - 4095; },
+  };
+  CatalogEntry good = Entry(1);
+  ASSERT_TRUE(DecodeEntry(EncodeEntryKey(good.meta.key), EncodeEntryValue(good)).ok());
+  for (const auto& mistake : mistakes) {
+    CatalogEntry entry = good;
+    mistake(entry);
+    const auto decoded = DecodeEntry(EncodeEntryKey(entry.meta.key), EncodeEntryValue(entry));
+    EXPECT_TRUE(absl::IsDataLoss(decoded.status())) << decoded.status();
+  }
 }
 
 class CatalogTest : public ::testing::TestWithParam<bool> {

@@ -76,8 +76,10 @@ class Recovery {
   // Of several records of a key, the one that was written last.
   using Newest = absl::flat_hash_map<EntryKey, CatalogEntry>;
   static void Take(Newest& newest, CatalogEntry entry) {
-    CatalogEntry& best = newest[entry.meta.key];
-    if (best.location.sequence < entry.location.sequence) best = std::move(entry);
+    const auto [best, first] = newest.try_emplace(entry.meta.key);
+    if (first || best->second.location.sequence < entry.location.sequence) {
+      best->second = std::move(entry);
+    }
   }
   absl::Status Catalogue(Newest& newest);
 
@@ -346,6 +348,11 @@ absl::StatusOr<Watermark> DecodeWatermark(const std::string& bytes) {
     return absl::DataLossError("the catalog's watermark is cut short");
   }
   std::memcpy(fields, bytes.data(), sizeof(fields));
+  // Segments and sequences are counted up from 1: beyond this no store gets in its life.
+  constexpr uint64_t kCountMax = uint64_t{1} << 62;
+  if (fields[0] > kCountMax || fields[2] > kCountMax || fields[1] % kIoAlignment != 0) {
+    return absl::DataLossError("the catalog's watermark is out of bounds");
+  }
   return Watermark{.segment = fields[0], .end = fields[1], .sequence = fields[2]};
 }
 

@@ -73,6 +73,19 @@ Oracle RunSequence(TestDisk& disk, uint64_t& moved) {
   return oracle;
 }
 
+TEST(WatermarkTest, OneOutOfBoundsIsDamage) {
+  const Watermark good = {.segment = 3, .end = 8192, .sequence = 77};
+  const absl::StatusOr<Watermark> read = DecodeWatermark(EncodeWatermark(good));
+  ASSERT_TRUE(read.ok()) << read.status();
+  EXPECT_EQ(read->end, good.end);
+  for (const Watermark& bad : {Watermark{.segment = UINT64_MAX, .end = 8192, .sequence = 77},
+                               Watermark{.segment = 3, .end = 8191, .sequence = 77},
+                               Watermark{.segment = 3, .end = 8192, .sequence = UINT64_MAX}}) {
+    EXPECT_TRUE(absl::IsDataLoss(DecodeWatermark(EncodeWatermark(bad)).status()));
+  }
+  EXPECT_TRUE(absl::IsDataLoss(DecodeWatermark("short").status()));
+}
+
 TEST(CrashTest, AtEveryOperationAcknowledgedEntriesStayAndNothingPartialIsFound) {
   uint64_t adopted = 0;
   uint64_t cut = 0;

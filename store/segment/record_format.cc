@@ -1,5 +1,6 @@
 #include "store/segment/record_format.h"
 
+#include <algorithm>
 #include <cstddef>
 #include <cstring>
 #include <vector>
@@ -23,6 +24,11 @@ Header ReadHeader(std::span<const uint8_t> bytes) {
   Header header;
   std::memcpy(&header, bytes.data(), sizeof(header));
   return header;
+}
+
+// The format has no meaning for what lies here but zero: one day it may be another version's.
+bool AllZero(std::span<const uint8_t> bytes) {
+  return std::all_of(bytes.begin(), bytes.end(), [](uint8_t byte) { return byte == 0; });
 }
 
 absl::Status Over(const char* field, uint64_t value, uint64_t bound) {
@@ -90,6 +96,10 @@ absl::StatusOr<SegmentHeader> DecodeSegmentHeader(std::span<const uint8_t> page)
                                                       ", this program has version ",
                                                       kFormatVersion));
   }
+  if (header.zero != 0 ||
+      !AllZero(page.first(kSegmentHeaderBytes).subspan(sizeof(SegmentHeader)))) {
+    return absl::DataLossError("segment header holds what this format has not");
+  }
   return header;
 }
 
@@ -154,16 +164,23 @@ absl::StatusOr<CatalogEntry> DecodeRecordHeader(std::span<const uint8_t> bytes, 
           header_bytes) {
     return absl::DataLossError("record header over its bounds");
   }
+  // The checksum holds, so only a writer's mistake can fail from here on; it must not spread.
+  const uint64_t used =
+      sizeof(header) + header.part_count * sizeof(RecordPart) + uint64_t{header.attributes_bytes};
+  if (RoundUpToIo(used) != header_bytes || !AllZero(bytes.subspan(used))) {
+    return absl::DataLossError("record header contradicts itself");
+  }
+  uint32_t reserved = header.zero;
   const uint8_t* at = bytes.data() + sizeof(header);
   for (uint32_t i = 0; i < header.part_count; ++i, at += sizeof(RecordPart)) {
     RecordPart part;
     std::memcpy(&part, at, sizeof(part));
+    reserved |= part.zero;
     entry.meta.parts.push_back({.bytes = part.bytes, .xxh3 = part.xxh3});
   }
   entry.meta.attributes.assign(reinterpret_cast<const char*>(at), header.attributes_bytes);
-  // The checksum holds, so only a writer's mistake can fail here; it must not spread.
   if (!ValidateMeta(entry.meta).ok() || entry.meta.payload_bytes() != header.payload_bytes ||
-      RecordHeaderBytes(entry.meta) != header_bytes) {
+      reserved != 0) {
     return absl::DataLossError("record header contradicts itself");
   }
   entry.location = {.segment = segment,

@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include <cstring>
+#include <functional>
 
 #include "store/base/checksum.h"
 #include "store/device/memory_file_system.h"
@@ -104,6 +105,41 @@ TEST(RecordFormatTest, TheLargestHeaderFitsItsBoundAndComesBackWhole) {
   EXPECT_EQ(decoded->location.bytes, RecordBytes(meta));
   meta.parts.push_back({.bytes = 1, .xxh3 = 0});
   EXPECT_FALSE(ValidateMeta(meta).ok());
+}
+
+// As a writer with a mistake would leave it: the checksum holds.
+absl::Status DecodeSealed(std::vector<uint8_t> bytes,
+                          const std::function<void(RecordHeader&)>& spoil) {
+  RecordHeader header;
+  std::memcpy(&header, bytes.data(), sizeof(header));
+  spoil(header);
+  header.checksum = 0;
+  std::memcpy(bytes.data(), &header, sizeof(header));
+  header.checksum = Checksum(bytes);
+  std::memcpy(bytes.data(), &header, sizeof(header));
+  return DecodeRecordHeader(bytes, 7, 8192, SegmentTag(kStore, 7)).status();
+}
+
+TEST(RecordFormatTest, AHeaderThatContradictsItselfIsRefusedThoughItsChecksumHolds) {
+  const std::vector<uint8_t> bytes = Header(Meta(1), {.segment = 7, .offset = 8192});
+  ASSERT_EQ(bytes.size(), kIoAlignment);
+  EXPECT_TRUE(DecodeSealed(bytes, [](RecordHeader&) {}).ok());
+  const std::function<void(RecordHeader&)> mistakes[] = {
+      [](auto& h) { h.part_count = kPartsPerEntryMax; },  // would be read beyond the header
+      [](auto& h) { h.part_count = 2; },
+      [](auto& h) { h.attributes_bytes = 3; },
+      [](auto& h) { h.kind = 3; },
+      [](auto& h) { ++h.payload_bytes; },
+      [](auto& h) { h.zero = 1; },
+  };
+  for (const auto& mistake : mistakes) {
+    EXPECT_TRUE(absl::IsDataLoss(DecodeSealed(bytes, mistake)));
+  }
+  for (const size_t at : {sizeof(RecordHeader) + 12, bytes.size() - 1}) {  // a part's zero, the end
+    std::vector<uint8_t> more = bytes;
+    more[at] = 1;
+    EXPECT_TRUE(absl::IsDataLoss(DecodeSealed(more, [](RecordHeader&) {})));
+  }
 }
 
 TEST(RecordFormatTest, ASegmentHeaderShowsItsDamage) {

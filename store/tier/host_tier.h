@@ -1,8 +1,9 @@
 // host_tier.h: entries in host memory, in one arena that readers on the same host map read-only.
 //
 // The arena is a memfd of fixed, sealed size, whose memory is taken at creation or, beside serving,
-// soon after. An entry lies contiguous in it at an offset that is a multiple of kIoAlignment, so disk reads land in it directly. Put is two
-// steps: Reserve room, fill it, Publish. An entry is visible whole or not at all.
+// soon after. An entry lies contiguous in it at an offset that is a multiple of kIoAlignment, so
+// disk reads land in it directly. Put is two steps: Reserve room, fill it, Publish. An entry is
+// visible whole or not at all.
 //
 // Behind the payload, at PartTableOffset, lies its part table: the XXH3 of each part, 8 B each,
 // little-endian. A reader that is told (offset, XXH3 of the table) and knows the parts' sizes can
@@ -115,8 +116,8 @@ struct HostTierStats {
 // When the arena's memory is taken: its first touch is slow (0.3 to 0.8 GB/s).
 enum class ArenaMemory : uint8_t {
   kAtCreate,  // Create returns when all of it is there
-  // By threads of the tier's own, from the beginning on, as room in an empty arena is given. Whoever
-  // is faster than they are touches it himself.
+  // By threads of the tier's own, from the beginning on, as room in an empty arena is given.
+  // Whoever is faster than they are touches it himself.
   kInBackground,
   kAtUse,  // tests
 };

@@ -51,7 +51,7 @@ class Daemon {
   static absl::StatusOr<std::unique_ptr<Daemon>> Start(const std::string& folder) {
     CAIRN_ASSIGN_OR_RETURN(const std::string path, DaemonPath());
     std::vector<std::string> words = {
-        path,    "--dir",        folder + "/data", "--socket",    folder + "/s", "--host-bytes",
+        path,   "--dir",        folder + "/data", "--socket",    folder + "/s", "--host-bytes",
         "4GiB", "--disk-bytes", "2000GiB",        "--log-level", "error"};
     std::vector<char*> arguments;
     for (std::string& word : words) arguments.push_back(word.data());
