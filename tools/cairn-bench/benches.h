@@ -17,6 +17,7 @@ void AddIndexBenches(std::vector<Bench>& benches);    // index_bench.cc
 void AddRestartBenches(std::vector<Bench>& benches);  // restart_bench.cc
 void AddWireBenches(std::vector<Bench>& benches);     // wire_bench.cc
 void AddDiskBenches(std::vector<Bench>& benches);     // disk_bench.cc
+void AddDiskPutBench(std::vector<Bench>& benches);    // disk_put_bench.cc
 void AddHitBenches(std::vector<Bench>& benches);      // hit_bench.cc
 void AddMemoryBenches(std::vector<Bench>& benches);   // memory_bench.cc
 void AddTextBenches(std::vector<Bench>& benches);     // text_bench.cc
