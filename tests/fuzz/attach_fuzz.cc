@@ -28,10 +28,12 @@ struct Daemon {
   Daemon() {
     CacheCore::Options options;
     options.background_writes = options.background_load = false;
-    host = *store::HostTier::Create({.capacity_bytes = 8 * kIoAlignment, .prefault = false});
+    host = *store::HostTier::Create(
+        {.capacity_bytes = 8 * kIoAlignment, .memory = store::ArenaMemory::kAtUse});
     core = *CacheCore::Create(options, *host, nullptr, clock, SystemRandom());
     server = *AttachServer::Start(kPath, sockets, *core, sessions);
-    sealed = *store::SharedMemory::Create("sealed", {.bytes = kStagingBytes, .prefault = false});
+    sealed = *store::SharedMemory::Create(
+        "sealed", {.bytes = kStagingBytes, .memory = store::ArenaMemory::kAtUse});
     unsealed = store::FileDescriptor(::memfd_create("unsealed", MFD_CLOEXEC));
     FUZZ_CHECK(::ftruncate(unsealed.get(), static_cast<off_t>(kStagingBytes)) == 0);
     device = store::FileDescriptor(::open("/dev/null", O_RDWR | O_CLOEXEC));
