@@ -32,8 +32,7 @@ struct Daemon {
         {.capacity_bytes = 8 * kIoAlignment, .memory = store::ArenaMemory::kAtUse});
     core = *CacheCore::Create(options, *host, nullptr, clock, SystemRandom());
     server = *AttachServer::Start(kPath, sockets, *core, sessions);
-    sealed = *store::SharedMemory::Create(
-        "sealed", {.bytes = kStagingBytes, .memory = store::ArenaMemory::kAtUse});
+    sealed = *store::SharedMemory::Create("sealed", {.bytes = kStagingBytes, .prefault = false});
     unsealed = store::FileDescriptor(::memfd_create("unsealed", MFD_CLOEXEC));
     FUZZ_CHECK(::ftruncate(unsealed.get(), static_cast<off_t>(kStagingBytes)) == 0);
     device = store::FileDescriptor(::open("/dev/null", O_RDWR | O_CLOEXEC));
