@@ -111,7 +111,8 @@ refused 25 '' "$bin/cairnd" "${daemon_flags[@]}" --host-bytes 1000TiB
 cp -r "$work/data" "$work/kept"
 
 # Another format version is refused, and nothing is changed but the name of the lock's last holder.
-sed -i 's/version 1/version 999/' "$work/data/FORMAT"
+# (Without its check line: one that does not fit would make it a damaged file of this version.)
+sed -i -e 's/version 1/version 999/' -e '/^check/d' "$work/data/FORMAT"
 refused 24 'version 999' "$bin/cairnd" "${daemon_flags[@]}"
 refused 24 'version 999' "$bin/cairnd" --check "${daemon_flags[@]}"
 cp "$work/kept/FORMAT" "$work/data/FORMAT"
