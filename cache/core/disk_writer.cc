@@ -2,6 +2,8 @@
 
 #include <spdlog/spdlog.h>
 
+#include <algorithm>
+#include <iterator>
 #include <utility>
 
 #include "store/base/limits.h"
@@ -9,13 +11,32 @@
 namespace cairn::cache {
 namespace {
 
-// One batch is one fdatasync: large enough to hide it, small enough to bound what a durable commit
-// waits for.
+// Large enough that the device hardly notices where one ends, small enough to bound what a durable
+// commit waits for.
 constexpr size_t kBatchEntriesMax = 64;
 constexpr uint64_t kBatchBytesMax = 32ull << 20;
+// A sync waits behind what the device was given before, for longer than a batch takes to write; so
+// more than two.
+constexpr uint64_t kBatchesInFlightMax = 4;
+// At most these shares of the arena and of the disk are in flight, for they cannot be evicted to
+// make room.
+constexpr uint64_t kArenaShare = 4;
+constexpr uint64_t kDiskShare = 16;
 
 constexpr size_t kHost = static_cast<size_t>(Place::kHost);
 constexpr size_t kDisk = static_cast<size_t>(Place::kDisk);
+
+uint64_t BatchBytesMax(const Residency& residency) {
+  uint64_t in_flight = residency.host.arena_bytes() / kArenaShare;
+  if (residency.disk != nullptr) {
+    in_flight = std::min(in_flight, residency.disk->stats().capacity_bytes / kDiskShare);
+  }
+  return std::min(kBatchBytesMax, in_flight / kBatchesInFlightMax);
+}
+
+absl::Status Unfounded() {
+  return absl::FailedPreconditionError("what it builds on is not on disk");
+}
 
 }  // namespace
 
@@ -24,35 +45,68 @@ struct DiskWriter::Job {
   EntryRef foundation;  // block is null for index 0
   store::HostPin pin;
   absl::Status status;
+
+  store::DiskPut put() const {
+    const std::span<const uint8_t> payload = pin.payload();
+    // The room in the arena is whole I/O units, and so is what the disk takes.
+    return {&pin.meta(), {payload.data(), RoundUpToIo(payload.size())}};
+  }
+};
+
+struct DiskWriter::Batch {
+  std::vector<Job> jobs;
+  absl::StatusOr<store::DiskTier::StagedPut> staged;  // dropped before the pins in `jobs`
 };
 
 DiskWriter::DiskWriter(Residency& residency, Waiter& waiter, bool background)
-    : residency_(residency), waiter_(waiter) {
-  if (background && residency.disk != nullptr) thread_ = std::thread([this] { Run(); });
+    : residency_(residency), waiter_(waiter), batch_bytes_max_(BatchBytesMax(residency)) {
+  if (!background || residency.disk == nullptr) return;
+  stage_thread_ = std::thread([this] { RunStage(); });
+  publish_thread_ = std::thread([this] { RunPublish(); });
 }
 
 DiskWriter::~DiskWriter() {
-  if (thread_.joinable()) {
+  if (stage_thread_.joinable()) {
     {
       MutexLock lock(&residency_.mutex);
       stop_ = true;
       work_.SignalAll();
     }
-    thread_.join();
+    stage_thread_.join();
+    publish_thread_.join();
   } else {
     MutexLock lock(&residency_.mutex);
-    while (!queue_.empty()) Progress(kNoDeadline);
+    while (queued_entries() != 0) Progress(kNoDeadline);
   }
 }
 
-void DiskWriter::Run() {
+bool DiskWriter::MayStage() const {
+  return !queue_.empty() && batches_taken_ - batches_finished_ < kBatchesInFlightMax;
+}
+
+void DiskWriter::RunStage() {
   while (true) {
     {
       MutexLock lock(&residency_.mutex);
-      while (queue_.empty() && !stop_) work_.Wait(&residency_.mutex);
-      if (queue_.empty()) return;
+      while (!MayStage() && !(stop_ && queue_.empty())) work_.Wait(&residency_.mutex);
+      if (queue_.empty()) {
+        all_staged_ = true;
+        publish_.Signal();
+        return;
+      }
     }
-    WriteBatch();
+    Stage();
+  }
+}
+
+void DiskWriter::RunPublish() {
+  while (true) {
+    {
+      MutexLock lock(&residency_.mutex);
+      while (staged_.empty() && !all_staged_) publish_.Wait(&residency_.mutex);
+      if (staged_.empty()) return;
+    }
+    Publish();
   }
 }
 
@@ -109,36 +163,62 @@ absl::Status DiskWriter::Drain(int64_t deadline_nanos, Clock& clock) {
       failed.size(), " entries are not on disk: ", std::string(last_failure_.message())));
 }
 
+void DiskWriter::AwaitFlight() {
+  MutexLock lock(&residency_.mutex);
+  const uint64_t taken = batches_taken_;
+  while (batches_finished_ < taken) Progress(kNoDeadline);
+}
+
 void DiskWriter::Progress(int64_t deadline_nanos) {
-  if (thread_.joinable()) {
+  if (stage_thread_.joinable()) {
     waiter_.Wait(residency_.mutex, settled_, deadline_nanos);
     return;
   }
+  const bool staged = !staged_.empty();
   residency_.mutex.Unlock();
-  WriteBatch();
+  if (!staged) Stage();
+  Publish();
   residency_.mutex.Lock();
 }
 
-void DiskWriter::WriteBatch() {
-  MutexLock disk_lock(&residency_.disk_mutex);
+void DiskWriter::Stage() {
+  MutexLock stage_lock(&stage_mutex_);
   std::vector<Job> jobs;
   {
     MutexLock lock(&residency_.mutex);
     jobs = TakeBatch();
-    batch_entries_ = jobs.size();
+    ++batches_taken_;
   }
-  if (!jobs.empty()) Put(jobs);
+  std::vector<store::DiskPut> puts;
+  for (const Job& job : jobs) puts.push_back(job.put());
+  absl::StatusOr<store::DiskTier::StagedPut> staged = residency_.disk->Stage(puts);
   MutexLock lock(&residency_.mutex);
-  Finish(jobs);
+  staged_.push_back({std::move(jobs), std::move(staged)});
+  publish_.Signal();
 }
 
-bool DiskWriter::FoundationReady(EntryRef ref, const absl::flat_hash_set<EntryKey>& in_batch) {
+void DiskWriter::Publish() {
+  // From the look at what they build on until they are recorded nothing is erased: residency.h.
+  MutexLock disk_lock(&residency_.disk_mutex);
+  std::vector<Batch> batches;
+  {
+    MutexLock lock(&residency_.mutex);
+    batches.swap(staged_);
+    FailUnfounded(batches);
+  }
+  if (!PublishTogether(batches).ok()) PutAgain(batches);
+  MutexLock lock(&residency_.mutex);
+  Finish(batches);
+}
+
+bool DiskWriter::FoundationReady(EntryRef ref) {
   const EntryRef foundation = FoundationOf(ref);
-  if (foundation.block == nullptr || foundation->in[kDisk] || in_batch.contains(foundation.key())) {
+  if (foundation.block == nullptr || foundation->in[kDisk] ||
+      in_flight_.contains(foundation.key())) {
     return true;
   }
   if (foundation->disk_failed || !foundation->in[kHost]) {
-    Fail(ref, absl::FailedPreconditionError("what it builds on is not on disk"));
+    Fail(ref, Unfounded());
     return false;
   }
   residency_.index.SetQueued(foundation, true);
@@ -150,20 +230,20 @@ bool DiskWriter::FoundationReady(EntryRef ref, const absl::flat_hash_set<EntryKe
 std::vector<DiskWriter::Job> DiskWriter::TakeBatch() {
   PrefixIndex& index = residency_.index;
   std::vector<Job> jobs;
-  absl::flat_hash_set<EntryKey> in_batch;
   uint64_t bytes = 0;
-  while (!queue_.empty() && jobs.size() < kBatchEntriesMax && bytes < kBatchBytesMax) {
+  while (!queue_.empty() && jobs.size() < kBatchEntriesMax &&
+         (jobs.empty() || bytes < batch_bytes_max_)) {
     const EntryKey key = queue_.front();
     queue_.pop_front();
     Block* const block = index.Find(key.digest);
-    if (block == nullptr || in_batch.contains(key)) continue;
+    if (block == nullptr || in_flight_.contains(key)) continue;
     const EntryRef ref{block, key.kind};
     if (!ref->queued) continue;
     if (ref->in[kDisk]) {
       index.SetQueued(ref, false);
       continue;
     }
-    if (!FoundationReady(ref, in_batch)) continue;
+    if (!FoundationReady(ref)) continue;
     std::optional<store::HostPin> pin = residency_.PinHost(ref);
     if (!pin.has_value()) {
       index.Prune(block);
@@ -173,36 +253,65 @@ std::vector<DiskWriter::Job> DiskWriter::TakeBatch() {
     // Neither may be evicted, here or on disk, while room for this batch is made.
     index.AddHold(ref, 1);
     if (job.foundation.block != nullptr) index.AddHold(job.foundation, 1);
-    in_batch.insert(key);
+    in_flight_.insert(key);
     bytes += ref->bytes;
     jobs.push_back(std::move(job));
   }
   return jobs;
 }
 
-void DiskWriter::Put(std::vector<Job>& jobs) {
+void DiskWriter::FailUnfounded(std::vector<Batch>& batches) {
+  absl::flat_hash_set<EntryKey> coming;
+  for (Batch& batch : batches) {
+    for (Job& job : batch.jobs) {
+      const EntryRef& foundation = job.foundation;
+      if (foundation.block == nullptr || foundation->in[kDisk] ||
+          coming.contains(foundation.key())) {
+        coming.insert(job.ref.key());
+      } else {
+        job.status = Unfounded();
+      }
+    }
+  }
+}
+
+absl::Status DiskWriter::PublishTogether(std::vector<Batch>& batches) {
+  std::vector<store::DiskTier::StagedPut> puts;
+  absl::Status status;
+  for (Batch& batch : batches) {
+    for (const Job& job : batch.jobs) status.Update(job.status);
+    status.Update(batch.staged.status());
+    // Whatever comes of it: what is staged must be gone before its entries are put again.
+    if (batch.staged.ok()) puts.push_back(*std::move(batch.staged));
+  }
+  return status.ok() ? residency_.disk->Publish(puts) : status;
+}
+
+// Batch by batch, with room made; where that fails, one at a time: what fits is kept, and what is
+// damaged (the tier looks) is known.
+void DiskWriter::PutAgain(std::vector<Batch>& batches) {
+  MutexLock stage_lock(&stage_mutex_);
   absl::flat_hash_set<EntryKey> failed;
-  std::vector<store::DiskPut> puts;
-  const auto add = [](const Job& job, std::vector<store::DiskPut>& to) {
-    const std::span<const uint8_t> payload = job.pin.payload();
-    // The room in the arena is whole I/O units, and so is what the disk takes.
-    to.push_back({&job.pin.meta(), {payload.data(), RoundUpToIo(payload.size())}});
-  };
-  for (const Job& job : jobs) add(job, puts);
-  const absl::Status together = residency_.PutOnDisk(puts);
-  if (together.ok()) return;
-  // One at a time: what fits is kept, and what is damaged (the tier looks) is known.
-  for (Job& job : jobs) {
-    if (puts.size() == 1) {
-      job.status = together;
-    } else if (job.foundation.block != nullptr && failed.contains(job.foundation.key())) {
-      job.status = absl::FailedPreconditionError("what it builds on is not on disk");
-    } else {
-      std::vector<store::DiskPut> alone;
-      add(job, alone);
-      job.status = residency_.PutOnDisk(alone);
+  const auto may_go = [&failed](Job& job) {
+    if (job.foundation.block != nullptr && failed.contains(job.foundation.key())) {
+      job.status.Update(Unfounded());
     }
     if (!job.status.ok()) failed.insert(job.ref.key());
+    return job.status.ok();
+  };
+  for (Batch& batch : batches) {
+    std::vector<store::DiskPut> puts;
+    for (Job& job : batch.jobs) {
+      if (may_go(job)) puts.push_back(job.put());
+    }
+    const absl::Status together = residency_.PutOnDisk(puts);
+    if (together.ok()) continue;
+    for (Job& job : batch.jobs) {
+      if (!may_go(job)) continue;
+      const store::DiskPut alone = job.put();
+      job.status = puts.size() == 1 ? together : residency_.PutOnDisk({&alone, 1});
+      if (!job.status.ok()) failed.insert(job.ref.key());
+    }
   }
 }
 
@@ -220,9 +329,14 @@ void DiskWriter::Fail(EntryRef ref, const absl::Status& status) {
   failing_ = true;
 }
 
-void DiskWriter::Finish(std::vector<Job>& jobs) {
+void DiskWriter::Finish(std::vector<Batch>& batches) {
+  std::vector<Job> jobs;
+  for (Batch& batch : batches) {
+    std::move(batch.jobs.begin(), batch.jobs.end(), std::back_inserter(jobs));
+  }
   PrefixIndex& index = residency_.index;
   for (Job& job : jobs) {
+    in_flight_.erase(job.ref.key());
     index.AddHold(job.ref, -1);
     if (job.foundation.block != nullptr) index.AddHold(job.foundation, -1);
     if (job.status.ok()) {
@@ -239,13 +353,14 @@ void DiskWriter::Finish(std::vector<Job>& jobs) {
     }
     job.pin = store::HostPin();
   }
-  // Children after their parents in a batch: pruning from the back never frees a block that is
-  // still to come.
+  // Children after their parents, also from batch to batch: pruning from the back never frees a
+  // block that is still to come.
   for (auto job = jobs.rbegin(); job != jobs.rend(); ++job) {
     if (!job->ref->present()) index.Prune(job->ref.block);
   }
-  batch_entries_ = 0;
+  batches_finished_ += batches.size();
   settled_.SignalAll();
+  work_.Signal();
 }
 
 }  // namespace cairn::cache

@@ -1,11 +1,14 @@
 // residency.h: the index and the two tiers, kept in step. What the index says is present can be
 // read; room is made, by eviction, before bytes are taken.
 //
-// Locks, in this order: disk_mutex, then mutex.
+// Locks, in this order: disk_mutex, the disk writer's stage_mutex_, then mutex.
 //   mutex       guards the index and every table of the core. No I/O, no copying, no checksum under
-//   it. disk_mutex  is held across [decide, Put or Erase, record] so that a late erase cannot hit a
-//   newer put of the same key.
-//               Never held while waiting for a client.
+//               it.
+//   disk_mutex  is held across [decide, publish or Erase, record], so that a late erase cannot hit
+//               a newer put of the same key. Staging (DiskTier::Stage) decides nothing and needs it
+//               not. Never held while waiting for a client.
+//   stage_mutex_  (disk_writer.h) is held while a batch is staged, and while room is made for one
+//               that is put again.
 // Threads:   any; each method says which locks it needs.
 // Ownership: the tiers and the clock outlive it.
 // Units:     bytes.

@@ -210,6 +210,7 @@ void SegmentSet::Finish(std::span<const RecordRoom> rooms, RoomOutcome outcome) 
     Segment& segment = *room->segment;
     in_flight_.erase(room->location.sequence);
     --segment.in_flight_;
+    segment.broken_ |= outcome == RoomOutcome::kBroken;
     if (outcome == RoomOutcome::kKept || segment.sealed_) continue;
     if (outcome == RoomOutcome::kBroken) {
       Seal(segment, lock);
@@ -218,6 +219,11 @@ void SegmentSet::Finish(std::span<const RecordRoom> rooms, RoomOutcome outcome) 
       segment.append_at_ = room->location.offset;
     }
   }
+}
+
+bool SegmentSet::IsBroken(const Segment& segment) const {
+  const Lock lock(mutex_);
+  return segment.broken_;
 }
 
 bool SegmentSet::Holds(const RecordLocation& location) const {

@@ -57,6 +57,7 @@ class Segment {
   uint64_t size_;           // of the file
   uint64_t append_at_ = 0;  // end of the last record; size_ when sealed
   bool sealed_ = true;      // no more records
+  bool broken_ = false;     // the device failed on it
   bool dropped_ = false;    // the file goes with the last hold
   // Of a segment found at start they are differences to what was there, until it is surveyed.
   uint64_t live_bytes_ = 0;
@@ -139,6 +140,9 @@ class SegmentSet {
   // never dies before it lived.
   void AddLive(std::span<const RecordRoom> rooms);
   void Finish(std::span<const RecordRoom> rooms, RoomOutcome outcome);
+
+  // Whether a room in it was finished as kBroken.
+  bool IsBroken(const Segment& segment) const;
 
   // What lived in the segments found at start, whatever was added and died since. Before it is
   // told, none of them is dropped or offered as a victim.

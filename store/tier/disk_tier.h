@@ -105,6 +105,19 @@ class DiskTier {
   // (same key, same bytes).
   absl::Status Put(std::span<const DiskPut> entries);
 
+  // Put in two halves, so that the device writes what comes next while this is made durable and
+  // found: Put is Publish of what Stage returns.
+  //
+  // Stage writes and checks; nothing can be found and nothing is promised. A StagedPut that is
+  // dropped unpublished leaves nothing behind. Until it is dropped, puts of its keys wait for it,
+  // and the metas must live; the payloads need not.
+  class StagedPut;
+  absl::StatusOr<StagedPut> Stage(std::span<const DiskPut> entries);
+  // Durable and found on return, all that is given or nothing of it, in the order given; each is
+  // spent, whatever the outcome. What one builds on must not be published after it. ABORTED: an
+  // entry was there already at Stage, and so was not written, but was erased since: put it again.
+  absl::Status Publish(std::span<StagedPut> puts);
+
   // Walks what the catalog held at Open: counts what lives in which segment, forgets what names a
   // place that is not there, and shows every other entry to the visitor (may be null). Entries that
   // changed since Open are shown as they were. Puts and reads go on meanwhile; Reclaim waits for it
@@ -139,6 +152,20 @@ class DiskTier {
   struct Impl;
   explicit DiskTier(std::unique_ptr<Impl> impl);
   std::unique_ptr<Impl> impl_;
+};
+
+// Must not outlive its tier. Movable; used by one thread at a time.
+class DiskTier::StagedPut {
+ public:
+  StagedPut(StagedPut&&) noexcept;
+  StagedPut& operator=(StagedPut&&) noexcept;
+  ~StagedPut();
+
+ private:
+  friend class DiskTier;
+  struct Written;
+  explicit StagedPut(std::unique_ptr<Written> written);
+  std::unique_ptr<Written> written_;  // null: spent
 };
 
 }  // namespace cairn::store

@@ -7,8 +7,8 @@
 
 namespace cairn::store {
 
-absl::StatusOr<std::vector<RecordRoom>> DiskWriter::WriteDurably(
-    std::span<const RecordToWrite> records, RoomPurpose purpose) {
+absl::StatusOr<std::vector<RecordRoom>> DiskWriter::Write(std::span<const RecordToWrite> records,
+                                                          RoomPurpose purpose) {
   std::vector<uint64_t> sizes;
   uint64_t header_bytes = 0;
   for (const RecordToWrite& record : records) {
@@ -20,7 +20,6 @@ absl::StatusOr<std::vector<RecordRoom>> DiskWriter::WriteDurably(
   IoBuffer headers(header_bytes);
   std::span<uint8_t> left = headers.bytes();
   std::vector<IoRequest> writes;
-  std::vector<SegmentHold> touched;
   for (size_t i = 0; i < records.size(); ++i) {
     const EntryMeta& meta = *records[i].meta;
     const std::span<uint8_t> header = left.first(RecordHeaderBytes(meta));
@@ -28,7 +27,6 @@ absl::StatusOr<std::vector<RecordRoom>> DiskWriter::WriteDurably(
     EncodeRecordHeader(meta, rooms[i].location, rooms[i].segment->tag(), header);
     writes.push_back(IoRequest::Write(rooms[i].segment->file(), rooms[i].location.offset, header,
                                       records[i].payload));
-    if (touched.empty() || touched.back() != rooms[i].segment) touched.push_back(rooms[i].segment);
   }
   // What is wrong already must not be stored: it could only be found out on some other day. It is
   // looked at while it is on its way, and nobody is told of it before.
@@ -45,17 +43,44 @@ absl::StatusOr<std::vector<RecordRoom>> DiskWriter::WriteDurably(
   }
   absl::Status status;
   for (const IoRequest& write : writes) status.Update(write.status);
-  for (const SegmentHold& segment : touched) {
-    if (status.ok()) status.Update(segment->file().Sync());
+  if (!status.ok()) return GiveUp(rooms, status);
+  return rooms;
+}
+
+// A sync that fails says that some write was lost, whoever made it, and says so to one caller only:
+// the next sync of the file may well succeed. So no other comes between a sync and its verdict, and
+// a segment with a verdict keeps nothing that was not synced before.
+absl::Status DiskWriter::Sync(std::span<const RecordRoom> rooms) {
+  const std::lock_guard<std::mutex> lock(sync_mutex_);
+  const Segment* synced = nullptr;
+  for (const RecordRoom& room : rooms) {
+    if (room.segment.get() == synced) continue;
+    synced = room.segment.get();
+    const absl::Status status =
+        segments_.IsBroken(*synced)
+            ? absl::UnavailableError(absl::StrCat("the device failed on ", synced->file().path(),
+                                                  " after records were written to it"))
+            : synced->file().Sync();
+    if (!status.ok()) return GiveUp(rooms, status);
   }
-  if (status.ok()) return rooms;
-  // A full file system takes the same bytes later. After any other failure, of a sync above all,
-  // nobody knows what the device kept: write there no more.
-  const bool full = absl::IsResourceExhausted(status);
+  return absl::OkStatus();
+}
+
+absl::StatusOr<std::vector<RecordRoom>> DiskWriter::WriteDurably(
+    std::span<const RecordToWrite> records, RoomPurpose purpose) {
+  CAIRN_ASSIGN_OR_RETURN(std::vector<RecordRoom> rooms, Write(records, purpose));
+  CAIRN_RETURN_IF_ERROR(Sync(rooms));
+  return rooms;
+}
+
+// A full file system takes the same bytes later. After any other failure, of a sync above all,
+// nobody knows what the device kept: write there no more.
+absl::Status DiskWriter::GiveUp(std::span<const RecordRoom> rooms, const absl::Status& why) {
+  const bool full = absl::IsResourceExhausted(why);
   segments_.Finish(rooms, full ? RoomOutcome::kUnused : RoomOutcome::kBroken);
-  if (!full) return status;
+  if (!full) return why;
   return absl::ResourceExhaustedError(
-      absl::StrCat("the file system is full: ", std::string(status.message())));
+      absl::StrCat("the file system is full: ", std::string(why.message())));
 }
 
 absl::Status DiskWriter::Catalogue(std::span<const RecordToWrite> records,

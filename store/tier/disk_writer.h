@@ -5,6 +5,7 @@
 #ifndef CAIRN_STORE_TIER_DISK_WRITER_H_
 #define CAIRN_STORE_TIER_DISK_WRITER_H_
 
+#include <mutex>
 #include <span>
 #include <vector>
 
@@ -26,18 +27,28 @@ class DiskWriter {
   DiskWriter(FileSystem& files, Catalog& catalog, SegmentSet& segments)
       : files_(files), catalog_(catalog), segments_(segments) {}
 
-  // Takes room, writes all records with many operations in flight, checks what is put against its
-  // checksums meanwhile (DATA_LOSS: nothing is kept), and syncs. The rooms are then
-  // durable but not yet found: give them to Catalogue, or back to SegmentSet::Finish.
+  // Takes room, writes all records with many operations in flight, and checks what is put against
+  // its checksums meanwhile (DATA_LOSS: nothing is kept). The rooms are neither durable nor found
+  // yet: give them to Sync, or back to SegmentSet::Finish.
+  absl::StatusOr<std::vector<RecordRoom>> Write(std::span<const RecordToWrite> records,
+                                                RoomPurpose purpose);
+  // Makes written rooms durable; if it cannot, none of them is kept. Then give them to Catalogue,
+  // or back to SegmentSet::Finish.
+  absl::Status Sync(std::span<const RecordRoom> rooms);
+  // Write and Sync.
   absl::StatusOr<std::vector<RecordRoom>> WriteDurably(std::span<const RecordToWrite> records,
                                                        RoomPurpose purpose);
-  // Makes them found, durably, and finishes the rooms either way.
+  // Makes them found, durably, and finishes the rooms either way. Looks at the records' meta only.
   absl::Status Catalogue(std::span<const RecordToWrite> records, std::span<const RecordRoom> rooms);
 
  private:
+  absl::Status GiveUp(std::span<const RecordRoom> rooms, const absl::Status& why);
+
   FileSystem& files_;
   Catalog& catalog_;
   SegmentSet& segments_;
+  // Held from a sync to its verdict on the segment: see Sync.
+  std::mutex sync_mutex_;
 };
 
 }  // namespace cairn::store
