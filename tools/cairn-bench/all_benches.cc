@@ -9,6 +9,7 @@ std::vector<Bench> AllBenches() {
   AddIndexBenches(benches);
   AddRestartBenches(benches);
   AddDiskBenches(benches);
+  AddDiskPutBench(benches);
   AddHitBenches(benches);
   AddMemoryBenches(benches);
   return benches;

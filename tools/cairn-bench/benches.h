@@ -16,9 +16,10 @@ namespace cairn::bench {
 void AddIndexBenches(std::vector<Bench>& benches);    // index_bench.cc
 void AddRestartBenches(std::vector<Bench>& benches);  // restart_bench.cc
 void AddWireBenches(std::vector<Bench>& benches);     // wire_bench.cc
-void AddDiskBenches(std::vector<Bench>& benches);     // disk_bench.cc
-void AddHitBenches(std::vector<Bench>& benches);      // hit_bench.cc
-void AddMemoryBenches(std::vector<Bench>& benches);   // memory_bench.cc
+void AddDiskBenches(std::vector<Bench>& benches);
+void AddDiskPutBench(std::vector<Bench>& benches);   // disk_put_bench.cc     // disk_bench.cc
+void AddHitBenches(std::vector<Bench>& benches);     // hit_bench.cc
+void AddMemoryBenches(std::vector<Bench>& benches);  // memory_bench.cc
 
 }  // namespace cairn::bench
 

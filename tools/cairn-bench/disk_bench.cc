@@ -1,4 +1,4 @@
-// The disk tier beside fio, RocksDB's blob files and plain files, on one file system.
+// Reads from the disk tier beside fio, RocksDB's blob files and plain files, on one file system.
 //
 // Reads are cold: O_DIRECT, at random, over a set larger than a device's cache. fio and the plain
 // files read the very segment files that the tier wrote.
@@ -11,7 +11,6 @@
 #include <cstring>
 #include <filesystem>
 #include <memory>
-#include <nlohmann/json.hpp>
 #include <string>
 
 #include "store/base/checksum.h"
@@ -23,6 +22,7 @@
 #include "store/segment/segment_set.h"
 #include "store/tier/disk_tier.h"
 #include "tools/cairn-bench/benches.h"
+#include "tools/cairn-bench/fio.h"
 
 namespace cairn::bench {
 namespace {
@@ -32,7 +32,6 @@ using SteadyClock = std::chrono::steady_clock;
 constexpr double kMeasureSeconds = 1.0;
 constexpr size_t kParts = 63;  // as a Flash block's rows
 constexpr uint64_t kBatchBytes = 32ull << 20;
-constexpr uint64_t kPutBytes = 512ull << 20;  // of one measurement
 
 double SecondsSince(SteadyClock::time_point start) {
   return std::chrono::duration<double>(SteadyClock::now() - start).count();
@@ -107,30 +106,6 @@ std::string SegmentFiles(const std::string& directory, const char* separator) {
   }
   return names;
 }
-
-// Runs fio as a child and returns its bandwidth, GB/s.
-absl::StatusOr<double> RunFio(const std::string& arguments, const char* direction) {
-  const std::string command = "fio --output-format=json --direct=1 --ioengine=io_uring " +
-                              std::string("--fixedbufs --registerfiles ") + arguments +
-                              " 2>/dev/null";
-  FILE* const pipe = ::popen(command.c_str(), "r");
-  if (pipe == nullptr) return absl::UnavailableError("fio does not start");
-  std::string text;
-  char buffer[4096];
-  for (size_t n; (n = std::fread(buffer, 1, sizeof(buffer), pipe)) > 0;) text.append(buffer, n);
-  ::pclose(pipe);
-  const size_t begin = text.find('{');
-  const nlohmann::json report =
-      nlohmann::json::parse(begin == std::string::npos ? "" : text.substr(begin), nullptr, false);
-  if (report.is_discarded() || !report.contains("jobs")) {
-    return absl::UnavailableError("fio gave no report: " + text.substr(0, 200));
-  }
-  const double bytes_a_second = report["jobs"][0][direction].value("bw_bytes", 0.0);
-  if (bytes_a_second <= 0) return absl::UnavailableError("fio moved no bytes");
-  return bytes_a_second / 1e9;
-}
-
-bool HasFio() { return ::system("fio --version >/dev/null 2>&1") == 0; }
 
 // ---- cold reads ----
 
@@ -254,58 +229,19 @@ absl::StatusOr<Prepared> PrepareRead(const ReadCase& c, const BenchContext& cont
   const auto arena = std::make_shared<store::SharedMemory>(std::move(memory));
 
   Prepared prepared;
-  if (HasFio()) {
-    const std::string arguments =
-        "--name=limit --readonly --rw=randread --norandommap --file_service_type=random "
-        "--time_based --runtime=" +
-        std::to_string(kMeasureSeconds) + " --bs=" + std::to_string(RoundUpToIo(c.entry_bytes)) +
-        " --iodepth=" + std::to_string(c.depth) + " '--filename=" + SegmentFiles(directory, ":") +
-        "'";
-    prepared.contenders.push_back({"fio io_uring direct, registered buffers and files",
-                                   Role::kLimit, [=] { return RunFio(arguments, "read"); }});
-  } else {
-    prepared.left_out.push_back("fio: not installed");
-  }
+  CAIRN_RETURN_IF_ERROR(AddFio(
+      {.direction = "read",
+       .arguments = "--readonly --rw=randread --norandommap --file_service_type=random "
+                    "--time_based --runtime=1 --bs=" +
+                    std::to_string(RoundUpToIo(c.entry_bytes)) + " --iodepth=" +
+                    std::to_string(c.depth) + " '--filename=" + SegmentFiles(directory, ":") + "'",
+       .ways = {"", "--fixedbufs"}},
+      prepared));
   prepared.contenders.push_back(OursRead(c, tier, arena, count));
   prepared.contenders.push_back(PlainFiles(c, directory));
   CAIRN_ASSIGN_OR_RETURN(Contender blobs,
                          BlobFiles(c, context.directory + "/blobs", context.scratch_bytes_max / 4));
   prepared.contenders.push_back(std::move(blobs));
-  return prepared;
-}
-
-// ---- durable puts ----
-
-absl::StatusOr<Prepared> PreparePut(const BenchContext& context) {
-  constexpr uint64_t kEntryBytes = 449'824;
-  const std::string directory = context.directory + "/tier";
-  CAIRN_ASSIGN_OR_RETURN(const std::shared_ptr<Tier> tier,
-                         Tier::Open(directory, 2 * kPutBytes + (1ull << 30)));
-  const auto entries = std::make_shared<Entries>(kEntryBytes);
-  Prepared prepared;
-  if (HasFio()) {
-    const std::string arguments =
-        "--name=limit --rw=write --bs=1m --iodepth=8 --end_fsync=1 --overwrite=0 --unlink=1 "
-        "--size=" +
-        std::to_string(kPutBytes) + " '--filename=" + context.directory + "/fio.data'";
-    prepared.contenders.push_back({"fio io_uring direct sequential write, 1 MiB, depth 8, fsync",
-                                   Role::kLimit, [=] { return RunFio(arguments, "write"); }});
-  } else {
-    prepared.left_out.push_back("fio: not installed");
-  }
-  const auto next = std::make_shared<uint64_t>(0);
-  prepared.contenders.push_back(
-      {"disk tier, verified, batches of 32 MiB", Role::kOurs, [=]() -> absl::StatusOr<double> {
-         const uint64_t count = kPutBytes / kEntryBytes;
-         const SteadyClock::time_point start = SteadyClock::now();
-         CAIRN_RETURN_IF_ERROR(tier->Put(*entries, *next, count));
-         const double seconds = SecondsSince(start);
-         std::vector<EntryKey> keys;
-         for (uint64_t i = 0; i < count; ++i) keys.push_back(KeyOf(*next + i));
-         CAIRN_RETURN_IF_ERROR(tier->disk->Erase(keys));
-         *next += count;
-         return static_cast<double>(count * kEntryBytes) / seconds / 1e9;
-       }});
   return prepared;
 }
 
@@ -327,13 +263,6 @@ void AddDiskBenches(std::vector<Bench>& benches) {
                          }});
     }
   }
-  benches.push_back({.name = "disk-put",
-                     .what = "durable puts of 449824 B entries, 512 MiB",
-                     .unit = "GB/s",
-                     .higher_is_better = true,
-                     .ratio_bound = 0.9,
-                     .figure_bound = 0,
-                     .prepare = PreparePut});
 }
 
 }  // namespace cairn::bench
