@@ -17,6 +17,14 @@ uint64_t RecordBytes(const EntryMeta& meta) {
          RoundUpToIo(1024 + meta.attributes.size() + meta.parts.size() * 16);
 }
 
+// Why no room could be made. DATA_LOSS here is the catalog's, not that of what is put, which its
+// callers would throw away.
+absl::Status NoRoom(const absl::Status& why) {
+  if (!absl::IsDataLoss(why)) return why;
+  return absl::ResourceExhaustedError(
+      absl::StrCat("no room on disk, and none can be made: ", std::string(why.message())));
+}
+
 }  // namespace
 
 absl::StatusOr<store::HostRoom> Residency::ReserveHost(uint64_t bytes, size_t parts) {
@@ -117,21 +125,19 @@ absl::Status Residency::PutOnDisk(std::span<const store::DiskPut> puts) {
     if (const absl::Status room = disk->Reclaim(needed); room.ok()) {
       // Room by the tier's own limit: if the put still fails, the file system under it is full.
       return disk->Put(puts);
-    } else if (absl::IsDataLoss(room)) {
-      // The catalog's, not that of what is put, which its callers would throw away.
-      return absl::ResourceExhaustedError(
-          absl::StrCat("no room on disk, and none can be made: ", std::string(room.message())));
     } else if (!absl::IsResourceExhausted(room)) {
-      return room;
+      return NoRoom(room);
     }
     if (weighs_) {
-      CAIRN_ASSIGN_OR_RETURN(const bool freed, ReclaimWorstSegment());
-      if (freed) continue;
+      const absl::StatusOr<bool> freed = ReclaimWorstSegment();
+      if (!freed.ok()) return NoRoom(freed.status());
+      if (*freed) continue;
     }
     // Ahead of need, so that a full disk does not evict entry by entry.
     const uint64_t goal = std::max(needed, disk->stats().capacity_bytes / 64);
-    CAIRN_ASSIGN_OR_RETURN(const uint64_t evicted, EvictFromDisk(goal));
-    if (evicted == 0) return status;
+    const absl::StatusOr<uint64_t> evicted = EvictFromDisk(goal);
+    if (!evicted.ok()) return NoRoom(evicted.status());
+    if (*evicted == 0) return status;
   }
   return status;
 }
