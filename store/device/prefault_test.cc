@@ -3,6 +3,7 @@
 
 #include <gtest/gtest.h>
 #include <sys/mman.h>
+#include <unistd.h>
 
 #include <algorithm>
 
@@ -17,9 +18,17 @@ class PrefaultTest : public ::testing::Test {
   PrefaultTest()
       : data_(static_cast<uint8_t*>(::mmap(nullptr, kPages * kPage, PROT_READ | PROT_WRITE,
                                            MAP_PRIVATE | MAP_ANONYMOUS, -1, 0))) {}
-  ~PrefaultTest() override { Unmap(); }
+  ~PrefaultTest() override { ::munmap(data_, kPages * kPage); }
 
-  void Unmap() { ::munmap(data_, kPages * kPage); }
+  // Every page from now on lies behind the end of a file: the range stays taken (an unmapped one
+  // could become another thread's stack), and the kernel has nothing to put there.
+  void TakeAway() {
+    const int file = ::memfd_create("empty", MFD_CLOEXEC);
+    ASSERT_EQ(
+        ::mmap(data_, kPages * kPage, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, file, 0),
+        data_);
+    ::close(file);
+  }
 
   std::span<uint8_t> memory() const { return {data_, kPages * kPage}; }
   size_t ResidentPages() const {
@@ -51,7 +60,7 @@ TEST_F(PrefaultTest, EndsEarly) {
 }
 
 TEST_F(PrefaultTest, MemoryThatIsNotThereIsSaidOnce) {
-  Unmap();
+  TakeAway();
   int told = 0;
   Prefault prefault(memory(),
                     {.threads = 4, .chunk_bytes = kPage, .failed = [&](const absl::Status& status) {
