@@ -92,7 +92,7 @@ void AttachServer::AcceptLoop() {
     }
     const std::shared_ptr<store::Connection> shared = *std::move(connection);
     // Refused when too many are waiting: the connection closes, and the client goes on by streams.
-    if (!answering_.TryRun([this, shared] { Serve(*shared); })) continue;
+    if (answering_.TryRun([this, shared] { Serve(*shared); }).has_value()) continue;
   }
 }
 

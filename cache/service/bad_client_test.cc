@@ -6,12 +6,17 @@
 #include <sys/stat.h>
 #include <sys/un.h>
 
+#include <future>
+
+#include <future>
 #include <utility>
 
 #include "cache/client/attach_client.h"
 #include "cache/client/protocol.h"
 #include "cache/service/raw_client.h"
+#include "cache/service/refusal.h"
 #include "cache/service/service_rig.h"
+#include "gmock/gmock.h"
 
 namespace cairn::cache {
 namespace {
@@ -62,6 +67,36 @@ grpc::Status SendCommit(RawClient& client, const std::vector<v1::CommitChunk>& c
   }
   writer->WritesDone();
   return writer->Finish();
+}
+
+TEST(Overload, ARefusalComesAtOnceAndSaysWhenToComeAgain) {
+  ServiceRig rig;
+  RawClient client(rig.unix_target());
+  std::promise<void> release;
+  const std::shared_future<void> held = release.get_future().share();
+  while (!rig.server->state().bulk.TryRun([held] { held.wait(); }).has_value()) {
+  }
+  v1::FetchRequest request;
+  request.set_token(client.token);
+  request.set_deadline_millis(1000);
+  const auto expect_refused = [&](const grpc::Status& status, const grpc::ClientContext& context) {
+    EXPECT_EQ(status.error_code(), grpc::StatusCode::RESOURCE_EXHAUSTED);
+    EXPECT_THAT(status.error_message(), testing::HasSubstr("come again in "));
+    const auto& trailing = context.GetServerTrailingMetadata();
+    const auto pushback = trailing.find(kPushbackKey);
+    ASSERT_NE(pushback, trailing.end());
+    EXPECT_GE(std::stoi(std::string(pushback->second.data(), pushback->second.size())), 1);
+  };
+  grpc::ClientContext unary, stream;
+  v1::MappedPrefix answer;
+  expect_refused(client.stub->Fetch(&unary, request, &answer), unary);
+  stream.set_deadline(std::chrono::system_clock::now() + std::chrono::minutes(1));
+  const auto reader = client.stub->FetchStream(&stream, request);
+  v1::FetchChunk chunk;
+  EXPECT_FALSE(reader->Read(&chunk));
+  expect_refused(reader->Finish(), stream);
+  EXPECT_EQ(rig.server->state().counters.refused_calls, 2u);
+  release.set_value();
 }
 
 TEST(BadClient, CommitStreamsThatDoNotFit) {

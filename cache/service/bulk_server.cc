@@ -68,7 +68,7 @@ void BulkServer::AcceptLoop() {
       std::lock_guard<std::mutex> lock(mutex_);
       connections_.erase(stream.get());
     };
-    if (threads_->TryRun(serve)) continue;
+    if (!threads_->TryRun(serve).has_value()) continue;
     ++state_.counters.bulk_refused_connections;
     std::lock_guard<std::mutex> lock(mutex_);
     connections_.erase(stream.get());

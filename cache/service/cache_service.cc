@@ -216,9 +216,10 @@ grpc::ServerUnaryReactor* CacheService::Reserve(grpc::CallbackServerContext* con
                                                 const v1::ReserveRequest* request,
                                                 v1::ReserveResponse* out) {
   auto* call = new UnaryCall(state_, context);
-  if (request->wait_millis() > 0 && call->TryStart(state_.waiters, [=, this](Undo* undo) {
-        return DoReserve(state_, *request, true, out, undo);
-      })) {
+  const auto waiting = [=, this](Undo* undo) {
+    return DoReserve(state_, *request, true, out, undo);
+  };
+  if (request->wait_millis() > 0 && !call->TryStart(state_.waiters, waiting).has_value()) {
     return call;
   }
   // With too many waiting already, the answer is what it would be after the wait: kWait.

@@ -5,8 +5,15 @@
 
 #include "cache/client/protocol.h"
 #include "cache/service/fetch_stream.h"
+#include "cache/service/refusal.h"
 
 namespace cairn::cache {
+namespace {
+
+// About what a streamed commit takes; its memory is then free.
+constexpr absl::Duration kMemoryComeAgain = absl::Milliseconds(50);
+
+}  // namespace
 
 void EncodeCommitted(const std::vector<absl::Status>& statuses, v1::CommitResponse* out) {
   for (const absl::Status& status : statuses) {
@@ -18,8 +25,8 @@ void EncodeCommitted(const std::vector<absl::Status>& statuses, v1::CommitRespon
 
 CommitStream::CommitStream(ServiceState& state, grpc::CallbackServerContext* context,
                            v1::CommitResponse* out)
-    : state_(state), held_(state.work.Hold()), out_(out) {
-  if (absl::Status deadline = CheckStreamDeadline(*context); !deadline.ok()) {
+    : state_(state), context_(*context), held_(state.work.Hold()), out_(out) {
+  if (absl::Status deadline = CheckStreamDeadline(context_); !deadline.ok()) {
     End(deadline);
     return;
   }
@@ -45,10 +52,8 @@ void CommitStream::OnReadDone(bool ok) {
                                                 payload_bytes_, " bytes of payload")));
     return;
   }
-  if (!state_.bulk.TryRun([this] { End(Commit()); })) {
-    ++state_.counters.refused_calls;
-    End(absl::ResourceExhaustedError("the daemon is busy: retry, or go on without it"));
-  }
+  const auto busy_for = state_.bulk.TryRun([this] { End(Commit()); }, PatienceOf(context_));
+  if (busy_for.has_value()) End(Refuse(state_, context_, "the daemon", *busy_for));
 }
 
 absl::Status CommitStream::TakeChunk() {
@@ -64,9 +69,7 @@ absl::Status CommitStream::TakeHeadLocked() {
   uint64_t total = 0;
   for (const DecodedCommitItem& item : items_) total += item.payload_bytes;
   if (!state_.stream_bytes.TryClaim(total)) {
-    ++state_.counters.refused_calls;
-    return absl::ResourceExhaustedError(
-        "streamed commits hold all the memory they may: retry, or go on without it");
+    return Refuse(state_, context_, "the memory of streamed commits", kMemoryComeAgain);
   }
   payload_bytes_ = total;
   if (total > 0) {

@@ -37,6 +37,7 @@ class CommitStream final : public grpc::ServerReadReactor<v1::CommitChunk> {
   void End(const absl::Status& status);
 
   ServiceState& state_;
+  grpc::CallbackServerContext& context_;
   const WorkGauge::Token held_;
   v1::CommitResponse* const out_;
   v1::CommitChunk chunk_;

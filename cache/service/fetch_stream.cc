@@ -7,6 +7,7 @@
 #include <array>
 
 #include "cache/client/protocol.h"
+#include "cache/service/refusal.h"
 #include "cache/service/validate.h"
 
 namespace cairn::cache {
@@ -74,7 +75,11 @@ FetchStream::FetchStream(ServiceState& state, grpc::CallbackServerContext* conte
     Finish(ToGrpc(refused));
     return;
   }
-  const bool taken = state_.bulk.TryRun([this] {
+  const auto begin = [this, context] {
+    if (context->IsCancelled()) {
+      Finish(grpc::Status::CANCELLED);
+      return;
+    }
     const absl::Status status = Begin(request_);
     if (status.ok()) {
       StartWrite(&chunk_);
@@ -82,10 +87,9 @@ FetchStream::FetchStream(ServiceState& state, grpc::CallbackServerContext* conte
     }
     if (absl::IsInvalidArgument(status)) ++state_.counters.invalid_calls;
     Finish(ToGrpc(status));
-  });
-  if (!taken) {
-    ++state_.counters.refused_calls;
-    Finish(ToGrpc(absl::ResourceExhaustedError("the daemon is busy: retry, or go on without it")));
+  };
+  if (const auto busy_for = state_.bulk.TryRun(begin, PatienceOf(*context)); busy_for.has_value()) {
+    Finish(ToGrpc(Refuse(state_, *context, "the daemon", *busy_for)));
   }
 }
 

@@ -5,6 +5,7 @@
 #include "absl/strings/match.h"
 #include "cache/client/protocol.h"
 #include "cache/service/bulk_server.h"
+#include "cache/service/refusal.h"
 #include "cache/service/validate.h"
 
 namespace cairn::cache {
@@ -19,7 +20,7 @@ SessionStream::SessionStream(ServiceState& state, grpc::CallbackServerContext* c
     : state_(state) {
   state_.streams.Add(this);
   const bool same_host = absl::StartsWith(context->peer(), "unix:");
-  const bool taken = state_.quick.TryRun([this, request, same_host] {
+  const auto open = [this, request, same_host] {
     const absl::Status status = Open(*request, same_host);
     if (!status.ok()) {
       if (absl::IsInvalidArgument(status)) ++state_.counters.invalid_calls;
@@ -40,10 +41,9 @@ SessionStream::SessionStream(ServiceState& state, grpc::CallbackServerContext* c
     } else {
       StartWrite(&event_);
     }
-  });
-  if (!taken) {
-    ++state_.counters.refused_calls;
-    End(absl::ResourceExhaustedError("the daemon is busy: retry, or go on without it"));
+  };
+  if (const auto busy_for = state_.quick.TryRun(open); busy_for.has_value()) {
+    End(Refuse(state_, *context, "the daemon", *busy_for));
   }
 }
 

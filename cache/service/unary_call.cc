@@ -3,6 +3,7 @@
 #include <utility>
 
 #include "cache/client/protocol.h"
+#include "cache/service/refusal.h"
 
 namespace cairn::cache {
 
@@ -25,14 +26,13 @@ UnaryCall* UnaryCall::RunHere(const Body& body) {
   return this;
 }
 
-bool UnaryCall::TryStart(WorkerPool& pool, Body body) {
-  return pool.TryRun([this, body = std::move(body)] { Run(body); });
+std::optional<absl::Duration> UnaryCall::TryStart(WorkerPool& pool, Body body) {
+  return pool.TryRun([this, body = std::move(body)] { Run(body); }, PatienceOf(*context_));
 }
 
 UnaryCall* UnaryCall::StartOrRefuse(WorkerPool& pool, Body body) {
-  if (!TryStart(pool, std::move(body))) {
-    ++state_.counters.refused_calls;
-    Finish(ToGrpc(absl::ResourceExhaustedError("the daemon is busy: retry, or go on without it")));
+  if (const auto busy_for = TryStart(pool, std::move(body)); busy_for.has_value()) {
+    Finish(ToGrpc(Refuse(state_, *context_, "the daemon", *busy_for)));
   }
   return this;
 }

@@ -11,6 +11,7 @@
 
 #include <functional>
 #include <mutex>
+#include <optional>
 
 #include "cache/service/service_state.h"
 
@@ -28,9 +29,9 @@ class UnaryCall final : public grpc::ServerUnaryReactor {
   // On the calling thread, gRPC's: only for what neither waits nor reads nor copies payloads. A
   // change of threads costs more than such work.
   UnaryCall* RunHere(const Body& body);
-  // False if the pool is full.
-  [[nodiscard]] bool TryStart(WorkerPool& pool, Body body);
-  // TryStart, or the call ends with RESOURCE_EXHAUSTED.
+  // As WorkerPool::TryRun, with the call's patience (refusal.h).
+  [[nodiscard]] std::optional<absl::Duration> TryStart(WorkerPool& pool, Body body);
+  // TryStart, or the call is refused.
   UnaryCall* StartOrRefuse(WorkerPool& pool, Body body);
 
   void OnDone() override;
