@@ -130,6 +130,9 @@ struct FetchRequest {
       chain;               // digests of blocks [0, chain.size()): all their rows are asked for
   bool checkpoint = true;  // and the checkpoint at chain.size()
   absl::Duration deadline = absl::Seconds(30);
+  // The lease's number: random and not in use, so that it can be released though its answer was
+  // lost. 0: chosen for the caller. Ends with INVALID_ARGUMENT if it is in use.
+  uint64_t lease = 0;
 };
 
 struct ReserveItem {

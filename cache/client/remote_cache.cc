@@ -13,6 +13,7 @@
 #include "cache/client/receive_pool.h"
 #include "cache/client/remote_fetch.h"
 #include "cache/client/staging_pool.h"
+#include "store/base/random.h"
 #include "store/device/byte_stream.h"
 #include "store/device/shared_memory.h"
 
@@ -129,9 +130,13 @@ class RemoteCache final : public CacheApi {
     request.set_chain(EncodeChain(chain));
     const bool lease = options.lease_host && arena_ != nullptr;
     request.set_lease_host(lease);
+    if (lease) request.set_lease(SystemRandom().Next());
     v1::MatchResponse answer;
-    CAIRN_RETURN_IF_ERROR(
-        link_->Call(&v1::Cache::Stub::Match, request, &answer, options_.call_timeout));
+    const absl::Status status =
+        link_->Call(&v1::Cache::Stub::Match, request, &answer, options_.call_timeout);
+    // A lease may have come with an answer that came late.
+    if (lease && absl::IsDeadlineExceeded(status)) link_->ReleaseLater(request.lease());
+    CAIRN_RETURN_IF_ERROR(status);
     CAIRN_ASSIGN_OR_RETURN(MatchResult match, Believed(CheckMatch(answer, chain.size())));
     // Unasked for it is ignored; the session's end frees it.
     if (!lease || !answer.has_leased()) return match;

@@ -13,6 +13,7 @@
 #include "cache/client/protocol.h"
 #include "cache/client/stream_message.h"
 #include "store/base/clock.h"
+#include "store/base/random.h"
 
 namespace cairn::cache {
 namespace {
@@ -24,6 +25,7 @@ v1::FetchRequest Encode(const FetchRequest& request, const DaemonLink& link) {
   out.set_checkpoint(request.checkpoint);
   out.set_deadline_millis(static_cast<uint32_t>(
       std::clamp<int64_t>(absl::ToInt64Milliseconds(request.deadline), 1, kFetchMillisMax)));
+  out.set_lease(request.lease);
   return out;
 }
 
@@ -132,8 +134,11 @@ absl::StatusOr<std::unique_ptr<FetchedPrefix>> FetchMapped(const FetchRequest& r
                                                            const Mapping& mapping) {
   DaemonLink& link = *mapping.link;
   v1::MappedPrefix answer;
-  CAIRN_RETURN_IF_ERROR(
-      link.Call(&v1::Cache::Stub::Fetch, Encode(request, link), &answer, request.deadline));
+  v1::FetchRequest asked = Encode(request, link);
+  if (asked.lease() == 0) asked.set_lease(SystemRandom().Next());
+  const absl::Status status = link.Call(&v1::Cache::Stub::Fetch, asked, &answer, request.deadline);
+  if (absl::IsDeadlineExceeded(status)) link.ReleaseLater(asked.lease());  // it may have come late
+  CAIRN_RETURN_IF_ERROR(status);
   const absl::Status checked = CheckMapped(answer, {request.chain.size(), request.checkpoint},
                                            mapping.arena->size(), *mapping.shapes);
   if (!checked.ok()) return link.Break(checked);

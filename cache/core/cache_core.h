@@ -131,8 +131,12 @@ class CacheCore {
   // Match, and if the deepest checkpoint and all rows before it lie in host memory, a lease of them
   // as by Fetch. Never waits, never reads: else, or at the session's limit of leases, there is
   // none.
-  virtual absl::StatusOr<CoreMatch> MatchAndLease(SessionId session,
-                                                  std::span<const Digest> chain) = 0;
+  // `lease`: as in FetchRequest.
+  virtual absl::StatusOr<CoreMatch> MatchAndLease(SessionId session, std::span<const Digest> chain,
+                                                  LeaseId lease) = 0;
+  absl::StatusOr<CoreMatch> MatchAndLease(SessionId session, std::span<const Digest> chain) {
+    return MatchAndLease(session, chain, 0);
+  }
   // A shorter prefix, or no checkpoint, when entries went meanwhile or failed their checksum.
   // RESOURCE_EXHAUSTED names the bytes needed and the arena's size: prefill instead. lease is 0
   // when nothing is held.

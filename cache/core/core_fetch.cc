@@ -58,6 +58,7 @@ absl::Status CoreImpl::PlanFetchLocked(const Session& session, const FetchReques
         absl::StrCat("this prefix needs ", bytes, " bytes of host memory and the arena has ",
                      arena_bytes(), "; prefill it, or give the daemon a larger arena"));
   }
+  CAIRN_RETURN_IF_ERROR(CheckArenaShareLocked(session, bytes));
   if (with_checkpoint) {
     const EntryRef ref{blocks.back(), EntryKind::kCheckpoint};
     index.AddLease(ref, 1);
@@ -265,6 +266,7 @@ absl::StatusOr<LeasedPrefix> CoreImpl::Fetch(SessionId session, const FetchReque
     MutexLock lock(&residency_.mutex);
     SweepLocked();
     counters.fetch_calls.Add();
+    CAIRN_RETURN_IF_ERROR(CheckNewLeaseLocked(request.lease));
     CAIRN_ASSIGN_OR_RETURN(const Session* s, FindSessionLocked(session));
     if (s->leases.size() >= kLeasesPerSessionMax) {
       return absl::ResourceExhaustedError(absl::StrCat(
@@ -297,11 +299,15 @@ absl::StatusOr<LeasedPrefix> CoreImpl::Fetch(SessionId session, const FetchReque
   }
 
   MutexLock lock(&residency_.mutex);
-  absl::StatusOr<Session*> s = FindSessionLocked(session);
-  if (!gathered.ok() || !s.ok()) {
+  const absl::StatusOr<Session*> s = FindSessionLocked(session);
+  absl::Status status = gathered;
+  status.Update(s.status());
+  // Again: another of the session's fetches may have taken the number meanwhile.
+  status.Update(CheckNewLeaseLocked(request.lease));
+  if (!status.ok()) {
     if (!gathered.ok()) counters.fetch_refused_calls.Add();
     CutFetchLocked(work, 0);
-    return gathered.ok() ? s.status() : gathered;
+    return status;
   }
   if (prefix.rows.size() < request.chain.size()) counters.fetch_shortened_calls.Add();
   counters.fetch_rows_entries.Add(prefix.rows.size());
@@ -309,7 +315,8 @@ absl::StatusOr<LeasedPrefix> CoreImpl::Fetch(SessionId session, const FetchReque
   counters.fetch_host_bytes.Add(prefix.host_bytes);
   counters.fetch_disk_bytes.Add(prefix.disk_bytes);
   if (entries.empty()) return prefix;
-  prefix.lease = AddLeaseLocked(session, **s, std::move(entries), std::move(pins));
+  prefix.lease = AddLeaseLocked(session, **s, request.lease, ArenaBytesOf(prefix),
+                                std::move(entries), std::move(pins));
   return prefix;
 }
 

@@ -35,8 +35,9 @@ class CoreImpl final : public CacheCore {
                                         Registration* registration) override;
   void CloseSession(SessionId session) override;
   absl::StatusOr<MatchResult> Match(SessionId session, std::span<const Digest> chain) override;
-  absl::StatusOr<CoreMatch> MatchAndLease(SessionId session,
-                                          std::span<const Digest> chain) override;
+  using CacheCore::MatchAndLease;
+  absl::StatusOr<CoreMatch> MatchAndLease(SessionId session, std::span<const Digest> chain,
+                                          LeaseId lease) override;
   absl::StatusOr<LeasedPrefix> Fetch(SessionId session, const FetchRequest& request) override;
   absl::Status Release(SessionId session, LeaseId lease) override;
   absl::StatusOr<std::vector<ReserveResult>> Reserve(SessionId session,
@@ -63,6 +64,7 @@ class CoreImpl final : public CacheCore {
     Digest root;
     std::vector<uint32_t> rows_parts, checkpoint_parts;  // bytes each
     absl::flat_hash_set<LeaseId> leases;
+    uint64_t leased_bytes = 0;  // an entry counts once a lease
 
     const std::vector<uint32_t>& parts(EntryKind kind) const {
       return kind == EntryKind::kRows ? rows_parts : checkpoint_parts;
@@ -89,11 +91,18 @@ class CoreImpl final : public CacheCore {
   std::optional<LeasedPrefix> LeaseHostLocked(SessionId id, Session& session,
                                               const MatchResult& match,
                                               std::span<const Digest> chain,
-                                              std::span<Block* const> blocks);
+                                              std::span<Block* const> blocks, LeaseId lease);
   // Rows of the leading digests, then, if there is a pin more, the last one's checkpoint.
   static LeasedPrefix HandOut(std::span<const Digest> digests, const store::HostPins& pins);
-  LeaseId AddLeaseLocked(SessionId id, Session& session, std::vector<EntryRef> entries,
-                         store::HostPins pins);
+  static uint64_t ArenaBytesOf(const LeasedPrefix& prefix);
+  // RESOURCE_EXHAUSTED: the session would hold too much of an arena that is nearly all held, so
+  // that one that lets go of nothing cannot stop everybody's puts. Its first lease is any size.
+  absl::Status CheckArenaShareLocked(const Session& session, uint64_t more_bytes) const;
+  // INVALID_ARGUMENT: a lease has that number already.
+  absl::Status CheckNewLeaseLocked(LeaseId lease) const;
+  // `lease` 0: a number is chosen.
+  LeaseId AddLeaseLocked(SessionId id, Session& session, LeaseId lease, uint64_t bytes,
+                         std::vector<EntryRef> entries, store::HostPins pins);
 
   // session, reserve
   absl::StatusOr<Digest> RootOf(const NamespaceSpec& spec) const;

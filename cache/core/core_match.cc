@@ -3,10 +3,14 @@
 #include <algorithm>
 
 #include "cache/core/core_impl.h"
+#include "store/base/come_again.h"
 #include "store/base/limits.h"
 
 namespace cairn::cache {
 namespace {
+
+// About as long as an engine holds a lease: until its first token.
+constexpr absl::Duration kShareComeAgain = absl::Milliseconds(50);
 
 constexpr size_t kMatchCheckpointsMax = 16;
 constexpr size_t kHost = static_cast<size_t>(Place::kHost);
@@ -69,24 +73,26 @@ absl::StatusOr<MatchResult> CoreImpl::Match(SessionId session, std::span<const D
   return MatchLocked(WalkLocked(*s, chain), chain.size());
 }
 
-absl::StatusOr<CoreMatch> CoreImpl::MatchAndLease(SessionId session,
-                                                  std::span<const Digest> chain) {
+absl::StatusOr<CoreMatch> CoreImpl::MatchAndLease(SessionId session, std::span<const Digest> chain,
+                                                  LeaseId lease) {
   CAIRN_RETURN_IF_ERROR(CheckChain(chain));
   if (residency_.incomplete()) CAIRN_RETURN_IF_ERROR(BringIn(session, chain));
   MutexLock lock(&residency_.mutex);
   SweepLocked();
+  CAIRN_RETURN_IF_ERROR(CheckNewLeaseLocked(lease));
   CAIRN_ASSIGN_OR_RETURN(Session* const s, FindSessionLocked(session));
   const std::vector<Block*> blocks = WalkLocked(*s, chain);
   CoreMatch match;
   match.found = MatchLocked(blocks, chain.size());
-  match.leased = LeaseHostLocked(session, *s, match.found, chain, blocks);
+  match.leased = LeaseHostLocked(session, *s, match.found, chain, blocks, lease);
   return match;
 }
 
 std::optional<LeasedPrefix> CoreImpl::LeaseHostLocked(SessionId id, Session& session,
                                                       const MatchResult& match,
                                                       std::span<const Digest> chain,
-                                                      std::span<Block* const> blocks) {
+                                                      std::span<Block* const> blocks,
+                                                      LeaseId lease) {
   if (match.checkpoints.empty() || session.leases.size() >= kLeasesPerSessionMax) {
     return std::nullopt;
   }
@@ -101,13 +107,15 @@ std::optional<LeasedPrefix> CoreImpl::LeaseHostLocked(SessionId id, Session& ses
   if (pins.size() < digests.size() || !pin.has_value()) return std::nullopt;
   pins.Add(std::move(*pin));
   LeasedPrefix prefix = HandOut(digests, pins);
+  for (const LeasedEntry& entry : prefix.rows) prefix.host_bytes += entry.payload.size();
+  prefix.host_bytes += prefix.checkpoint->payload.size();
+  if (!CheckArenaShareLocked(session, ArenaBytesOf(prefix)).ok()) return std::nullopt;
   // The bytes are held by their pins. In the index the tip is enough: rows do not go from a tier
   // before their children's.
   residency_.index.AddLease(tip, 1);
   residency_.index.AddLease(checkpoint, 1);
-  for (const LeasedEntry& entry : prefix.rows) prefix.host_bytes += entry.payload.size();
-  prefix.host_bytes += prefix.checkpoint->payload.size();
-  prefix.lease = AddLeaseLocked(id, session, {tip, checkpoint}, std::move(pins));
+  prefix.lease =
+      AddLeaseLocked(id, session, lease, ArenaBytesOf(prefix), {tip, checkpoint}, std::move(pins));
   Counters& counters = residency_.counters;
   counters.match_leased_calls.Add();
   counters.fetch_rows_entries.Add(prefix.rows.size());
@@ -130,13 +138,45 @@ LeasedPrefix CoreImpl::HandOut(std::span<const Digest> digests, const store::Hos
   return prefix;
 }
 
-LeaseId CoreImpl::AddLeaseLocked(SessionId id, Session& session, std::vector<EntryRef> entries,
-                                 store::HostPins pins) {
-  const LeaseId lease = NewIdLocked();
+uint64_t CoreImpl::ArenaBytesOf(const LeasedPrefix& prefix) {
+  uint64_t bytes = 0;
+  const auto add = [&bytes](const LeasedEntry& entry) {
+    bytes += store::HostRoomBytes(entry.payload.size(), entry.part_xxh3.size());
+  };
+  for (const LeasedEntry& entry : prefix.rows) add(entry);
+  if (prefix.checkpoint.has_value()) add(*prefix.checkpoint);
+  return bytes;
+}
+
+absl::Status CoreImpl::CheckNewLeaseLocked(LeaseId lease) const {
+  if (lease == 0 || leases_.Find(lease) == nullptr) return absl::OkStatus();
+  return absl::InvalidArgumentError(
+      absl::StrCat("lease: ", lease, " is in use; take a random number, or 0"));
+}
+
+absl::Status CoreImpl::CheckArenaShareLocked(const Session& session, uint64_t more_bytes) const {
+  const uint64_t held = session.leased_bytes + more_bytes;
+  if (session.leases.empty() || held <= LeasedBytesPerSessionMax(arena_bytes())) {
+    return absl::OkStatus();
+  }
+  if (residency_.host.stats().pinned_bytes + more_bytes <= LeasedBytesEasy(arena_bytes())) {
+    return absl::OkStatus();
+  }
+  return ComeAgainIn(
+      kShareComeAgain,
+      absl::StrCat("leases: this session's would hold ", held, " of the arena's ", arena_bytes(),
+                   " bytes and most of these are held, release some"));
+}
+
+LeaseId CoreImpl::AddLeaseLocked(SessionId id, Session& session, LeaseId lease, uint64_t bytes,
+                                 std::vector<EntryRef> entries, store::HostPins pins) {
+  if (lease == 0) lease = NewIdLocked();
   session.leases.insert(lease);
+  session.leased_bytes += bytes;
   leases_.Add(lease,
               {.session = id,
                .deadline_nanos = clock_.NowNanos() + absl::ToInt64Nanoseconds(options_.lease_max),
+               .bytes = bytes,
                .entries = std::move(entries),
                .pins = std::move(pins)});
   return lease;

@@ -2,6 +2,8 @@
 // answers as a plain match does. Method: a small core whose host memory is filled and emptied.
 #include "cache/core/core_rig.h"
 #include "cache/core/local_cache.h"
+#include "gmock/gmock.h"
+#include "store/base/come_again.h"
 
 namespace cairn::cache {
 namespace {
@@ -75,6 +77,59 @@ TEST(MatchAndLease, RowsOnDiskAloneAreNotLeased) {
   EXPECT_EQ(match.found.rows_blocks, 4u);
   EXPECT_EQ(match.found.rows_host_blocks, 2u);
   EXPECT_FALSE(match.leased.has_value());
+}
+
+TEST(MatchAndLease, ALeaseMayBeNamedByItsClientSoThatALostAnswerIsReleased) {
+  CoreRig rig({.host_units = 64, .disk_bytes = 0});
+  const auto chain = rig.Chain(3);
+  ASSERT_TRUE(rig.PutAll(chain).ok());
+  constexpr LeaseId kMatched = 77, kFetched = 78;
+  EXPECT_EQ(rig.core->MatchAndLease(rig.session, chain, kMatched)->leased->lease, kMatched);
+  EXPECT_EQ(rig.core->Fetch(rig.session, {.chain = chain, .lease = kFetched})->lease, kFetched);
+  for (const absl::Status& in_use :
+       {rig.core->MatchAndLease(rig.session, chain, kFetched).status(),
+        rig.core->Fetch(rig.session, {.chain = chain, .lease = kMatched}).status()}) {
+    EXPECT_TRUE(absl::IsInvalidArgument(in_use)) << in_use;
+    EXPECT_THAT(std::string(in_use.message()), testing::StartsWith("lease: "));
+  }
+  EXPECT_EQ(rig.Stat("open_leases"), 2u);
+  EXPECT_TRUE(rig.core->Release(rig.session, kMatched).ok());
+  EXPECT_TRUE(rig.core->Release(rig.session, kFetched).ok());
+  EXPECT_EQ(rig.Stat("host_pinned_bytes"), 0u);
+  EXPECT_EQ(rig.core->Fetch(rig.session, {.chain = chain, .lease = kMatched})->lease, kMatched);
+}
+
+TEST(Leases, OfOneSessionMayNotHoldMostOfAnArenaThatIsNearlyAllHeld) {
+  CoreRig rig({.host_units = 64, .disk_bytes = 0});
+  const SessionId other = rig.Open();
+  std::vector<LeaseId> held;
+  for (int32_t i = 0; i < 6; ++i) {  // 8 units each
+    const auto chain = rig.Chain(6, i);
+    ASSERT_TRUE(rig.PutAll(chain).ok());
+    held.push_back(rig.core->Fetch(rig.session, {.chain = chain})->lease);
+  }
+  const auto last = rig.Chain(6, 6);
+  ASSERT_TRUE(rig.PutAll(last).ok());
+  const absl::Status refused = rig.core->Fetch(rig.session, {.chain = last}).status();
+  EXPECT_TRUE(absl::IsResourceExhausted(refused)) << refused;
+  EXPECT_TRUE(ComeAgainOf(refused).has_value());
+  EXPECT_FALSE(rig.core->MatchAndLease(rig.session, last)->leased.has_value());
+  // Whoever holds nothing yet is served.
+  const LeaseId others = rig.core->Fetch(other, {.chain = last})->lease;
+  EXPECT_NE(others, 0u);
+  EXPECT_TRUE(rig.core->Release(other, others).ok());
+  ASSERT_TRUE(rig.core->Release(rig.session, held[0]).ok());
+  ASSERT_TRUE(rig.core->Release(rig.session, held[1]).ok());
+  EXPECT_TRUE(rig.core->MatchAndLease(rig.session, last)->leased.has_value());
+}
+
+TEST(Leases, OfOneSessionMayHoldASharedPrefixAnyNumberOfTimes) {
+  CoreRig rig({.host_units = 64, .disk_bytes = 0});
+  const auto chain = rig.Chain(6);
+  ASSERT_TRUE(rig.PutAll(chain).ok());
+  for (int i = 0; i < 100; ++i) {
+    ASSERT_TRUE(rig.core->MatchAndLease(rig.session, chain)->leased.has_value()) << i;
+  }
 }
 
 TEST(MatchAndLease, TheLeaseHoldsAndIsReleasedLikeAnyOther) {

@@ -113,6 +113,7 @@ void CoreImpl::EndLeaseLocked(LeaseId id) {
   if (!lease.has_value()) return;
   if (const auto it = sessions_.find(lease->session); it != sessions_.end()) {
     it->second.leases.erase(id);
+    it->second.leased_bytes -= lease->bytes;
   }
   lease->pins = store::HostPins();
   for (const EntryRef ref : lease->entries) {

@@ -87,7 +87,7 @@ TEST(CoreTiers, LeasedPinnedAndReservedUponEntriesStay) {
   const absl::Status none = rig.Put(fill, 0, kRows);  // all that could go is the child
   EXPECT_TRUE(none.ok()) << none;
   ASSERT_TRUE(rig.Fetch(fill).ok());
-  ASSERT_TRUE(rig.Fetch(built_on).ok());
+  ASSERT_TRUE(rig.Fetch(built_on, rig.Open()).ok());
   const absl::Status nothing_left = rig.Put(rig.Chain(1, 7), 0, kRows);
   EXPECT_TRUE(absl::IsResourceExhausted(nothing_left)) << nothing_left;
   EXPECT_EQ(rig.Stat("open_reservations"), 0u);  // ended with the refusal

@@ -21,6 +21,7 @@ namespace cairn::cache {
 struct Lease {
   SessionId session = 0;
   int64_t deadline_nanos = 0;
+  uint64_t bytes = 0;  // of the arena, counted in the session
   std::vector<EntryRef> entries;
   store::HostPins pins;
 };

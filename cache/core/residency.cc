@@ -4,11 +4,15 @@
 #include <utility>
 
 #include "store/base/checksum.h"
+#include "store/base/come_again.h"
 #include "store/base/fault_point.h"
 #include "store/base/limits.h"
 
 namespace cairn::cache {
 namespace {
+
+// About as long as an engine holds a lease: until its first token.
+constexpr absl::Duration kRoomComeAgain = absl::Milliseconds(50);
 
 // Upper bound of a record's bytes on disk: header with the part table, then the payload, both in
 // whole I/O units.
@@ -38,9 +42,10 @@ absl::StatusOr<store::HostRoom> Residency::ReserveHost(uint64_t bytes, size_t pa
     if (!absl::IsResourceExhausted(room.status())) return room;
     const std::optional<EntryRef> victim = index.Victim(Place::kHost);
     if (!victim.has_value()) {
-      return absl::ResourceExhaustedError(
+      return ComeAgainIn(
+          kRoomComeAgain,
           absl::StrCat("no room for ", bytes, " bytes in an arena of ", host.arena_bytes(),
-                       " bytes: all entries left are leased, pinned or being written"));
+                       " bytes, all entries left are leased, pinned or being written"));
     }
     const EntryRef ref = *victim;
     counters.evicted_host_entries.Add();

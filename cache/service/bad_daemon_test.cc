@@ -3,12 +3,14 @@
 #include <sys/socket.h>
 #include <sys/un.h>
 
+#include <atomic>
 #include <functional>
 #include <future>
 #include <utility>
 
 #include "cache/client/protocol.h"
 #include "cache/service/service_rig.h"
+#include "gmock/gmock.h"
 
 namespace cairn::cache {
 namespace {
@@ -21,6 +23,7 @@ class ScriptedCore final : public CacheCore {
   std::function<absl::StatusOr<MatchResult>()> match = [] { return MatchResult(); };
   std::function<absl::StatusOr<LeasedPrefix>()> fetch = [] { return LeasedPrefix(); };
   std::function<absl::StatusOr<CoreMatch>()> match_and_lease = [] { return CoreMatch(); };
+  std::atomic<LeaseId> asked_lease = 0, released_lease = 0;  // the last ones
   uint64_t claimed_arena_bytes = 64 * kIoAlignment;
 
   // An entry of true bytes and sizes for the rig's layout.
@@ -49,11 +52,16 @@ class ScriptedCore final : public CacheCore {
   absl::StatusOr<SessionId> OpenSession(const NamespaceSpec&, Registration*) override { return 1; }
   void CloseSession(SessionId) override {}
   absl::StatusOr<MatchResult> Match(SessionId, std::span<const Digest>) override { return match(); }
-  absl::StatusOr<CoreMatch> MatchAndLease(SessionId, std::span<const Digest>) override {
+  absl::StatusOr<CoreMatch> MatchAndLease(SessionId, std::span<const Digest>,
+                                          LeaseId lease) override {
+    asked_lease = lease;
     return match_and_lease();
   }
   absl::StatusOr<LeasedPrefix> Fetch(SessionId, const FetchRequest&) override { return fetch(); }
-  absl::Status Release(SessionId, LeaseId) override { return absl::OkStatus(); }
+  absl::Status Release(SessionId, LeaseId lease) override {
+    released_lease = lease;
+    return absl::OkStatus();
+  }
   absl::StatusOr<std::vector<ReserveResult>> Reserve(SessionId, std::span<const ReserveItem>,
                                                      absl::Duration) override {
     return std::vector<ReserveResult>(3);
@@ -259,6 +267,25 @@ TEST_F(LyingDaemon, AHungCallCostsItsDeadline) {
   EXPECT_TRUE(absl::IsDeadlineExceeded((*cache)->Match(chain_).status()));
   EXPECT_GE(RealClock().NowNanos() - begin, 45'000'000);
   EXPECT_LT(RealClock().NowNanos() - begin, 10'000'000'000);
+  release.set_value();
+}
+
+TEST_F(LyingDaemon, ALeaseWhoseAnswerCameTooLateIsReleased) {
+  Start();
+  std::promise<void> release;
+  const std::shared_future<void> held = release.get_future().share();
+  core_.match_and_lease = [held] {
+    held.wait();
+    return CoreMatch();
+  };
+  RemoteCacheOptions options = PatientOptions();
+  options.call_timeout = absl::Milliseconds(50);
+  auto cache = ConnectCache("unix:" + folder_ / "cairn.sock", RigSpec(), options);
+  ASSERT_TRUE(cache.ok()) << cache.status();
+  EXPECT_TRUE(absl::IsDeadlineExceeded((*cache)->Match(chain_, {.lease_host = true}).status()));
+  EXPECT_TRUE(Eventually([&] { return core_.released_lease != 0; }));
+  // 0: the machine is so slow that the call was over before it arrived.
+  EXPECT_THAT(core_.asked_lease.load(), testing::AnyOf(0u, core_.released_lease.load()));
   release.set_value();
 }
 

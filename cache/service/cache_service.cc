@@ -51,7 +51,8 @@ absl::Status DoMatch(ServiceState& state, const v1::MatchRequest& request, v1::M
   CAIRN_ASSIGN_OR_RETURN(const std::vector<Digest> chain, DecodeChain(request.chain()));
   CoreMatch match;
   if (request.lease_host() && Maps(state, *session)) {
-    CAIRN_ASSIGN_OR_RETURN(match, state.core.MatchAndLease(session->core_id(), chain));
+    CAIRN_ASSIGN_OR_RETURN(match,
+                           state.core.MatchAndLease(session->core_id(), chain, request.lease()));
   } else {
     CAIRN_ASSIGN_OR_RETURN(match.found, state.core.Match(session->core_id(), chain));
   }
@@ -76,9 +77,8 @@ absl::Status DoFetch(ServiceState& state, const v1::FetchRequest& request, v1::M
     return absl::FailedPreconditionError("fetch: this session maps nothing; use FetchStream");
   }
   CAIRN_ASSIGN_OR_RETURN(const DecodedFetch fetch, DecodeFetch(request));
-  CAIRN_ASSIGN_OR_RETURN(
-      const LeasedPrefix prefix,
-      state.core.Fetch(session->core_id(), {fetch.chain, fetch.checkpoint, fetch.deadline}));
+  CAIRN_ASSIGN_OR_RETURN(const LeasedPrefix prefix,
+                         state.core.Fetch(session->core_id(), fetch.AsRequest()));
   EncodeMapped(prefix, out);
   *undo = ReleaseOf(state, session, prefix.lease);
   return absl::OkStatus();
@@ -92,9 +92,8 @@ absl::Status DoFetchBulk(ServiceState& state, const v1::FetchRequest& request,
     return absl::FailedPreconditionError("fetch_bulk: this daemon has no bulk port");
   }
   CAIRN_ASSIGN_OR_RETURN(const DecodedFetch fetch, DecodeFetch(request));
-  CAIRN_ASSIGN_OR_RETURN(
-      LeasedPrefix prefix,
-      state.core.Fetch(session->core_id(), {fetch.chain, fetch.checkpoint, fetch.deadline}));
+  CAIRN_ASSIGN_OR_RETURN(LeasedPrefix prefix,
+                         state.core.Fetch(session->core_id(), fetch.AsRequest()));
   const auto bytes = std::make_shared<const LeasedBytes>(state, session, std::move(prefix));
   EncodeFetched(bytes->prefix(), out->mutable_head());
   if (bytes->bytes() == 0) return absl::OkStatus();

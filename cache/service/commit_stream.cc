@@ -53,7 +53,7 @@ void CommitStream::OnReadDone(bool ok) {
     return;
   }
   const auto busy_for = state_.bulk.TryRun([this] { End(Commit()); }, PatienceOf(context_));
-  if (busy_for.has_value()) End(Refuse(state_, context_, "the daemon", *busy_for));
+  if (busy_for.has_value()) End(Refuse(state_, "the daemon", *busy_for));
 }
 
 absl::Status CommitStream::TakeChunk() {
@@ -69,7 +69,7 @@ absl::Status CommitStream::TakeHeadLocked() {
   uint64_t total = 0;
   for (const DecodedCommitItem& item : items_) total += item.payload_bytes;
   if (!state_.stream_bytes.TryClaim(total)) {
-    return Refuse(state_, context_, "the memory of streamed commits", kMemoryComeAgain);
+    return Refuse(state_, "the memory of streamed commits", kMemoryComeAgain);
   }
   payload_bytes_ = total;
   if (total > 0) {
@@ -111,10 +111,7 @@ absl::Status CommitStream::Commit() {
   return absl::OkStatus();
 }
 
-void CommitStream::End(const absl::Status& status) {
-  if (absl::IsInvalidArgument(status)) ++state_.counters.invalid_calls;
-  Finish(ToGrpc(status));
-}
+void CommitStream::End(const absl::Status& status) { Finish(EndOfCall(state_, context_, status)); }
 
 void CommitStream::OnDone() {
   {

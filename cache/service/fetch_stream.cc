@@ -71,8 +71,7 @@ FetchStream::FetchStream(ServiceState& state, grpc::CallbackServerContext* conte
     refused = absl::InvalidArgumentError("request: not a FetchRequest");
   }
   if (!refused.ok()) {
-    ++state_.counters.invalid_calls;
-    Finish(ToGrpc(refused));
+    Finish(EndOfCall(state_, *context, refused));
     return;
   }
   const auto begin = [this, context] {
@@ -85,11 +84,10 @@ FetchStream::FetchStream(ServiceState& state, grpc::CallbackServerContext* conte
       StartWrite(&chunk_);
       return;
     }
-    if (absl::IsInvalidArgument(status)) ++state_.counters.invalid_calls;
-    Finish(ToGrpc(status));
+    Finish(EndOfCall(state_, *context, status));
   };
   if (const auto busy_for = state_.bulk.TryRun(begin, PatienceOf(*context)); busy_for.has_value()) {
-    Finish(ToGrpc(Refuse(state_, *context, "the daemon", *busy_for)));
+    Finish(EndOfCall(state_, *context, Refuse(state_, "the daemon", *busy_for)));
   }
 }
 
@@ -97,9 +95,8 @@ absl::Status FetchStream::Begin(const v1::FetchRequest& request) {
   CAIRN_ASSIGN_OR_RETURN(std::shared_ptr<ClientSession> session,
                          state_.sessions.Find(request.token()));
   CAIRN_ASSIGN_OR_RETURN(const DecodedFetch fetch, DecodeFetch(request));
-  CAIRN_ASSIGN_OR_RETURN(
-      LeasedPrefix prefix,
-      state_.core.Fetch(session->core_id(), {fetch.chain, fetch.checkpoint, fetch.deadline}));
+  CAIRN_ASSIGN_OR_RETURN(LeasedPrefix prefix,
+                         state_.core.Fetch(session->core_id(), fetch.AsRequest()));
   auto bytes = std::make_shared<const LeasedBytes>(state_, std::move(session), std::move(prefix));
   v1::FetchChunk head;
   EncodeFetched(bytes->prefix(), head.mutable_head());

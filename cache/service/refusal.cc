@@ -1,8 +1,8 @@
 #include "cache/service/refusal.h"
 
-#include <string>
-
 #include "absl/strings/str_cat.h"
+#include "cache/client/protocol.h"
+#include "store/base/come_again.h"
 
 namespace cairn::cache {
 
@@ -13,13 +13,18 @@ absl::Duration PatienceOf(const grpc::CallbackServerContext& context) {
   return absl::Milliseconds(gpr_time_to_millis(left)) / 2;
 }
 
-absl::Status Refuse(ServiceState& state, grpc::CallbackServerContext& context, const char* what,
-                    absl::Duration come_again) {
+absl::Status Refuse(ServiceState& state, const std::string& what, absl::Duration come_again) {
   ++state.counters.refused_calls;
-  const int64_t millis = absl::ToInt64Milliseconds(absl::Ceil(come_again, absl::Milliseconds(1)));
-  context.AddTrailingMetadata(kPushbackKey, std::to_string(millis));
-  return absl::ResourceExhaustedError(
-      absl::StrCat(what, " is busy: come again in ", millis, " ms, or go on without it"));
+  return ComeAgainIn(come_again, what + " is busy (or go on without it)");
+}
+
+grpc::Status EndOfCall(ServiceState& state, grpc::CallbackServerContext& context,
+                       const absl::Status& status) {
+  if (absl::IsInvalidArgument(status)) ++state.counters.invalid_calls;
+  if (const auto wait = ComeAgainOf(status); wait.has_value()) {
+    context.AddTrailingMetadata(kPushbackKey, absl::StrCat(absl::ToInt64Milliseconds(*wait)));
+  }
+  return ToGrpc(status);
 }
 
 }  // namespace cairn::cache

@@ -10,6 +10,8 @@
 
 #include <grpcpp/grpcpp.h>
 
+#include <string>
+
 #include "absl/time/time.h"
 #include "cache/service/service_state.h"
 
@@ -21,9 +23,13 @@ inline constexpr char kPushbackKey[] = "grpc-retry-pushback-ms";
 // half is left for the work. Infinite without a deadline.
 absl::Duration PatienceOf(const grpc::CallbackServerContext& context);
 
-// Counts the refusal and tells the caller when to come again. `what` is busy: "the daemon", say.
-absl::Status Refuse(ServiceState& state, grpc::CallbackServerContext& context, const char* what,
-                    absl::Duration come_again);
+// Counts the refusal. `what` is busy: "the daemon", say.
+absl::Status Refuse(ServiceState& state, const std::string& what, absl::Duration come_again);
+
+// What ends a call with that status; counts it, and says when to come again if the status does
+// (store/base/come_again.h).
+grpc::Status EndOfCall(ServiceState& state, grpc::CallbackServerContext& context,
+                       const absl::Status& status);
 
 }  // namespace cairn::cache
 

@@ -102,8 +102,10 @@ struct ServiceState {
 
   // By how long the work may block. The last members: their destructors finish work that uses the
   // others.
-  WorkerPool quick{{.threads_max = 4, .queue_max = 1024}};   // the index only
-  WorkerPool bulk{{.threads_max = 16, .queue_max = 256}};    // disk, copies
+  WorkerPool quick{{.threads_max = 4, .queue_max = 1024}};  // the index only
+  // Disk and copies; gives way to look-ups and refusals, which are what keeps an engine waiting for
+  // nothing.
+  WorkerPool bulk{{.threads_max = 16, .queue_max = 256, .niceness = 5}};
   WorkerPool waiters{{.threads_max = 256, .queue_max = 0}};  // reservations that wait
 
   // The core's figures and the service's own.

@@ -17,13 +17,12 @@ absl::Status Stopping() { return absl::UnavailableError("the daemon is stopping"
 
 SessionStream::SessionStream(ServiceState& state, grpc::CallbackServerContext* context,
                              const v1::SessionRequest* request)
-    : state_(state) {
+    : state_(state), context_(*context) {
   state_.streams.Add(this);
   const bool same_host = absl::StartsWith(context->peer(), "unix:");
   const auto open = [this, request, same_host] {
     const absl::Status status = Open(*request, same_host);
     if (!status.ok()) {
-      if (absl::IsInvalidArgument(status)) ++state_.counters.invalid_calls;
       spdlog::warn("session refused: {}", std::string(status.message()));
       End(status);
       return;
@@ -43,7 +42,7 @@ SessionStream::SessionStream(ServiceState& state, grpc::CallbackServerContext* c
     }
   };
   if (const auto busy_for = state_.quick.TryRun(open); busy_for.has_value()) {
-    End(Refuse(state_, *context, "the daemon", *busy_for));
+    End(Refuse(state_, "the daemon", *busy_for));
   }
 }
 
@@ -100,7 +99,7 @@ void SessionStream::End(const absl::Status& status) {
     if (ended_) return;
     ended_ = true;
   }
-  Finish(ToGrpc(status));
+  Finish(EndOfCall(state_, context_, status));
 }
 
 void SessionStream::OnDone() {

@@ -35,6 +35,7 @@ class SessionStream final : public grpc::ServerWriteReactor<v1::SessionEvent> {
   void End(const absl::Status& status);
 
   ServiceState& state_;
+  grpc::CallbackServerContext& context_;
   std::mutex mutex_;
   bool cancelled_ = false;
   bool opened_ = false;

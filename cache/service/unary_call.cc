@@ -2,7 +2,6 @@
 
 #include <utility>
 
-#include "cache/client/protocol.h"
 #include "cache/service/refusal.h"
 
 namespace cairn::cache {
@@ -32,15 +31,12 @@ std::optional<absl::Duration> UnaryCall::TryStart(WorkerPool& pool, Body body) {
 
 UnaryCall* UnaryCall::StartOrRefuse(WorkerPool& pool, Body body) {
   if (const auto busy_for = TryStart(pool, std::move(body)); busy_for.has_value()) {
-    Finish(ToGrpc(Refuse(state_, *context_, "the daemon", *busy_for)));
+    End(Refuse(state_, "the daemon", *busy_for));
   }
   return this;
 }
 
-void UnaryCall::End(const absl::Status& status) {
-  if (absl::IsInvalidArgument(status)) ++state_.counters.invalid_calls;
-  Finish(ToGrpc(status));
-}
+void UnaryCall::End(const absl::Status& status) { Finish(EndOfCall(state_, *context_, status)); }
 
 void UnaryCall::OnDone() {
   const bool lost = context_->IsCancelled();

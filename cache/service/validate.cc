@@ -122,6 +122,7 @@ absl::StatusOr<DecodedFetch> DecodeFetch(const v1::FetchRequest& request) {
   CAIRN_ASSIGN_OR_RETURN(out.chain, DecodeChain(request.chain()));
   out.checkpoint = request.checkpoint();
   out.deadline = absl::Milliseconds(request.deadline_millis());
+  out.lease = request.lease();
   return out;
 }
 

@@ -27,6 +27,9 @@ struct DecodedFetch {
   std::vector<Digest> chain;  // not empty
   bool checkpoint = false;
   absl::Duration deadline;
+  uint64_t lease = 0;
+  // Refers to this.
+  FetchRequest AsRequest() const { return {chain, checkpoint, deadline, lease}; }
 };
 absl::StatusOr<DecodedFetch> DecodeFetch(const v1::FetchRequest& request);
 

@@ -1,5 +1,7 @@
 #include "cache/service/worker_pool.h"
 
+#include <unistd.h>
+
 #include <algorithm>
 #include <utility>
 
@@ -55,6 +57,8 @@ void WorkerPool::PushLocked(std::function<void()> job) {
 }
 
 void WorkerPool::Loop() {
+  // Of this thread alone, as Linux has it; refused, it costs precedence and no more.
+  [[maybe_unused]] const int niceness = ::nice(options_.niceness);
   std::unique_lock<std::mutex> lock(mutex_);
   while (true) {
     work_.wait(lock, [this] { return stopping_ || !queue_.empty(); });

@@ -29,6 +29,7 @@ class WorkerPool {
   struct Options {
     size_t threads_max = 1;
     size_t queue_max = 0;  // jobs beyond those that a thread can take at once
+    int niceness = 0;      // of its threads; larger gives way to others
     Clock* clock = &RealClock();
   };
   explicit WorkerPool(const Options& options) : options_(options) {}

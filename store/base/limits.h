@@ -19,6 +19,10 @@ inline constexpr uint32_t kLayoutTextBytesMax = 4096;  // model and numerics ide
 inline constexpr uint32_t kTenantBytesMax = 256;
 inline constexpr uint32_t kSessionsMax = 1024;
 inline constexpr uint32_t kLeasesPerSessionMax = 1024;
+// What one session's leases may hold of the arena once all leases together hold more than the
+// second.
+constexpr uint64_t LeasedBytesPerSessionMax(uint64_t arena_bytes) { return arena_bytes / 2; }
+constexpr uint64_t LeasedBytesEasy(uint64_t arena_bytes) { return arena_bytes / 4 * 3; }
 inline constexpr uint32_t kReservationsPerSessionMax = 4096;
 inline constexpr uint32_t kReserveWaitMillisMax = 60'000;
 inline constexpr uint32_t kEntriesPerCommitMax = 256;

@@ -54,23 +54,25 @@ absl::StatusOr<pid_t> Spawn(const std::vector<std::string>& command, const std::
 }
 
 std::vector<std::string> DaemonCommand(const DaemonPlace& place) {
-  return {place.program,
-          "--dir",
-          place.data(),
-          "--socket",
-          place.socket(),
-          "--admin-socket",
-          place.admin_socket(),
-          "--host-bytes",
-          absl::StrCat(kHostBytes),
-          "--disk-bytes",
-          absl::StrCat(kDiskBytes),
-          "--segment-bytes",
-          "1MiB",
-          "--policy",
-          "full",
-          "--log-level",
-          "warn"};
+  std::vector<std::string> command = {place.program,
+                                      "--dir",
+                                      place.data(),
+                                      "--socket",
+                                      place.socket(),
+                                      "--admin-socket",
+                                      place.admin_socket(),
+                                      "--host-bytes",
+                                      absl::StrCat(place.host_bytes),
+                                      "--disk-bytes",
+                                      absl::StrCat(place.disk_bytes),
+                                      "--segment-bytes",
+                                      place.segment_bytes,
+                                      "--policy",
+                                      "full",
+                                      "--log-level",
+                                      "warn"};
+  command.insert(command.end(), place.more_flags.begin(), place.more_flags.end());
+  return command;
 }
 
 DaemonEnd EndOf(int status) {

@@ -24,18 +24,22 @@
 
 namespace cairn::crash {
 
+inline constexpr uint64_t kDiskBytes = 4 << 20;  // segments of an eighth
+inline constexpr uint64_t kHostBytes = 1 << 20;
+
 // Where a daemon of the campaign lives: <work>/data, <work>/cairn.sock, <work>/cairnd.log.
 struct DaemonPlace {
-  std::string program;  // cairnd, built with fault points
+  std::string program;  // cairnd; fault points need one that was built with them
   std::string work;
+  uint64_t host_bytes = kHostBytes;
+  uint64_t disk_bytes = kDiskBytes;
+  std::string segment_bytes = "1MiB";
+  std::vector<std::string> more_flags = {};
   std::string data() const { return work + "/data"; }
   std::string socket() const { return work + "/cairn.sock"; }
   std::string admin_socket() const { return work + "/admin.sock"; }
   std::string log() const { return work + "/cairnd.log"; }
 };
-
-inline constexpr uint64_t kDiskBytes = 4 << 20;  // segments of an eighth
-inline constexpr uint64_t kHostBytes = 1 << 20;
 
 // How a process ended.
 struct DaemonEnd {
@@ -63,6 +67,7 @@ class DaemonProcess {
 
   // True: it serves. False: it ended before.
   absl::StatusOr<bool> AwaitServing();
+  pid_t pid() const { return pid_; }
   void Kill();
   void Terminate();
   absl::StatusOr<DaemonEnd> AwaitEnd(absl::Duration timeout = absl::Seconds(60));

@@ -1,30 +1,38 @@
 #!/usr/bin/env bash
 # Builds the fuzz targets with clang and runs each of them for a while: README.md.
 #
-# usage: tests/fuzz/fuzz.sh [--seconds N] [--keep] [TARGET...]
+# usage: tests/fuzz/fuzz.sh [--seconds N | --total-seconds N | --replay DIR] [--keep] [TARGET...]
 #   --seconds N  of fuzzing each target (60)
+#   --total-seconds N  shared by all targets
+#   --replay DIR only replays the corpora, by the programs of build folder DIR; needs no clang
 #   --keep       afterwards adds the inputs that reach new code, minimised, to tests/fuzz/corpus
 #   TARGET       as in tests/fuzz/CMakeLists.txt; all of them if none is named
 #
-# Prints one JSON line a target. Exit status 1 if any input crashed, hung for over a second or took over 512 MB; it
+# Prints one JSON line a target, then their sums as tests/attacks.txt wants them. Exit status 1 if any input crashed, hung for over a second or took over 512 MB; it
 # then lies in build/fuzz/crashes/TARGET-*, and `build/asan/fuzz/fuzz_TARGET FILE` runs it again.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 
 seconds=60
+total=
+replay=
 keep=false
 targets=()
 while (($# > 0)); do
   case $1 in
     --seconds) seconds=${2:?fuzz: --seconds needs a number}; shift 2 ;;
+    --total-seconds) total=${2:?fuzz: --total-seconds needs a number}; shift 2 ;;
+    --replay) replay=${2:?fuzz: --replay needs a build folder}; shift 2 ;;
     --keep) keep=true; shift ;;
     -*) sed -n '2,/^set/s/^# \{0,1\}//p' "$0" >&2; exit 2 ;;
     *) targets+=("$1"); shift ;;
   esac
 done
-[[ $seconds =~ ^[1-9][0-9]*$ ]] || { echo "fuzz: --seconds $seconds is no number of seconds" >&2; exit 2; }
+for number in "$seconds" "${total:-1}"; do
+  [[ $number =~ ^[1-9][0-9]*$ ]] || { echo "fuzz: $number is no number of seconds" >&2; exit 2; }
+done
 
-if [[ ! -e $(clang++ -print-file-name=libclang_rt.fuzzer-x86_64.a 2>/dev/null) ]]; then
+if [[ -z $replay && ! -e $(clang++ -print-file-name=libclang_rt.fuzzer-x86_64.a 2>/dev/null) ]]; then
   echo "fuzz: clang with libFuzzer is not installed: apt-get install --no-install-recommends clang libclang-rt-14-dev" >&2
   exit 2
 fi
@@ -35,6 +43,23 @@ for target in "${targets[@]}"; do
   [[ -d $corpora/$target ]] || { echo "fuzz: there is no target $target" >&2; exit 2; }
 done
 
+# The attack's line: trials, failures, and what was counted.
+sums() {
+  printf '{"attack": "fuzz", "seed": 0, "trials": %s, "failed": %s, "counts": {"targets": %s, "%s": %s}, "result": "%s"}\n' \
+    "$1" "$2" "${#targets[@]}" "$3" "$1" "$( (($2)) && echo fail || echo pass)"
+  exit "$(($2 > 0))"
+}
+
+if [[ -n $replay ]]; then
+  inputs=0 failed=0
+  for target in "${targets[@]}"; do
+    "$replay/fuzz/fuzz_$target" "$corpora/$target" >&2 || failed=$((failed + 1))
+    inputs=$((inputs + $(find "$corpora/$target" -type f | wc -l)))
+  done
+  sums "$inputs" "$failed" "inputs replayed"
+fi
+
+[[ -z $total ]] || seconds=$((total / ${#targets[@]} > 0 ? total / ${#targets[@]} : 1))
 launcher=()
 if command -v ccache >/dev/null; then launcher=(-DCMAKE_CXX_COMPILER_LAUNCHER=ccache); fi
 cmake --preset fuzz --log-level=WARNING "${launcher[@]}" >&2
@@ -50,6 +75,7 @@ figure() {
   echo "$found"
 }
 
+executions=0
 run_target() {
   local target=$1
   local program=build/fuzz/fuzz/fuzz_$target
@@ -61,11 +87,13 @@ run_target() {
   mkdir -p "$found"
   local crashed=0
   "$program" "${options[@]}" "-max_total_time=$seconds" "$found" "$corpora/$target" >"$log" 2>&1 || crashed=1
-  local cov ft
+  local cov ft runs
+  runs=$(figure 'stat::number_of_executed_units:' "$log")
+  executions=$((executions + runs))
   cov=$(figure 'cov:' "$log")
   ft=$(figure 'ft:' "$log")
   printf '{"target": "%s", "executions": %s, "seconds": %s, "crashes": %s, "edges": %s, "features": %s}\n' \
-    "$target" "$(figure 'stat::number_of_executed_units:' "$log")" "$seconds" "$crashed" "$cov" "$ft"
+    "$target" "$runs" "$seconds" "$crashed" "$cov" "$ft"
   if ((crashed)); then
     grep -m 3 -E 'does not hold|ERROR:|SUMMARY:|runtime error|Test unit written' "$log" >&2 || tail -n 5 "$log" >&2
   elif $keep; then
@@ -75,8 +103,8 @@ run_target() {
   return "$crashed"
 }
 
-status=0
+failed=0
 for target in "${targets[@]}"; do
-  run_target "$target" || status=1
+  run_target "$target" || failed=$((failed + 1))
 done
-exit "$status"
+sums "$executions" "$failed" "inputs"
