@@ -172,7 +172,8 @@ void CoreImpl::CloseSession(SessionId session) {
   const std::vector<LeaseId> leases(it->second.leases.begin(), it->second.leases.end());
   sessions_.erase(it);
   for (const LeaseId id : leases) EndLeaseLocked(id);
-  const size_t ended = reservations_.EndSession(session, clock_.NowNanos());
+  const auto [ended, handed_over] = reservations_.EndSession(session, clock_.NowNanos());
+  residency_.counters.reservations_handed_over.Add(handed_over);
   if (!leases.empty() || ended != 0) residency_.counters.sessions_ended_holding.Add();
 }
 

@@ -62,7 +62,7 @@ void ReservationTable::StopWait(KeyWait* wait) {
   if (it->second.empty()) waits_.erase(it);
 }
 
-size_t ReservationTable::EndSession(SessionId session, int64_t now_nanos) {
+ReservationTable::EndedSession ReservationTable::EndSession(SessionId session, int64_t now_nanos) {
   for (auto& [key, list] : waits_) {
     for (KeyWait* wait : list) {
       if (wait->session != session) continue;
@@ -71,15 +71,15 @@ size_t ReservationTable::EndSession(SessionId session, int64_t now_nanos) {
     }
   }
   const auto of = by_session_.find(session);
-  if (of == by_session_.end()) return 0;
+  if (of == by_session_.end()) return {};
   const std::vector<uint64_t> ids(of->second.begin(), of->second.end());
-  size_t ended = 0;
+  EndedSession result;
   for (const uint64_t id : ids) {
     if (reservations_.at(id).committing) continue;
-    End(id, ReservationEnd::kGivenUp, now_nanos);
-    ++ended;
+    result.handed_over += End(id, ReservationEnd::kGivenUp, now_nanos);
+    ++result.ended;
   }
-  return ended;
+  return result;
 }
 
 size_t ReservationTable::CountOf(SessionId session) const {

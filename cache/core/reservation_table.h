@@ -61,8 +61,10 @@ class ReservationTable {
   void StopWait(KeyWait* wait);
 
   // All of a session end; those being committed are left to their Commit. Its waiters are told.
-  // Returns how many ended.
-  size_t EndSession(SessionId session, int64_t now_nanos);
+  struct EndedSession {
+    size_t ended = 0, handed_over = 0;  // reservations
+  };
+  EndedSession EndSession(SessionId session, int64_t now_nanos);
   size_t CountOf(SessionId session) const;
   // One past its deadline and not being committed; 0 when none.
   uint64_t Expired(int64_t now_nanos) const;

@@ -75,6 +75,13 @@ absl::StatusOr<bool> ChildProcess::AwaitDone(size_t count) {
   return true;
 }
 
+void ChildProcess::Forget() {
+  std::array<char, 256> room;
+  pollfd ready = {said_.get(), POLLIN, 0};
+  while (::poll(&ready, 1, 0) > 0 && ::read(said_.get(), room.data(), room.size()) > 0) {
+  }
+}
+
 void ChildProcess::Signal(int signal) {
   // By the descriptor: never another process that got the number.
   ::syscall(SYS_pidfd_send_signal, process_.get(), signal, nullptr, 0);

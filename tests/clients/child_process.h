@@ -28,6 +28,8 @@ class ChildProcess {
 
   // Until it has done `count` more things. False: it ended before.
   absl::StatusOr<bool> AwaitDone(size_t count);
+  // What it has done until now does not count.
+  void Forget();
   void Signal(int signal);
   // Its wait status.
   absl::StatusOr<int> AwaitEnd();

@@ -24,9 +24,10 @@
 namespace cairn::clients {
 namespace {
 
-constexpr uint64_t kHostBytes = 192ull << 20;
+constexpr uint64_t kHostBytes = 512ull << 20;
 constexpr uint64_t kDiskBytes = 1536ull << 20;
-constexpr uint64_t kPrefixes = 500;  // 1.2 GB: most are on disk only
+constexpr size_t kLongBlocks = 128;  // 9 MB a fetch: much work for the daemon, little for who asks
+constexpr uint64_t kPrefixes = 130;  // 1.2 GB: most are on disk only
 constexpr uint64_t kFirstPrefix = 20'000'000;
 constexpr absl::Duration kPatience = absl::Seconds(1);  // of a caller
 constexpr uint64_t kInFlightAtPeak = 24;
@@ -54,7 +55,7 @@ class Asker {
   void Ask() {
     auto* call = new Call();
     call->began = Now();
-    call->request = session_.FetchOf(NextPrefix(), kPatience);
+    call->request = session_.FetchOf(NextPrefix(), kLongBlocks, kPatience);
     call->request.set_lease(random_.Next());
     call->context.set_deadline(
         gpr_time_from_millis(absl::ToInt64Milliseconds(kPatience), GPR_TIMESPAN));
@@ -169,7 +170,8 @@ class OverloadAttack {
                                                                  ClientsSpec(), options));
     for (uint64_t i = 0; i < kPrefixes; ++i) {
       CAIRN_RETURN_IF_ERROR(
-          PutPrefix(*cache, ChainOf(*cache, kFirstPrefix + i), /*durable=*/true).status());
+          PutPrefix(*cache, ChainOf(*cache, kFirstPrefix + i, kLongBlocks), /*durable=*/true)
+              .status());
     }
     return absl::OkStatus();
   }

@@ -4,8 +4,9 @@
 #include <memory>
 
 #include "absl/strings/str_cat.h"
+#include "cache/client/digest_chain.h"
 #include "cache/core/derived_entry.h"
-#include "tests/crash/oracle.h"
+#include "store/base/limits.h"
 
 namespace cairn::clients {
 namespace {
@@ -34,8 +35,10 @@ const cache::NamespaceSpec& ClientsSpec() {
   return spec;
 }
 
-std::vector<Digest> ChainOf(const cache::CacheApi& cache, uint64_t number) {
-  return crash::MakePrefix(cache.registration().root, number, kBlocks).chain;
+std::vector<Digest> ChainOf(const Digest& root, uint64_t number, size_t blocks) {
+  std::vector<int32_t> tokens(blocks * kBlockTokens, 7);
+  tokens[0] = static_cast<int32_t>(number);
+  return cache::DigestChain(root, tokens);
 }
 
 std::vector<cache::ReserveItem> ItemsOf(const cache::CacheApi& cache,

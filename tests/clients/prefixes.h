@@ -14,14 +14,18 @@
 
 namespace cairn::clients {
 
-inline constexpr size_t kBlocks = 32;           // of every prefix: about 2.4 MB
+inline constexpr size_t kBlocks = 32;           // of a prefix, unless otherwise said: about 2.4 MB
 inline constexpr uint64_t kKnownPrefixes = 16;  // numbers below: put before the clients come
 
 // Rows of 66 kB in two parts, checkpoints of 256 KiB.
 const cache::NamespaceSpec& ClientsSpec();
 
-// Of prefix `number`; the same number, the same tokens.
-std::vector<Digest> ChainOf(const cache::CacheApi& cache, uint64_t number);
+// Of prefix `number`; no two numbers below 2^31 share a block.
+std::vector<Digest> ChainOf(const Digest& root, uint64_t number, size_t blocks = kBlocks);
+inline std::vector<Digest> ChainOf(const cache::CacheApi& cache, uint64_t number,
+                                   size_t blocks = kBlocks) {
+  return ChainOf(cache.registration().root, number, blocks);
+}
 
 // All rows of the chain and the checkpoint at its end.
 std::vector<cache::ReserveItem> ItemsOf(const cache::CacheApi& cache,

@@ -7,7 +7,6 @@
 #include "cache/client/bulk_protocol.h"
 #include "cache/client/protocol.h"
 #include "tests/clients/prefixes.h"
-#include "tests/crash/oracle.h"
 
 namespace cairn::clients {
 namespace {
@@ -43,10 +42,11 @@ RawSession::~RawSession() {
   events_->Finish();
 }
 
-v1::FetchRequest RawSession::FetchOf(uint64_t number, absl::Duration deadline) const {
+v1::FetchRequest RawSession::FetchOf(uint64_t number, size_t blocks,
+                                     absl::Duration deadline) const {
   v1::FetchRequest request;
   request.set_token(registration_.token());
-  request.set_chain(cache::EncodeChain(crash::MakePrefix(root_, number, kBlocks).chain));
+  request.set_chain(cache::EncodeChain(ChainOf(root_, number, blocks)));
   request.set_checkpoint(true);
   request.set_deadline_millis(static_cast<uint32_t>(absl::ToInt64Milliseconds(deadline)));
   return request;
@@ -63,7 +63,8 @@ absl::StatusOr<std::unique_ptr<store::ByteStream>> RawSession::BeginBulk(uint64_
                                                                          absl::Duration deadline) {
   grpc::ClientContext context;
   v1::BulkResponse answer;
-  const grpc::Status asked = stub_->FetchBulk(&context, FetchOf(number, deadline), &answer);
+  const grpc::Status asked =
+      stub_->FetchBulk(&context, FetchOf(number, kBlocks, deadline), &answer);
   if (!asked.ok()) return cache::FromGrpc(asked);
   CAIRN_ASSIGN_OR_RETURN(const store::HostPort at, store::ParseHostPort(target_));
   CAIRN_ASSIGN_OR_RETURN(

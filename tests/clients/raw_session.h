@@ -25,7 +25,7 @@ class RawSession {
 
   v1::Cache::Stub& stub() { return *stub_; }
   // For the whole of prefix `number`.
-  v1::FetchRequest FetchOf(uint64_t number, absl::Duration deadline) const;
+  v1::FetchRequest FetchOf(uint64_t number, size_t blocks, absl::Duration deadline) const;
   v1::ReleaseRequest ReleaseOf(uint64_t lease) const;
   // A connection to the bulk port that has shown its ticket. `host` is that of the target.
   absl::StatusOr<std::unique_ptr<store::ByteStream>> BeginBulk(uint64_t number,

@@ -118,7 +118,7 @@ class Client {
     const std::vector<Digest> chain = ChainOf(*cache_, kSharedFlight);
     const std::vector<cache::ReserveItem> items = ItemsOf(*cache_, chain);
     SayDone();
-    return cache_->Reserve(items, absl::Milliseconds(500)).status();
+    return cache_->Reserve(items, absl::Milliseconds(50)).status();
   }
 
   absl::Status HoldForever() {
@@ -134,7 +134,7 @@ class Client {
 
   absl::Status StreamUnread() {
     CAIRN_ASSIGN_OR_RETURN(const auto session, RawSession::Open(flags_.tcp));
-    const v1::FetchRequest request = session->FetchOf(0, kStuckFetchMax);
+    const v1::FetchRequest request = session->FetchOf(0, kBlocks, kStuckFetchMax);
     grpc::ClientContext context;
     context.set_deadline(
         gpr_time_from_millis(absl::ToInt64Milliseconds(kStuckFetchMax), GPR_TIMESPAN));
