@@ -121,9 +121,9 @@ class CoreStress : public ::testing::Test {
       uint64_t kept = 0;
       const ListFilter below{.prefix = block, .leaves_only = true};
       ASSERT_TRUE(rig_.core->Evict(below, &kept).ok());
-      const absl::StatusOr<VerifyReport> report = rig_.core->Verify(below, nullptr);
+      const absl::StatusOr<VerifyReport> report = rig_.core->Verify({.filter = below}, nullptr);
       ASSERT_TRUE(report.ok()) << report.status();
-      EXPECT_EQ(report->damaged, 0u);
+      EXPECT_EQ(report->damaged(), 0u);
       if (rig_.core->Pin(block, true).ok()) {
         EXPECT_TRUE(rig_.core->Pin(block, false).ok());
       }

@@ -284,6 +284,106 @@ TEST(DiskTierTest, ReclaimGetsRidOfASegmentWhoseRecordsAreDamaged) {
   EXPECT_EQ(tier->stats().entries, 1u);
 }
 
+// Whoever comes upon it: a read, Reclaim, a look at the catalog.
+TEST(DiskTierTest, TheOwnerIsToldOnceOfEachEntryThatIsWithdrawn) {
+  TestDisk disk;
+  disk.capacity_bytes = 32ull << 20;
+  const auto tier = disk.Open();
+  std::map<EntryKey, std::string> told;
+  tier->OnWithdrawn([&](const EntryKey& key, const absl::Status& why) {
+    EXPECT_TRUE(absl::IsDataLoss(why)) << why;
+    EXPECT_TRUE(told.emplace(key, why.message()).second);
+  });
+  const uint64_t count = Fill(*tier, disk, 0);
+  const uint64_t record = RecordBytes(MakeEntry(0, {60'000}).meta);
+  const auto flip = [&](uint64_t number, uint64_t byte) {
+    const uint64_t at = kSegmentHeaderBytes + number * record + byte;
+    ASSERT_TRUE(disk.memory.FlipByte(disk.SegmentPath(1), at).ok());
+  };
+  flip(0, 40);    // a header
+  flip(1, 9000);  // a payload
+  flip(2, 9000);
+  EXPECT_TRUE(absl::IsDataLoss(ReadBack(*tier, MakeEntry(2, {60'000}))));
+  EXPECT_THAT(told.at(TestKey(2)), HasSubstr(disk.SegmentPath(1)));
+  EXPECT_EQ(told.size(), 1u);
+  std::vector<EntryKey> keys = {TestKey(2)};  // and what is erased is not told
+  for (uint64_t i = 4; i < count; ++i) keys.push_back(TestKey(i));
+  ASSERT_TRUE(tier->Erase(keys).ok());
+  ASSERT_TRUE(tier->Reclaim(30 << 20).ok());
+  EXPECT_TRUE(told.contains(TestKey(0)) && told.contains(TestKey(1)));
+  EXPECT_EQ(told.size(), 3u);
+  ASSERT_TRUE(disk.catalog->FlipByte(TestKey(3), 30, 4));
+  EXPECT_FALSE(tier->Contains(TestKey(3)));
+  EXPECT_EQ(told.size(), 4u);
+  EXPECT_EQ(tier->stats().checksum_failures, 4u);
+}
+
+class DamagedCatalog : public ::testing::Test {
+ protected:
+  // Full, with a damaged value in the catalog; nobody has looked yet.
+  DamagedCatalog() {
+    disk_.capacity_bytes = 16ull << 20;
+    count_ = Fill(*disk_.Open(), disk_, 0);
+    EXPECT_TRUE(disk_.catalog->FlipByte(TestKey(20), 30, 4));
+    auto opened = disk_.TryOpen();
+    EXPECT_TRUE(opened.ok()) << opened.status();
+    tier_ = *std::move(opened);
+  }
+  // Of six, one stays: every segment is empty enough to be moved.
+  void EraseMost() {
+    std::vector<EntryKey> keys;
+    for (uint64_t i = 0; i < count_; ++i) {
+      if (!Stays(i)) keys.push_back(TestKey(i));
+    }
+    ASSERT_TRUE(tier_->Erase(keys).ok());
+  }
+  static bool Stays(uint64_t number) { return number % 6 == 2; }
+  void ExpectAllThere() {
+    for (uint64_t i = 0; i < count_; ++i) {
+      if (Stays(i)) {
+        EXPECT_TRUE(ReadBack(*tier_, MakeEntry(i, {60'000})).ok()) << i;
+      }
+    }
+  }
+
+  TestDisk disk_;
+  std::unique_ptr<DiskTier> tier_;
+  uint64_t count_ = 0;
+};
+
+TEST_F(DamagedCatalog, DoesNotStopReclaimAndCostsNoEntry) {
+  ASSERT_TRUE(tier_->Survey(nullptr).ok());
+  EraseMost();
+  ASSERT_TRUE(tier_->Reclaim(8 << 20).ok());
+  EXPECT_GT(tier_->stats().reclaimed_segments, 5u);
+  EXPECT_EQ(tier_->stats().checksum_failures, 0u);
+  EXPECT_EQ(tier_->stats().entries, count_ / 6 + (count_ % 6 > 2 ? 1 : 0));
+  ExpectAllThere();
+  EXPECT_GT(Fill(*tier_, disk_, 1000), 100u);
+}
+
+// The segment of which nobody can tell what lives in it stays, with all its entries.
+TEST_F(DamagedCatalog, AndADamagedHeaderCostNoOtherEntryAndNoRoomElsewhere) {
+  const uint64_t record = RecordBytes(MakeEntry(0, {60'000}).meta);
+  // Of an entry that the catalog names: 0 stays there by its word.
+  ASSERT_TRUE(disk_.memory.FlipByte(disk_.SegmentPath(1), kSegmentHeaderBytes + 2 * record).ok());
+  EXPECT_TRUE(absl::IsDataLoss(tier_->Survey(nullptr)));
+  EraseMost();
+  ASSERT_TRUE(tier_->Reclaim(8 << 20).ok());
+  EXPECT_GT(tier_->stats().reclaimed_segments, 5u);
+  EXPECT_TRUE(*disk_.memory.Exists(disk_.SegmentPath(1)));
+  ExpectAllThere();
+}
+
+TEST(DiskTierTest, ACatalogThatTakesNoMoreIsNotDamageOfWhatIsPut) {
+  TestDisk disk;
+  const auto tier = disk.Open();
+  disk.catalog->SetFault([] { return absl::DataLossError("a table of the catalog is damaged"); });
+  EXPECT_TRUE(absl::IsUnavailable(tier->Put({{MakeEntry(1).put()}})));
+  disk.catalog->SetFault(nullptr);
+  EXPECT_TRUE(tier->Put({{MakeEntry(1).put()}}).ok());
+}
+
 TEST(DiskTierTest, AFullFileSystemLosesNothingAndIsForgottenWhenThereIsRoom) {
   TestDisk disk;
   const auto tier = disk.Open();

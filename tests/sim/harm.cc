@@ -193,7 +193,7 @@ class Operator {
     const auto report = world_.core().Verify({}, nullptr);
     Allow("Verify", report.status(), {});
     world_.counts()["entries_verified"] += report->entries;
-    world_.Note(absl::StrCat("verified ", report->entries, ", damaged ", report->damaged));
+    world_.Note(absl::StrCat("verified ", report->entries, ", damaged ", report->damaged()));
   }
   void Flush() {
     Allow("Flush", world_.core().Flush(absl::Seconds(world_.Pick(60))),
