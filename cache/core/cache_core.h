@@ -111,9 +111,9 @@ struct VerifyReport {
 class CacheCore {
  public:
   struct Options {
-    std::string default_tenant_key;                  // secret; mixed into every root
-    std::map<std::string, std::string> tenant_keys;  // tenant name -> secret
-    CheckpointPolicy policy;                         // of every namespace
+    std::string default_tenant_key = {};                  // secret; mixed into every root
+    std::map<std::string, std::string> tenant_keys = {};  // tenant name -> secret
+    CheckpointPolicy policy = {};                         // of every namespace
     // Of PolicyNames(). On disk room comes back by segments: a policy that weighs entries decides
     // which segment, and what of it is kept (departure.h).
     std::string eviction_host = kDefaultPolicy, eviction_disk = kDefaultPolicy;

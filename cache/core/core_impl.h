@@ -30,7 +30,10 @@ class CoreImpl final : public CacheCore {
   CoreImpl(const Options& options, store::HostTier& host, store::DiskTier* disk, Clock& clock,
            Random& random);
   ~CoreImpl() override { residency_.StopLoading(); }
-  void Start() { residency_.StartLoading(options_.background_load); }
+  void Start() {
+    residency_.StartLoading(options_.background_load);
+    scrubber_.Start();
+  }
 
   absl::StatusOr<SessionId> OpenSession(const NamespaceSpec& spec,
                                         Registration* registration) override;

@@ -4,9 +4,8 @@
 
 namespace cairn::cache {
 
-Scrubber::Scrubber(Verifier& verifier, Clock& clock, const Options& options)
-    : verifier_(verifier), clock_(clock), options_(options) {
-  if (options.bytes_per_second != 0) thread_ = std::thread([this] { Run(); });
+void Scrubber::Start() {
+  if (options_.bytes_per_second != 0) thread_ = std::thread([this] { Run(); });
 }
 
 Scrubber::~Scrubber() {

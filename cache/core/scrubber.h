@@ -23,8 +23,11 @@ class Scrubber {
     uint64_t bytes_per_second = 0;
     absl::Duration round_min;  // from the beginning of one round to that of the next
   };
-  Scrubber(Verifier& verifier, Clock& clock, const Options& options);
+  Scrubber(Verifier& verifier, Clock& clock, const Options& options)
+      : verifier_(verifier), clock_(clock), options_(options) {}
   ~Scrubber();
+  // Once the index is being loaded: rounds wait for the whole of it.
+  void Start();
 
   // For `cairnctl stats`.
   std::vector<NamedCount> Stats() const;

@@ -69,6 +69,8 @@ std::vector<std::string> DaemonCommand(const DaemonPlace& place) {
           "1MiB",
           "--policy",
           "full",
+          "--scrub-rate",
+          "100MB/s",
           "--log-level",
           "warn"};
 }

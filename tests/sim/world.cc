@@ -47,6 +47,8 @@ Settings Settings::Draw(Random& random, Canary canary) {
   const std::vector<std::string> policies = cache::PolicyNames();
   core.eviction_host = policies[pick(policies.size())];
   core.eviction_disk = policies[pick(policies.size())];
+  core.scrub_bytes_per_second = pick(2) == 0 ? 0 : 1000 + pick(1'000'000);
+  core.scrub_round_min = absl::Seconds(pick(60));
   return settings;
 }
 
@@ -198,6 +200,7 @@ void World::Start() {
   host_ = *store::HostTier::Create(
       {.capacity_bytes = settings_.host_bytes, .memory = store::ArenaMemory::kAtUse});
   Audit();
+  damage_before_ = disk_->stats().checksum_failures;
   auto core = cache::CacheCore::Create(settings_.core, *host_, disk_.get(), clock_, random_);
   Expect(core.ok(), "the core answers " + core.status().ToString());
   core_ = *std::move(core);
@@ -268,6 +271,12 @@ void World::CheckTablesEmpty() {
 }
 
 void World::CountLosses() {
+  // Whoever finds damage on disk, Reclaim included, tells the core, once.
+  const uint64_t told = Stat("damaged_disk_rows_entries") + Stat("damaged_disk_checkpoint_entries");
+  const uint64_t found = disk_->stats().checksum_failures - damage_before_;
+  Expect(told == found,
+         absl::StrCat("P10: the disk found ", found, " damaged entries and told of ", told));
+  counts_["entries_verified"] += Stat("verified_entries");
   const uint64_t evicted = Stat("evicted_disk_entries");
   Expect(model_.unexplained_losses() <= evicted,
          absl::StrCat("P2: ", model_.unexplained_losses(), " durable entries went, and only ",
