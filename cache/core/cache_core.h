@@ -174,7 +174,8 @@ class CacheCore {
   // ---- operators ----
   virtual std::vector<NamedCount> Stats() = 0;
   virtual std::vector<ListedPrefix> List(const ListFilter& filter) = 0;
-  // Returns evicted entries' count; leased and pinned ones stay and are counted in *kept.
+  // Returns evicted entries' count; leased and pinned ones, and the few that are being written or
+  // verified, stay and are counted in *kept.
   virtual absl::StatusOr<uint64_t> Evict(const ListFilter& filter, uint64_t* kept) = 0;
   // Pins or unpins the prefix ending at `digest`: its rows, all its ancestors' rows, and its
   // checkpoint. Pins are counted and survive no restart. NOT_FOUND: no such block.

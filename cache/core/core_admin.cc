@@ -53,6 +53,7 @@ std::vector<NamedCount> CoreImpl::Stats() {
                                  {"disk_entries", disk.entries},
                                  {"disk_segments", disk.segments},
                                  {"disk_checksum_failures", disk.checksum_failures},
+                                 {"disk_mended_entries", disk.mended_entries},
                                  {"disk_reclaimed_segments", disk.reclaimed_segments},
                                  {"disk_put_bytes", disk.put_bytes},
                                  {"disk_moved_bytes", disk.moved_bytes},

@@ -104,7 +104,8 @@ TEST(CoreLoadingDamage, ADamagedCatalogCostsNoEntry) {
   ASSERT_TRUE(rig.PutAll(other, true).ok());
   ASSERT_TRUE(rig.catalog->FlipByte({chain[1], kRows}, 30, 4));
   rig.Restart();
-  EXPECT_EQ(rig.Stat("index_incomplete"), 0u);  // mended from the segments
+  EXPECT_EQ(rig.Stat("index_incomplete"), 0u);
+  EXPECT_EQ(rig.Stat("disk_mended_entries"), 1u);
   EXPECT_EQ(rig.Rows(other), 3u);
   EXPECT_EQ(rig.Rows(chain), 4u);
   rig.Restart();

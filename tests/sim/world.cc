@@ -303,8 +303,11 @@ void World::CheckEverything() {
     Expect(model_.flipped_now() == 0, "P10: a damaged record is still found");
   }
   uint64_t kept = 0;
-  const auto evicted = core_->Evict({}, &kept);
-  Expect(evicted.ok(), "Evict answers " + evicted.status().ToString());
+  for (int tries = 0; tries == 0 || (kept == 1 && tries < 1000); ++tries) {
+    const auto evicted = core_->Evict({}, &kept);
+    Expect(evicted.ok(), "Evict answers " + evicted.status().ToString());
+    fibers_.Yield();  // the scrubber holds the one that it looks at
+  }
   // The writer forgets what is gone.
   Expect(core_->Flush(absl::Hours(1)).ok(), "Flush fails with nothing stored");
   Expect(kept == 0, absl::StrCat("P7: ", kept, " entries are held by nobody and cannot go"));
