@@ -87,18 +87,33 @@ struct ListFilter {
   uint32_t limit = 1000;  // of List; Evict and Verify take all that match
 };
 
+struct VerifyOptions {
+  ListFilter filter = {};
+  uint64_t bytes_per_second = 0;  // never more, but for one entry; 0: as fast as it goes
+};
+
 struct VerifyReport {
-  uint64_t entries = 0;
-  uint64_t bytes = 0;    // read, of both tiers' copies
-  uint64_t damaged = 0;  // copies; quarantined and counted
+  uint64_t total_entries = 0;  // that there were when it began
+  uint64_t total_bytes = 0;    // of both tiers' copies
+  uint64_t entries = 0;        // looked at so far
+  uint64_t bytes = 0;
+  // Copies that were damaged or not there; withdrawn and counted.
+  uint64_t damaged_host = 0, damaged_disk = 0;
+  // Of these, copies whose entry has a good one in the other tier, which stands in and is written
+  // to disk again.
+  uint64_t healed = 0;
+  uint64_t unreadable = 0;  // copies that the device did not give; they stay
+  absl::Duration elapsed;
+
+  uint64_t damaged() const { return damaged_host + damaged_disk; }
 };
 
 class CacheCore {
  public:
   struct Options {
-    std::string default_tenant_key;                  // secret; mixed into every root
-    std::map<std::string, std::string> tenant_keys;  // tenant name -> secret
-    CheckpointPolicy policy;                         // of every namespace
+    std::string default_tenant_key = {};                  // secret; mixed into every root
+    std::map<std::string, std::string> tenant_keys = {};  // tenant name -> secret
+    CheckpointPolicy policy = {};                         // of every namespace
     // Of PolicyNames(). On disk room comes back by segments: a policy that weighs entries decides
     // which segment, and what of it is kept (departure.h).
     std::string eviction_host = kDefaultPolicy, eviction_disk = kDefaultPolicy;
@@ -112,6 +127,10 @@ class CacheCore {
     // False: Create returns when all that the disk holds is indexed. True: that goes on beside the
     // first calls, which look up for themselves what they need.
     bool background_load = true;
+    // Verifies all that is stored, round after round: so many bytes a second at most (0: never),
+    // and no round begins sooner after the one before it.
+    uint64_t scrub_bytes_per_second = 0;
+    absl::Duration scrub_round_min = absl::Hours(1);
   };
   // `disk` may be null: host tier only. Rebuilds the index by disk->Survey. Tiers and clock outlive
   // the core.
@@ -159,15 +178,17 @@ class CacheCore {
   // ---- operators ----
   virtual std::vector<NamedCount> Stats() = 0;
   virtual std::vector<ListedPrefix> List(const ListFilter& filter) = 0;
-  // Returns evicted entries' count; leased and pinned ones stay and are counted in *kept.
+  // Returns evicted entries' count; leased and pinned ones, and the few that are being written or
+  // verified, stay and are counted in *kept.
   virtual absl::StatusOr<uint64_t> Evict(const ListFilter& filter, uint64_t* kept) = 0;
   // Pins or unpins the prefix ending at `digest`: its rows, all its ancestors' rows, and its
   // checkpoint. Pins are counted and survive no restart. NOT_FOUND: no such block.
   // FAILED_PRECONDITION: unpinned more often than pinned.
   virtual absl::Status Pin(const Digest& digest, bool pin) = 0;
-  // Re-reads every entry that matches, in both tiers; progress is called now and then.
+  // Re-reads every entry that matches, in both tiers, and withdraws what is damaged. `progress`
+  // (may be null) is told about once a second; CANCELLED when it returns false.
   virtual absl::StatusOr<VerifyReport> Verify(
-      const ListFilter& filter, const std::function<void(const VerifyReport&)>& progress) = 0;
+      const VerifyOptions& options, const std::function<bool(const VerifyReport&)>& progress) = 0;
   // Waits until all committed entries are on disk (or the deadline). Tries those again that the
   // disk refused before.
   virtual absl::Status Flush(absl::Duration deadline) = 0;

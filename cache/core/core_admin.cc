@@ -1,10 +1,9 @@
-// What operators do: figures, lists, eviction, pins, verification.
+// What operators do: figures, lists, eviction, pins.
 #include <algorithm>
-#include <tuple>
 
 #include "cache/core/core_impl.h"
+#include "cache/core/selection.h"
 #include "store/base/limits.h"
-#include "store/device/file_system.h"
 
 namespace cairn::cache {
 namespace {
@@ -12,19 +11,7 @@ namespace {
 constexpr size_t kHost = static_cast<size_t>(Place::kHost);
 constexpr size_t kDisk = static_cast<size_t>(Place::kDisk);
 constexpr size_t kEraseBatch = 1024;
-constexpr uint64_t kProgressEntries = 64;
 constexpr EntryKind kChildrenFirst[] = {EntryKind::kCheckpoint, EntryKind::kRows};
-
-// Since the later use of its entries.
-absl::Duration UnusedFor(const PrefixIndex& index, Block& block) {
-  absl::Duration unused = absl::InfiniteDuration();
-  for (const EntryKind kind : kChildrenFirst) {
-    if (block.entry(kind).present()) {
-      unused = std::min(unused, index.UnusedFor({&block, kind}));
-    }
-  }
-  return unused;
-}
 
 ListedPrefix Describe(const PrefixIndex& index, Block& block, int64_t wall_micros) {
   ListedPrefix listed;
@@ -66,6 +53,7 @@ std::vector<NamedCount> CoreImpl::Stats() {
                                  {"disk_entries", disk.entries},
                                  {"disk_segments", disk.segments},
                                  {"disk_checksum_failures", disk.checksum_failures},
+                                 {"disk_mended_entries", disk.mended_entries},
                                  {"disk_reclaimed_segments", disk.reclaimed_segments},
                                  {"disk_put_bytes", disk.put_bytes},
                                  {"disk_moved_bytes", disk.moved_bytes},
@@ -83,35 +71,10 @@ std::vector<NamedCount> CoreImpl::Stats() {
                                  {"pinned_prefixes", pinned_tips_.size()},
                                  {"disk_queued_entries", writer_.queued_entries()}});
   }
-  const std::vector<NamedCount> counted = residency_.counters.List();
-  counts.insert(counts.end(), counted.begin(), counted.end());
-  return counts;
-}
-
-std::vector<Block*> CoreImpl::SelectLocked(const ListFilter& filter) {
-  std::vector<Block*> selected;
-  const auto consider = [&](Block* block) {
-    if (!block->rows.present() && !block->checkpoint.present()) return;
-    if (filter.namespace_root.has_value() &&
-        residency_.index.RootOf(*block) != *filter.namespace_root)
-      return;
-    if (filter.leaves_only && block->has_children_present()) return;
-    if (filter.unused_for.has_value() && UnusedFor(residency_.index, *block) < *filter.unused_for) {
-      return;
-    }
-    selected.push_back(block);
-  };
-  if (!filter.prefix.has_value()) {
-    residency_.index.VisitAll(consider);
-  } else if (Block* top = residency_.index.Find(*filter.prefix); top != nullptr) {
-    residency_.index.VisitSubtree(top, consider);
+  for (const std::vector<NamedCount>& more : {residency_.counters.List(), scrubber_.Stats()}) {
+    counts.insert(counts.end(), more.begin(), more.end());
   }
-  const PrefixIndex& index = residency_.index;
-  std::sort(selected.begin(), selected.end(), [&index](const Block* a, const Block* b) {
-    return std::tie(index.RootOf(*a), a->index, a->digest) <
-           std::tie(index.RootOf(*b), b->index, b->digest);
-  });
-  return selected;
+  return counts;
 }
 
 std::vector<ListedPrefix> CoreImpl::List(const ListFilter& filter) {
@@ -120,7 +83,7 @@ std::vector<ListedPrefix> CoreImpl::List(const ListFilter& filter) {
   SweepLocked();
   std::vector<ListedPrefix> listed;
   const int64_t wall_micros = clock_.WallMicros();
-  for (Block* block : SelectLocked(filter)) {
+  for (Block* block : Select(residency_.index, filter)) {
     if (listed.size() >= std::min(filter.limit, kListEntriesMax)) break;
     listed.push_back(Describe(residency_.index, *block, wall_micros));
   }
@@ -137,7 +100,7 @@ absl::StatusOr<uint64_t> CoreImpl::Evict(const ListFilter& filter, uint64_t* kep
   {
     MutexLock lock(&residency_.mutex);
     SweepLocked();
-    std::vector<Block*> blocks = SelectLocked(filter);
+    std::vector<Block*> blocks = Select(residency_.index, filter);
     std::vector<Digest> emptied;
     for (auto block = blocks.rbegin(); block != blocks.rend(); ++block) {
       for (const EntryKind kind : kChildrenFirst) {
@@ -193,71 +156,6 @@ absl::Status CoreImpl::Pin(const Digest& digest, bool pin) {
   }
   index.Prune(tip);
   return absl::OkStatus();
-}
-
-void CoreImpl::VerifyOne(const EntryKey& key, store::IoBuffer& scratch, VerifyReport& report) {
-  EntryRef ref;
-  std::optional<store::HostPin> pin;
-  bool on_disk = false;
-  {
-    MutexLock lock(&residency_.mutex);
-    ref = {residency_.index.Find(key.digest), key.kind};
-    if (ref.block == nullptr || !ref->present()) return;  // gone since it was listed
-    residency_.index.AddHold(ref, 1);
-    if (ref->in[kHost]) pin = residency_.PinHost(ref);
-    on_disk = ref->in[kDisk];
-  }
-  ++report.entries;
-  const bool host_damaged =
-      pin.has_value() &&
-      (!pin->TableIntact() || Residency::DamagedPart(pin->meta(), pin->payload()).has_value());
-  if (pin.has_value()) report.bytes += pin->payload().size();
-  store::DiskRead read;
-  if (on_disk) {
-    if (scratch.bytes().size() < RoundUpToIo(ref->bytes)) scratch = store::IoBuffer(ref->bytes);
-    read.key = key;
-    read.destination = scratch.bytes().first(RoundUpToIo(ref->bytes));
-    residency_.disk->ReadBatch({&read, 1}, store::RecordCheck::kWhole);
-    report.bytes += ref->bytes;
-  }
-  const bool disk_lost =
-      on_disk && (absl::IsDataLoss(read.status) || absl::IsNotFound(read.status));
-
-  MutexLock lock(&residency_.mutex);
-  report.damaged += (host_damaged ? 1 : 0) + (disk_lost ? 1 : 0);
-  residency_.counters.checksum_failures.Add((host_damaged ? 1 : 0) +
-                                            (absl::IsDataLoss(read.status) ? 1 : 0));
-  if (on_disk && absl::IsNotFound(read.status)) residency_.counters.lost_entries.Add();
-  if (host_damaged) residency_.DropHost(ref);
-  if (disk_lost) {
-    residency_.DropDisk(ref);
-    if (ref->in[kHost]) writer_.Enqueue(ref);  // the good copy replaces the bad one
-  }
-  residency_.index.AddHold(ref, -1);
-  residency_.index.Prune(ref.block);
-}
-
-absl::StatusOr<VerifyReport> CoreImpl::Verify(
-    const ListFilter& filter, const std::function<void(const VerifyReport&)>& progress) {
-  residency_.AwaitLoaded();
-  std::vector<EntryKey> keys;
-  {
-    MutexLock lock(&residency_.mutex);
-    SweepLocked();
-    for (Block* block : SelectLocked(filter)) {
-      for (const EntryKind kind : kChildrenFirst) {
-        if (block->entry(kind).present()) keys.push_back(block->key(kind));
-      }
-    }
-  }
-  VerifyReport report;
-  store::IoBuffer scratch;
-  for (size_t i = 0; i < keys.size(); ++i) {
-    VerifyOne(keys[i], scratch, report);
-    if (progress && (i + 1) % kProgressEntries == 0) progress(report);
-  }
-  if (progress) progress(report);
-  return report;
 }
 
 absl::Status CoreImpl::Flush(absl::Duration deadline) {

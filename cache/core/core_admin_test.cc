@@ -130,7 +130,7 @@ TEST(CoreAdmin, APrefixWithAGapIsNotPinned) {
                   .FlipByte("/data/segments/" + store::SegmentSet::FileName(place.segment),
                             place.offset + kIoAlignment)
                   .ok());
-  EXPECT_EQ(rig.core->Verify({}, nullptr)->damaged, 1u);
+  EXPECT_EQ(rig.core->Verify({}, nullptr)->damaged(), 1u);
   EXPECT_TRUE(absl::IsNotFound(rig.core->Pin(chain[2], true)));
   EXPECT_TRUE(absl::IsFailedPrecondition(rig.core->Pin(chain[2], false)));
   ASSERT_TRUE(rig.Put(chain, 0, EntryKind::kRows).ok());
@@ -142,10 +142,13 @@ TEST(CoreAdmin, VerifyFindsDamageInHostMemoryAndHealsFromDisk) {
   const std::vector<Digest> chain = rig.Chain(3);
   ASSERT_TRUE(rig.PutAll(chain, true).ok());
   VerifyReport last;
-  VerifyReport report = *rig.core->Verify({}, [&](const VerifyReport& r) { last = r; });
+  VerifyReport report = *rig.core->Verify({}, [&](const VerifyReport& r) {
+    last = r;
+    return true;
+  });
   EXPECT_EQ(report.entries, 4u);
   EXPECT_EQ(report.bytes, 2 * (3 * 2148u + 5120u));
-  EXPECT_EQ(report.damaged, 0u);
+  EXPECT_EQ(report.damaged(), 0u);
   EXPECT_EQ(last.entries, 4u);
 
   // Decay of memory: the arena is ours to write.
@@ -153,16 +156,16 @@ TEST(CoreAdmin, VerifyFindsDamageInHostMemoryAndHealsFromDisk) {
   *const_cast<uint8_t*>(prefix.rows[1].payload.data()) ^= 1;
   ASSERT_TRUE(rig.core->Release(rig.session, prefix.lease).ok());
   report = *rig.core->Verify({}, nullptr);
-  EXPECT_EQ(report.damaged, 1u);
+  EXPECT_EQ(report.damaged(), 1u);
   EXPECT_EQ(rig.Stat("checksum_failures"), 1u);
   EXPECT_TRUE(rig.Fetch(chain)->checkpoint.has_value());  // every byte is checked: read from disk
-  EXPECT_EQ((*rig.core->Verify({}, nullptr)).damaged, 0u);
+  EXPECT_EQ((*rig.core->Verify({}, nullptr)).damaged(), 0u);
 
   // The part table behind the payload: readers would refuse the entry by it.
   const LeasedPrefix healed = *rig.Fetch(chain);
   *const_cast<uint64_t*>(healed.rows[2].part_xxh3.data()) ^= 1;
   ASSERT_TRUE(rig.core->Release(rig.session, healed.lease).ok());
-  EXPECT_EQ((*rig.core->Verify({}, nullptr)).damaged, 1u);
+  EXPECT_EQ((*rig.core->Verify({}, nullptr)).damaged(), 1u);
   EXPECT_TRUE(rig.Fetch(chain)->checkpoint.has_value());
 }
 

@@ -134,7 +134,7 @@ TEST_P(PowerCut, LosesOnlyWhatWasChosenToGo) {
   for (const EntryKey& key : kept) ASSERT_TRUE(found.contains(key));
   const auto report = rig_.core->Verify({}, nullptr);
   ASSERT_TRUE(report.ok());
-  EXPECT_EQ(report->damaged, 0u);
+  EXPECT_EQ(report->damaged(), 0u);
   for (int i = 0; i < 100; ++i) ASSERT_TRUE(Put(++t).ok());  // and it goes on
   EXPECT_EQ(OnDisk(), InCatalog());
 }

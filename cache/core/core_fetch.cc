@@ -23,7 +23,7 @@ struct CoreImpl::FetchWant {
   store::HostPin pin;
   store::HostRoom room;
   bool from_disk = false;
-  bool unreadable = false;  // the device failed; the entry may be there still
+  bool unreadable = false;  // this call does not try again
 };
 
 struct CoreImpl::FetchWork {
@@ -184,17 +184,15 @@ void CoreImpl::ReadChunk(const FetchWork& work, std::span<FetchWant* const> chun
   residency_.disk->ReadBatch(reads);
   CAIRN_FAULT_POINT(kFetchRead);
 
-  std::vector<EntryKey> foreign;
+  std::vector<EntryKey> gone;
   for (size_t i = 0; i < chunk.size(); ++i) {
-    if (!reads[i].status.ok()) continue;
-    reads[i].status = CheckLoaded(work, *chunk[i], reads[i]);
-    if (!reads[i].status.ok()) foreign.push_back(reads[i].key);
+    store::DiskRead& read = reads[i];
+    if (absl::IsNotFound(read.status)) gone.push_back(read.key);
+    if (!read.status.ok()) continue;
+    read.status = CheckLoaded(work, *chunk[i], read);
+    if (!read.status.ok()) residency_.EraseForeign(read.key, read.status);
   }
-  if (!foreign.empty()) {
-    // Erased while it is still indexed and leased, so that no newer put of the key can be hit.
-    MutexLock disk_lock(&residency_.disk_mutex);
-    residency_.disk->Erase(foreign).IgnoreError();  // the index forgets it below in any case
-  }
+  if (!gone.empty()) residency_.ForgetIfGone(gone);
   MutexLock lock(&residency_.mutex);
   for (size_t i = 0; i < chunk.size(); ++i) FinishReadLocked(*chunk[i], reads[i]);
   loaded_.SignalAll();
@@ -232,15 +230,11 @@ void CoreImpl::FinishReadLocked(FetchWant& want, store::DiskRead& read) {
     }
   }
   want.room = store::HostRoom();
-  if (absl::IsDataLoss(read.status)) {
-    counters.checksum_failures.Add();
-    residency_.DropDisk(want.ref);
-  } else if (absl::IsNotFound(read.status)) {
-    counters.lost_entries.Add();
-    residency_.DropDisk(want.ref);
-  } else {
+  // Of damage and losses index and counters know already. What lies there by now, if anything, is
+  // for the next fetch.
+  want.unreadable = true;
+  if (!absl::IsDataLoss(read.status) && !absl::IsNotFound(read.status)) {
     counters.disk_read_failures.Add();
-    want.unreadable = true;
   }
 }
 

@@ -18,9 +18,10 @@
 #include "cache/core/lease_table.h"
 #include "cache/core/reservation_table.h"
 #include "cache/core/residency.h"
+#include "cache/core/scrubber.h"
 #include "cache/core/use_learner.h"
+#include "cache/core/verifier.h"
 #include "cache/core/waiter.h"
-#include "store/device/file_system.h"
 
 namespace cairn::cache {
 
@@ -29,7 +30,10 @@ class CoreImpl final : public CacheCore {
   CoreImpl(const Options& options, store::HostTier& host, store::DiskTier* disk, Clock& clock,
            Random& random);
   ~CoreImpl() override { residency_.StopLoading(); }
-  void Start() { residency_.StartLoading(options_.background_load); }
+  void Start() {
+    residency_.StartLoading(options_.background_load);
+    scrubber_.Start();
+  }
 
   absl::StatusOr<SessionId> OpenSession(const NamespaceSpec& spec,
                                         Registration* registration) override;
@@ -53,7 +57,10 @@ class CoreImpl final : public CacheCore {
   absl::StatusOr<uint64_t> Evict(const ListFilter& filter, uint64_t* kept) override;
   absl::Status Pin(const Digest& digest, bool pin) override;
   absl::StatusOr<VerifyReport> Verify(
-      const ListFilter& filter, const std::function<void(const VerifyReport&)>& progress) override;
+      const VerifyOptions& options,
+      const std::function<bool(const VerifyReport&)>& progress) override {
+    return verifier_.Pass(options, progress);
+  }
   absl::Status Flush(absl::Duration deadline) override;
 
   int arena_fd() const override { return residency_.host.arena_fd(); }
@@ -133,10 +140,6 @@ class CoreImpl final : public CacheCore {
   absl::Status CommitOne(CommitWork& work, bool durable);
   absl::Status PublishCommitLocked(CommitWork& work, store::HostRoom room, bool durable);
 
-  // admin
-  std::vector<Block*> SelectLocked(const ListFilter& filter);
-  void VerifyOne(const EntryKey& key, store::IoBuffer& scratch, VerifyReport& report);
-
   const Options options_;
   Clock& clock_;
   Random& random_;
@@ -150,8 +153,10 @@ class CoreImpl final : public CacheCore {
   absl::flat_hash_map<Digest, uint32_t> pinned_tips_;
   absl::flat_hash_set<EntryKey> loading_;  // being read from disk by some Fetch
   CondVar loaded_;
-  DiskWriter writer_;  // these two last: their threads use the rest
+  Verifier verifier_;
+  DiskWriter writer_;  // these three last: their threads use the rest
   UseLearner learner_;
+  Scrubber scrubber_;
 };
 
 }  // namespace cairn::cache

@@ -70,7 +70,7 @@ struct CoreRig {
       disk = std::move(*opened);
     }
     CacheCore::Options options = sizes.options;
-    options.waiter = &waiter;
+    if (options.waiter == nullptr) options.waiter = &waiter;
     options.background_writes = sizes.background;
     options.background_load = sizes.background;
     options.eviction_host = "lru";

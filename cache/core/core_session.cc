@@ -79,8 +79,14 @@ CoreImpl::CoreImpl(const Options& options, store::HostTier& host, store::DiskTie
       reservations_(
           residency_.index, [this] { return NewIdLocked(); },
           absl::ToInt64Nanoseconds(options.reservation_max)),
+      verifier_(residency_, waiter_, clock),
       writer_(residency_, waiter_, options.background_writes),
-      learner_(residency_, options.background_writes) {}
+      learner_(residency_, options.background_writes),
+      scrubber_(verifier_, clock,
+                {.bytes_per_second = options.scrub_bytes_per_second,
+                 .round_min = options.scrub_round_min}) {
+  residency_.write_to_disk = [this](EntryRef ref) { writer_.Enqueue(ref); };
+}
 
 uint64_t CoreImpl::NewIdLocked() {
   uint64_t id = 0;

@@ -31,9 +31,12 @@ struct Counters {
   Counter reservations_expired, reservations_aborted, reservations_handed_over;
   Counter commit_entries, commit_bytes, commit_refused_entries, commit_mismatched_entries;
   Counter leases_expired, sessions_opened, sessions_ended_holding;
-  Counter checksum_failures;  // stored bytes that did not match, wherever that was seen
-  Counter lost_entries;       // indexed, but a tier no longer had them
+  // Copies that did not match their checksums, each once, whoever saw it.
+  Counter damaged_host_rows, damaged_host_checkpoints, damaged_disk_rows, damaged_disk_checkpoints;
+  Counter healed_disk_entries;  // damaged there, and written again from host memory
+  Counter lost_entries;         // indexed, but a tier no longer had them
   Counter disk_read_failures;
+  Counter verified_entries, verified_bytes;  // by scrubbing and by operators
   Counter evicted_host_entries, evicted_host_bytes, evicted_host_unsaved_entries;
   Counter evicted_disk_entries, evicted_disk_bytes;
   Counter disk_written_entries, disk_written_bytes, disk_write_failed_entries, disk_full_events;

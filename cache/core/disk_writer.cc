@@ -233,10 +233,11 @@ void DiskWriter::Finish(std::vector<Job>& jobs) {
       index.SetPresent(job.ref, Place::kDisk, true);
       residency_.counters.disk_written_entries.Add();
       residency_.counters.disk_written_bytes.Add(job.ref->bytes);
+      if (job.ref->heals) residency_.counters.healed_disk_entries.Add();
+      job.ref->heals = false;
       failing_ = false;
     } else if (absl::IsDataLoss(job.status)) {
-      residency_.counters.checksum_failures.Add();
-      residency_.DropHost(job.ref);
+      residency_.DropDamagedHost(job.ref, job.pin, job.status);
     } else {
       Fail(job.ref, job.status);
     }

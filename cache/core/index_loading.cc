@@ -70,6 +70,10 @@ void Residency::Load() {
     // What is not indexed is still found one by one.
     spdlog::error("the index is not complete: {}", std::string(surveyed.message()));
   }
+  if (const uint64_t mended = disk->stats().mended_entries; mended != 0) {
+    spdlog::warn("the catalog is damaged: {} entries were catalogued again from the segments",
+                 mended);
+  }
   if (whole && counters.startup_entries.value() != 0) {
     spdlog::info("indexed {} entries that the disk holds", counters.startup_entries.value());
   }

@@ -57,6 +57,7 @@ struct IndexEntry {
   bool queued : 1 = false;            // waits for, or is in, a write to disk
   bool disk_failed : 1 = false;  // its last write to disk failed; tried again with a descendant
   bool pinned : 1 = false;       // by operators
+  bool heals : 1 = false;        // its damaged copy on disk is to be written again
 
   bool present() const { return in[0] || in[1]; }
   bool held() const { return leases != 0 || holds != 0 || pinned; }
@@ -174,6 +175,13 @@ class PrefixIndex {
   // Visits `top` and its descendants, children before parents. The visitor must not prune.
   void VisitSubtree(Block* top, const std::function<void(Block*)>& visit) const;
   void VisitAll(const std::function<void(Block*)>& visit) const;
+  // The block of this number, below block_end(); null if there is none. For walks that let go of
+  // the lock on their way.
+  Block* BlockAt(BlockId id) const {
+    Block* const block = At(id);
+    return block == nullptr || block->root == 0 ? nullptr : block;
+  }
+  BlockId block_end() const { return static_cast<BlockId>(slabs_.size()) << kSlabBits; }
   // Placeholders included.
   uint64_t block_count() const { return table_.size(); }
   // What all this takes, slack included.

@@ -1,5 +1,7 @@
 #include "cache/core/residency.h"
 
+#include <spdlog/spdlog.h>
+
 #include <algorithm>
 #include <utility>
 
@@ -27,6 +29,13 @@ absl::Status NoRoom(const absl::Status& why) {
   if (!absl::IsDataLoss(why)) return why;
   return absl::ResourceExhaustedError(
       absl::StrCat("no room on disk, and none can be made: ", std::string(why.message())));
+}
+
+// As much of the digest as `cairnctl ls` shows.
+void Say(const EntryKey& key, const char* where, const absl::Status& why) {
+  spdlog::error("{} {} {}: {}; withdrawn",
+                key.kind == EntryKind::kRows ? "rows of block" : "checkpoint of block",
+                key.digest.ToHex().substr(0, 16), where, std::string(why.message()));
 }
 
 }  // namespace
@@ -80,12 +89,64 @@ std::optional<store::HostPin> Residency::PinHost(EntryRef ref) {
 void Residency::DropHost(EntryRef ref, bool evicted) {
   host.Erase(ref.key());
   index.SetQueued(ref, false);  // nothing is left to write
+  ref->heals = false;
   index.SetPresent(ref, Place::kHost, false, evicted);
 }
 
 void Residency::DropDisk(EntryRef ref, bool evicted) {
   if (incomplete()) gone_.insert(ref.key());
   index.SetPresent(ref, Place::kDisk, false, evicted);
+}
+
+bool Residency::DropDamagedHost(EntryRef ref, const store::HostPin& pin, const absl::Status& why) {
+  if (!host.Erase(pin)) return false;
+  DropHost(ref);
+  (ref.kind == EntryKind::kRows ? counters.damaged_host_rows : counters.damaged_host_checkpoints)
+      .Add();
+  Say(ref.key(), "in host memory", why);
+  return true;
+}
+
+void Residency::Withdrawn(const EntryKey& key, const absl::Status& why) {
+  const bool indexed = ForgetOnDisk(key);
+  if (absl::IsNotFound(why)) {
+    if (!indexed) return;
+    counters.lost_entries.Add();
+  } else {
+    (key.kind == EntryKind::kRows ? counters.damaged_disk_rows : counters.damaged_disk_checkpoints)
+        .Add();
+  }
+  Say(key, "on disk", why);
+}
+
+bool Residency::ForgetOnDisk(const EntryKey& key) {
+  MutexLock lock(&mutex);
+  if (incomplete()) gone_.insert(key);
+  const EntryRef ref{index.Find(key.digest), key.kind};
+  if (ref.block == nullptr || !ref->in[static_cast<size_t>(Place::kDisk)]) return false;
+  DropDisk(ref);
+  if (ref->in[static_cast<size_t>(Place::kHost)]) {
+    ref->heals = true;
+    write_to_disk(ref);
+  }
+  index.Prune(ref.block);
+  return true;
+}
+
+void Residency::EraseForeign(const EntryKey& key, const absl::Status& why) {
+  MutexLock disk_lock(&disk_mutex);      // so that no newer put of the key can be hit
+  disk->Erase({&key, 1}).IgnoreError();  // the index forgets it in any case
+  Withdrawn(key, why);
+}
+
+void Residency::ForgetIfGone(std::span<const EntryKey> keys) {
+  MutexLock disk_lock(&disk_mutex);  // nobody puts or erases meanwhile
+  for (const EntryKey& key : keys) {
+    const auto there = disk->Find(key);
+    if (there.ok() && !there->has_value()) {
+      Withdrawn(key, absl::NotFoundError("it is not there any more"));
+    }
+  }
 }
 
 EntryKey Residency::EvictOne(EntryRef ref) {

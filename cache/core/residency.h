@@ -13,6 +13,7 @@
 #define CAIRN_CACHE_CORE_RESIDENCY_H_
 
 #include <atomic>
+#include <functional>
 #include <limits>
 #include <map>
 #include <optional>
@@ -38,9 +39,16 @@ class Residency {
       : host(host_tier),
         disk(disk_tier),
         index(clock, options),
-        weighs_(index.weighs(Place::kDisk)) {}
+        weighs_(index.weighs(Place::kDisk)) {
+    if (disk == nullptr) return;
+    disk->OnWithdrawn(
+        [this](const EntryKey& key, const absl::Status& why) { Withdrawn(key, why); });
+  }
 
-  ~Residency() { StopLoading(); }
+  ~Residency() {
+    StopLoading();
+    if (disk != nullptr) disk->OnWithdrawn(nullptr);
+  }
 
   // Indexes what the disk holds, in the background or (tests, simulation) before it returns.
   // Entries that could never be matched (attributes unreadable, or rows of an ancestor missing) are
@@ -72,6 +80,19 @@ class Residency {
   // The disk no longer has the entry, or is about to lose it. Does not prune.
   void DropDisk(EntryRef ref, bool evicted = false) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex);
 
+  // Takes the pinned copy, which is damaged, out of host memory and counts it. False: somebody did
+  // so before, and what is there by now is another copy.
+  bool DropDamagedHost(EntryRef ref, const store::HostPin& pin, const absl::Status& why)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex);
+  // The disk's copy is not what it should be, or is not there: counted; the index forgets it; a
+  // copy in host memory is written again. The disk tier tells of all that it finds itself.
+  void Withdrawn(const EntryKey& key, const absl::Status& why) ABSL_LOCKS_EXCLUDED(mutex);
+  // The same of an entry that is whole and another one than its key says.
+  void EraseForeign(const EntryKey& key, const absl::Status& why)
+      ABSL_LOCKS_EXCLUDED(mutex, disk_mutex);
+  // For those that a read did not find, though the index said so: mends the index.
+  void ForgetIfGone(std::span<const EntryKey> keys) ABSL_LOCKS_EXCLUDED(mutex, disk_mutex);
+
   // Evicts from disk, in the policy's order, until `bytes` of payload went or nothing more may
   // go. Returns the bytes.
   absl::StatusOr<uint64_t> EvictFromDisk(uint64_t bytes) ABSL_EXCLUSIVE_LOCKS_REQUIRED(disk_mutex)
@@ -94,6 +115,9 @@ class Residency {
   Mutex mutex;
   PrefixIndex index ABSL_GUARDED_BY(mutex);
   Counters counters;
+  // Queues the write to disk of an entry that lies in host memory. Under `mutex`. Set before all
+  // else.
+  std::function<void(EntryRef)> write_to_disk;
 
  private:
   struct Found {
@@ -117,6 +141,8 @@ class Residency {
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(disk_mutex, mutex);
   absl::StatusOr<bool> EvictSegment(const store::DiskSegment& segment)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(disk_mutex) ABSL_LOCKS_EXCLUDED(mutex);
+  // False: the index did not know of it there.
+  bool ForgetOnDisk(const EntryKey& key) ABSL_LOCKS_EXCLUDED(mutex);
   // Takes the entry out of the index, to make room on disk. Does not prune.
   EntryKey EvictOne(EntryRef ref) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex);
   absl::Status EraseEvicted(std::span<const EntryKey> keys)

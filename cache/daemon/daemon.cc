@@ -72,6 +72,7 @@ void SayRecovery(const store::RecoveryReport& report) {
 absl::StatusOr<CacheCore::Options> CoreOptions(const DaemonSettings& settings) {
   CacheCore::Options options;
   options.policy = settings.policy;
+  options.scrub_bytes_per_second = settings.scrub_bytes_per_second;
   CAIRN_ASSIGN_OR_RETURN(options.default_tenant_key,
                          LoadOrMakeKey(settings.dir + "/tenant.key", SystemRandom()));
   if (!settings.tenant_keys.empty()) {

@@ -2,12 +2,11 @@
 
 #include <toml++/toml.h>
 #include <CLI/CLI.hpp>
-#include <charconv>
-#include <cmath>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "cache/client/default_paths.h"
+#include "store/base/bytes_text.h"
 #include "store/base/limits.h"
 #include "store/device/byte_stream.h"
 
@@ -34,6 +33,9 @@ constexpr Key kKeys[] = {
     {"segment_bytes", &DaemonText::segment_bytes, "256MiB", "size of one segment file"},
     {"policy", &DaemonText::policy, "every:2048+ends",
      "checkpoints: full, every:N, ends, zero, joined by +"},
+    {"scrub_rate", &DaemonText::scrub_rate, "auto",
+     "bytes a second that are re-read and verified, such as 32MiB/s; auto: all tiers in a day if "
+     "they are full; off"},
     {"tenant_keys", &DaemonText::tenant_keys, "", "file of 'name=key' lines, mode 0600"},
     {"log_level", &DaemonText::log_level, "info", "debug, info, warn or error"},
 };
@@ -106,6 +108,17 @@ absl::StatusOr<std::string> BulkListenOf(const DaemonText& text) {
   return given.substr(0, given.rfind(':')) + ":0";
 }
 
+// 0: off.
+absl::StatusOr<uint64_t> ScrubRateOf(const std::string& text, const DaemonSettings& settings) {
+  constexpr uint64_t kSecondsOfADay = 86'400;
+  if (text == "off") return 0;
+  if (text == "auto") return (settings.host_bytes + settings.disk_bytes) / kSecondsOfADay + 1;
+  absl::StatusOr<uint64_t> rate = ParseByteRate(text);
+  if (rate.ok()) return rate;
+  return absl::InvalidArgumentError(
+      absl::StrCat("--scrub-rate: ", std::string(rate.status().message()), ", auto or off"));
+}
+
 }  // namespace
 
 void AddDaemonFlags(CLI::App* app, DaemonText& text) {
@@ -117,24 +130,6 @@ void AddDaemonFlags(CLI::App* app, DaemonText& text) {
     app->add_option(FlagOf(key.name), text.*(key.field), help)->take_last();
   }
   app->add_flag("--check", text.check, "check the data directory without changing it, and end");
-}
-
-absl::StatusOr<uint64_t> ParseBytes(const std::string& text) {
-  static constexpr std::pair<const char*, double> kUnits[] = {
-      {"", 1},      {"B", 1},        {"kB", 1e3},     {"KB", 1e3},     {"MB", 1e6},    {"GB", 1e9},
-      {"TB", 1e12}, {"KiB", 1024.0}, {"MiB", 0x1p20}, {"GiB", 0x1p30}, {"TiB", 0x1p40}};
-  double number = 0;
-  const auto [rest, error] = std::from_chars(text.data(), text.data() + text.size(), number);
-  const std::string unit(rest, text.data() + text.size());
-  for (const auto& [name, factor] : kUnits) {
-    const double bytes = number * factor;
-    if (error == std::errc() && unit == name && bytes >= 0 && bytes < 0x1p62 &&
-        bytes == std::floor(bytes)) {
-      return static_cast<uint64_t>(bytes);
-    }
-  }
-  return absl::InvalidArgumentError(
-      absl::StrCat("'", text, "' is no size such as 512MiB, 64GiB or 10GB"));
 }
 
 absl::StatusOr<DaemonSettings> ParseSettings(DaemonText text) {
@@ -159,6 +154,7 @@ absl::StatusOr<DaemonSettings> ParseSettings(DaemonText text) {
                          BytesIn("segment_bytes", text.segment_bytes, 1 << 20, 1ull << 32));
   CAIRN_ASSIGN_OR_RETURN(settings.disk_bytes,
                          BytesIn("disk_bytes", text.disk_bytes, settings.segment_bytes, kMost));
+  CAIRN_ASSIGN_OR_RETURN(settings.scrub_bytes_per_second, ScrubRateOf(text.scrub_rate, settings));
   const absl::StatusOr<CheckpointPolicy> policy = CheckpointPolicy::Parse(text.policy);
   if (!policy.ok())
     return absl::InvalidArgumentError(

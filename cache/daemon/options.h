@@ -30,6 +30,7 @@ struct DaemonText {
   std::string disk_bytes = {};
   std::string segment_bytes = {};
   std::string policy = {};
+  std::string scrub_rate = {};
   std::string tenant_keys = {};
   std::string log_level = {};
   bool check = false;
@@ -44,15 +45,13 @@ struct DaemonSettings {
   uint64_t host_bytes = 0;
   uint64_t disk_bytes = 0;
   uint64_t segment_bytes = 0;
+  uint64_t scrub_bytes_per_second = 0;  // 0: off
   CheckpointPolicy policy;
   std::string tenant_keys;  // file; empty: the default tenant only
   std::string log_level;
 };
 
 void AddDaemonFlags(CLI::App* app, DaemonText& text);
-
-// "512", "64KiB", "1.5GiB", "10GB". Binary and decimal units.
-absl::StatusOr<uint64_t> ParseBytes(const std::string& text);
 
 // Reads text.config if given, fills in defaults, checks everything.
 absl::StatusOr<DaemonSettings> ParseSettings(DaemonText text);

@@ -37,16 +37,6 @@ class Settings : public testing::Test {
   std::string folder_;
 };
 
-TEST(ParseBytes, BinaryAndDecimalUnits) {
-  EXPECT_EQ(ParseBytes("512").value(), 512u);
-  EXPECT_EQ(ParseBytes("64KiB").value(), 65536u);
-  EXPECT_EQ(ParseBytes("1.5GiB").value(), 3ull << 29);
-  EXPECT_EQ(ParseBytes("10GB").value(), 10'000'000'000u);
-  for (const std::string bad : {"", "GiB", "1 GiB", "-1", "1.5", "1e400", "9999999TiB", "12kb"}) {
-    EXPECT_FALSE(ParseBytes(bad).ok()) << bad;
-  }
-}
-
 TEST_F(Settings, DefaultsNeedADirectoryOnly) {
   EXPECT_NE(ErrorOf({}).find("--dir"), std::string::npos);
   const auto settings = ParseSettings({.dir = "/data"});
@@ -56,6 +46,21 @@ TEST_F(Settings, DefaultsNeedADirectoryOnly) {
   EXPECT_FALSE(settings->socket.empty());
   EXPECT_NE(settings->socket, settings->admin_socket);
   EXPECT_TRUE(settings->listen.empty());
+}
+
+TEST_F(Settings, TheScrubRateIsOfTheTiersUnlessItIsGiven) {
+  const auto rate = [](const std::string& text) {
+    const auto settings = ParseSettings(
+        {.dir = "/data", .host_bytes = "1GiB", .disk_bytes = "10GiB", .scrub_rate = text});
+    return settings.ok() ? static_cast<int64_t>(settings->scrub_bytes_per_second) : -1;
+  };
+  EXPECT_EQ(rate(""), (int64_t{11} << 30) / 86'400 + 1);
+  EXPECT_EQ(rate("auto"), rate(""));
+  EXPECT_EQ(rate("off"), 0);
+  EXPECT_EQ(rate("32MiB/s"), 32 << 20);
+  EXPECT_EQ(rate("0"), -1);
+  EXPECT_NE(ErrorOf({.dir = "/data", .scrub_rate = "fast"}).find("--scrub-rate"),
+            std::string::npos);
 }
 
 TEST_F(Settings, TheBulkPortGoesWithListen) {

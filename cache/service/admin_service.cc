@@ -25,8 +25,15 @@ void EncodeListed(const ListedPrefix& in, v1::ListedPrefix* out) {
 void EncodeReport(const VerifyReport& report, bool done, v1::VerifyEvent* out) {
   out->set_entries(report.entries);
   out->set_bytes(report.bytes);
-  out->set_damaged(report.damaged);
+  out->set_damaged(report.damaged());
   out->set_done(done);
+  out->set_total_entries(report.total_entries);
+  out->set_total_bytes(report.total_bytes);
+  out->set_damaged_host(report.damaged_host);
+  out->set_damaged_disk(report.damaged_disk);
+  out->set_healed(report.healed);
+  out->set_unreadable(report.unreadable);
+  out->set_elapsed_millis(static_cast<uint64_t>(absl::ToInt64Milliseconds(report.elapsed)));
 }
 
 }  // namespace
@@ -138,19 +145,21 @@ grpc::Status AdminService::Unpin(grpc::ServerContext*, const v1::PinRequest* req
   return ToGrpc(SetPin(*request, false, out));
 }
 
-grpc::Status AdminService::Verify(grpc::ServerContext*, const v1::VerifyRequest* request,
+grpc::Status AdminService::Verify(grpc::ServerContext* context, const v1::VerifyRequest* request,
                                   grpc::ServerWriter<v1::VerifyEvent>* writer) {
   if (verifying_.exchange(true)) {
-    return ToGrpc(absl::ResourceExhaustedError("verify: one is running already; wait for it"));
+    return ToGrpc(absl::ResourceExhaustedError(
+        "verify: another one is running; wait for its end, or end it"));
   }
   const auto verify = [&]() -> absl::Status {
+    VerifyOptions options{.bytes_per_second = request->bytes_per_second()};
     CAIRN_ASSIGN_OR_RETURN(const DecodedFilter decoded, DecodeFilter(request->filter()));
-    CAIRN_ASSIGN_OR_RETURN(const ListFilter filter, Resolve(decoded));
+    CAIRN_ASSIGN_OR_RETURN(options.filter, Resolve(decoded));
     v1::VerifyEvent event;
     CAIRN_ASSIGN_OR_RETURN(const VerifyReport report,
-                           state_.core.Verify(filter, [&](const VerifyReport& progress) {
-                             EncodeReport(progress, false, &event);
-                             writer->Write(event);
+                           state_.core.Verify(options, [&](const VerifyReport& so_far) {
+                             EncodeReport(so_far, false, &event);
+                             return !stopping_ && !context->IsCancelled() && writer->Write(event);
                            }));
     EncodeReport(report, true, &event);
     writer->Write(event);
@@ -158,7 +167,9 @@ grpc::Status AdminService::Verify(grpc::ServerContext*, const v1::VerifyRequest*
   };
   const absl::Status status = verify();
   verifying_ = false;
-  return ToGrpc(status);
+  return ToGrpc(stopping_ && absl::IsCancelled(status)
+                    ? absl::UnavailableError("the daemon stops; verify again once it is back")
+                    : status);
 }
 
 grpc::Status AdminService::Flush(grpc::ServerContext*, const v1::FlushRequest* request,

@@ -37,6 +37,9 @@ class AdminService final : public v1::Admin::Service {
   grpc::Status Flush(grpc::ServerContext*, const v1::FlushRequest* request,
                      v1::FlushResponse*) override;
 
+  // The daemon stops: a verification, which may take hours, ends within a second or so.
+  void EndVerification() { stopping_ = true; }
+
  private:
   // The one stored block whose digest begins so.
   absl::StatusOr<Digest> Resolve(const std::string& prefix);
@@ -47,6 +50,7 @@ class AdminService final : public v1::Admin::Service {
   Clock& clock_;
   const int64_t started_nanos_;
   std::atomic<bool> verifying_{false};
+  std::atomic<bool> stopping_{false};
 };
 
 }  // namespace cairn::cache

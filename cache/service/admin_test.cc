@@ -23,6 +23,14 @@ class Admin : public testing::Test {
     return (stub_.get()->*method)(&context, request, out).error_code();
   }
 
+  std::pair<grpc::Status, v1::VerifyEvent> Verify(const v1::VerifyRequest& request) {
+    grpc::ClientContext context;
+    const auto reader = stub_->Verify(&context, request);
+    v1::VerifyEvent event, last;
+    while (reader->Read(&event)) last = event;
+    return {reader->Finish(), last};
+  }
+
   ServiceRig rig_{{.host_units = 256, .disk_bytes = 8 << 20}};
   std::unique_ptr<CacheApi> cache_;
   const std::vector<Digest> chain_;
@@ -110,6 +118,64 @@ TEST_F(Admin, VerifyCountsAndEndsWithDone) {
   EXPECT_TRUE(last.done());
   EXPECT_EQ(last.entries(), 4u);
   EXPECT_EQ(last.damaged(), 0u);
+}
+
+TEST_F(Admin, VerifyTellsWhatIsDamagedWhereAndWhatIsHealed) {
+  ASSERT_TRUE(rig_.core.core->Flush(absl::Seconds(10)).ok());
+  // Decay of host memory: the arena is the daemon's to write.
+  const LeasedPrefix prefix = *rig_.core.core->Fetch(rig_.core.session, {.chain = chain_});
+  ASSERT_EQ(prefix.rows.size(), 3u);
+  *const_cast<uint8_t*>(prefix.rows[1].payload.data()) ^= 1;
+  const v1::VerifyEvent last = Verify({}).second;
+  EXPECT_TRUE(last.done());
+  EXPECT_EQ(last.entries(), 4u);
+  EXPECT_EQ(last.total_entries(), 4u);
+  EXPECT_EQ(last.bytes(), last.total_bytes());
+  EXPECT_EQ(last.damaged(), 1u);
+  EXPECT_EQ(last.damaged_host(), 1u);
+  EXPECT_EQ(last.damaged_disk(), 0u);
+  EXPECT_EQ(last.healed(), 1u);
+}
+
+// At a rate at which it takes years, and never ends by itself: the clock stands still.
+class SlowVerify : public Admin {
+ protected:
+  SlowVerify() {
+    request_.set_bytes_per_second(1);
+    reader_ = stub_->Verify(&context_, request_);
+    v1::VerifyEvent event;
+    EXPECT_TRUE(reader_->Read(&event));  // it has begun
+    EXPECT_EQ(event.total_entries(), 4u);
+  }
+  v1::VerifyRequest request_;
+  grpc::ClientContext context_;
+  std::unique_ptr<grpc::ClientReader<v1::VerifyEvent>> reader_;
+};
+
+TEST_F(SlowVerify, AnotherOneIsRefusedAndItsCallersEndIsItsOwn) {
+  const auto [status, event] = Verify({});
+  EXPECT_EQ(status.error_code(), grpc::RESOURCE_EXHAUSTED);
+  EXPECT_NE(status.error_message().find("another one is running"), std::string::npos);
+  context_.TryCancel();
+  EXPECT_EQ(reader_->Finish().error_code(), grpc::CANCELLED);
+  EXPECT_TRUE(Eventually([this] {
+    rig_.core.clock.Advance(absl::Seconds(1));
+    return Verify({}).second.done();
+  }));
+}
+
+TEST_F(SlowVerify, EndsWithTheDaemon) {
+  std::thread stop([this] { rig_.server->Shutdown(absl::Hours(1)); });
+  std::atomic<bool> over{false};
+  std::thread time([&] {
+    while (!over) rig_.core.clock.Advance(absl::Milliseconds(100));
+  });
+  v1::VerifyEvent event;
+  while (reader_->Read(&event)) EXPECT_FALSE(event.done());
+  EXPECT_EQ(reader_->Finish().error_code(), grpc::UNAVAILABLE);
+  stop.join();
+  over = true;
+  time.join();
 }
 
 TEST_F(Admin, FlushAndItsBound) {

@@ -75,8 +75,8 @@ class ScriptedCore final : public CacheCore {
   std::vector<ListedPrefix> List(const ListFilter&) override { return {}; }
   absl::StatusOr<uint64_t> Evict(const ListFilter&, uint64_t*) override { return 0; }
   absl::Status Pin(const Digest&, bool) override { return absl::OkStatus(); }
-  absl::StatusOr<VerifyReport> Verify(const ListFilter&,
-                                      const std::function<void(const VerifyReport&)>&) override {
+  absl::StatusOr<VerifyReport> Verify(const VerifyOptions&,
+                                      const std::function<bool(const VerifyReport&)>&) override {
     return VerifyReport();
   }
   absl::Status Flush(absl::Duration) override { return absl::OkStatus(); }

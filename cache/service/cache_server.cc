@@ -134,6 +134,7 @@ CacheServer::~CacheServer() { Shutdown(absl::ZeroDuration()); }
 
 void CacheServer::Shutdown(absl::Duration deadline) {
   attach_.reset();
+  admin_.EndVerification();
   const gpr_timespec relative =
       gpr_time_from_millis(absl::ToInt64Milliseconds(deadline), GPR_TIMESPAN);
   if (cache_server_ != nullptr) {

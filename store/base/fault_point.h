@@ -45,6 +45,7 @@ enum class FaultStage : uint8_t {
   X(kHostEvict, "host.evict", kServing)                                  \
   X(kFetchRead, "fetch.read", kServing)                                  \
   X(kFetchPromoted, "fetch.promoted", kServing)                          \
+  X(kVerifyRead, "verify.read", kServing)                                \
   /* cache/core: host memory to disk, eviction from disk */              \
   X(kWriterBatchTaken, "writer.batch_taken", kServing)                   \
   X(kWriterBatchPut, "writer.batch_put", kServing)                       \

@@ -54,6 +54,7 @@ class CatalogSnapshot {
   virtual ~CatalogSnapshot() = default;
   // Every entry once, in no order; stops when the visitor returns false.
   virtual absl::Status ForEach(const std::function<bool(const CatalogEntry&)>& visit) const = 0;
+  virtual absl::StatusOr<std::optional<CatalogEntry>> Get(const EntryKey& key) const = 0;
 };
 
 class Catalog {

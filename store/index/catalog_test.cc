@@ -122,6 +122,30 @@ TEST_P(CatalogTest, KeepsWhatItIsGivenAlsoAfterReopening) {
   EXPECT_EQ(*catalog->GetValue("none"), std::nullopt);
 }
 
+TEST_P(CatalogTest, ASnapshotShowsWhatThereWas) {
+  const auto catalog = Open();
+  CatalogBatch batch;
+  batch.puts = {Entry(1), Entry(2)};
+  ASSERT_TRUE(catalog->Apply(batch, /*sync=*/true).ok());
+  const auto snapshot = catalog->Snapshot();
+  CatalogBatch change;
+  change.puts = {Entry(3)};
+  change.erases = {Entry(1).meta.key};
+  ASSERT_TRUE(catalog->Apply(change, /*sync=*/true).ok());
+  const auto one = snapshot->Get(Entry(1).meta.key);
+  ASSERT_TRUE(one.ok() && one->has_value());
+  EXPECT_TRUE(Same(**one, Entry(1)));
+  EXPECT_FALSE((*snapshot->Get(Entry(3).meta.key)).has_value());
+  uint64_t sum = 0;
+  ASSERT_TRUE(snapshot
+                  ->ForEach([&](const CatalogEntry& entry) {
+                    sum += entry.location.sequence;
+                    return true;
+                  })
+                  .ok());
+  EXPECT_EQ(sum, 3u);
+}
+
 TEST_P(CatalogTest, ReadOnlyNeitherMakesNorWrites) {
   EXPECT_EQ(Make()->OpenReadOnly(folder_).code(), absl::StatusCode::kNotFound);
   CatalogBatch batch;

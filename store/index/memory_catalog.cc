@@ -118,12 +118,17 @@ absl::Status MemoryCatalog::Apply(const CatalogBatch& batch, bool sync) {
   return absl::OkStatus();
 }
 
-absl::StatusOr<std::optional<CatalogEntry>> MemoryCatalog::Get(const EntryKey& key) const {
-  const std::lock_guard<std::mutex> lock(disk_->mutex_);
-  const auto found = disk_->pairs_.find(EncodeEntryKey(key));
-  if (found == disk_->pairs_.end()) return std::nullopt;
+absl::StatusOr<std::optional<CatalogEntry>> MemoryCatalogDisk::GetFrom(const Pairs& pairs,
+                                                                       const EntryKey& key) {
+  const auto found = pairs.find(EncodeEntryKey(key));
+  if (found == pairs.end()) return std::nullopt;
   CAIRN_ASSIGN_OR_RETURN(CatalogEntry entry, DecodeEntry(found->first, found->second));
   return entry;
+}
+
+absl::StatusOr<std::optional<CatalogEntry>> MemoryCatalog::Get(const EntryKey& key) const {
+  const std::lock_guard<std::mutex> lock(disk_->mutex_);
+  return MemoryCatalogDisk::GetFrom(disk_->pairs_, key);
 }
 
 std::vector<absl::StatusOr<std::optional<CatalogEntry>>> MemoryCatalog::MultiGet(
@@ -148,6 +153,10 @@ class MemorySnapshot final : public CatalogSnapshot {
       if (!visit(entry)) break;
     }
     return absl::OkStatus();
+  }
+
+  absl::StatusOr<std::optional<CatalogEntry>> Get(const EntryKey& key) const override {
+    return MemoryCatalogDisk::GetFrom(pairs_, key);
   }
 
  private:

@@ -44,6 +44,8 @@ class MemoryCatalogDisk {
   };
   static std::vector<Change> ChangesOf(const CatalogBatch& batch);
   static void ApplyTo(Pairs& pairs, const std::vector<Change>& changes);
+  static absl::StatusOr<std::optional<CatalogEntry>> GetFrom(const Pairs& pairs,
+                                                             const EntryKey& key);
   void SyncAll();  // REQUIRES: mutex_
 
   mutable std::mutex mutex_;

@@ -64,6 +64,25 @@ rocksdb::ReadOptions ReadOptions() {
   return options;
 }
 
+absl::StatusOr<std::optional<CatalogEntry>> Decode(const rocksdb::Status& status,
+                                                   const std::string& key,
+                                                   const rocksdb::Slice& value) {
+  if (status.IsNotFound()) return std::nullopt;
+  CAIRN_RETURN_IF_ERROR(FromRocks(status, "read"));
+  CAIRN_ASSIGN_OR_RETURN(CatalogEntry entry, DecodeEntry(key, value.ToStringView()));
+  return entry;
+}
+
+absl::StatusOr<std::optional<CatalogEntry>> GetEntry(rocksdb::DB& database,
+                                                     const rocksdb::ReadOptions& options,
+                                                     const EntryKey& key) {
+  const std::string encoded = EncodeEntryKey(key);
+  rocksdb::PinnableSlice value;
+  const rocksdb::Status status =
+      database.Get(options, database.DefaultColumnFamily(), encoded, &value);
+  return Decode(status, encoded, value);
+}
+
 class RocksSnapshot final : public CatalogSnapshot {
  public:
   explicit RocksSnapshot(rocksdb::DB& database)
@@ -84,6 +103,12 @@ class RocksSnapshot final : public CatalogSnapshot {
       if (!visit(entry)) return absl::OkStatus();
     }
     return FromRocks(it->status(), "iterate");
+  }
+
+  absl::StatusOr<std::optional<CatalogEntry>> Get(const EntryKey& key) const override {
+    rocksdb::ReadOptions options = ReadOptions();
+    options.snapshot = snapshot_;
+    return GetEntry(database_, options, key);
   }
 
  private:
@@ -162,11 +187,7 @@ class RocksCatalog final : public Catalog {
   }
 
   absl::StatusOr<std::optional<CatalogEntry>> Get(const EntryKey& key) const override {
-    const std::string encoded = EncodeEntryKey(key);
-    rocksdb::PinnableSlice value;
-    const rocksdb::Status status =
-        database_->Get(ReadOptions(), database_->DefaultColumnFamily(), encoded, &value);
-    return Decode(status, encoded, value);
+    return GetEntry(*database_, ReadOptions(), key);
   }
 
   std::vector<absl::StatusOr<std::optional<CatalogEntry>>> MultiGet(
@@ -213,15 +234,6 @@ class RocksCatalog final : public Catalog {
       return absl::DataLossError(std::string(translated.message()));
     }
     return translated;
-  }
-
-  static absl::StatusOr<std::optional<CatalogEntry>> Decode(const rocksdb::Status& status,
-                                                            const std::string& key,
-                                                            const rocksdb::Slice& value) {
-    if (status.IsNotFound()) return std::nullopt;
-    CAIRN_RETURN_IF_ERROR(FromRocks(status, "read"));
-    CAIRN_ASSIGN_OR_RETURN(CatalogEntry entry, DecodeEntry(key, value.ToStringView()));
-    return entry;
   }
 
   std::unique_ptr<rocksdb::DB> database_;

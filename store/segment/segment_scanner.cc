@@ -51,7 +51,8 @@ absl::StatusOr<bool> PayloadWhole(FileSystem& files, File& file, const CatalogEn
 }  // namespace
 
 absl::StatusOr<SegmentScan> ScanSegment(FileSystem& files, File& file, const ScanOptions& options) {
-  CAIRN_ASSIGN_OR_RETURN(const uint64_t size, file.Size());
+  CAIRN_ASSIGN_OR_RETURN(const uint64_t file_size, file.Size());
+  const uint64_t size = std::min(file_size, options.to);
   const uint64_t tag = SegmentTag(options.store, options.segment);
   Window window(files, file, options.window_bytes);
   SegmentScan scan;

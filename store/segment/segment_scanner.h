@@ -35,6 +35,7 @@ struct ScanOptions {
   StoreUuid store{};
   uint64_t segment = 0;
   uint64_t from = kSegmentHeaderBytes;
+  uint64_t to = UINT64_MAX;  // or the file's end
   // Whether this record's payload is to be read and checked.
   std::function<bool(const CatalogEntry&)> check_payload;
   // Read at once. Whoever wants headers alone of whole segments takes kHeaderWindowBytes.

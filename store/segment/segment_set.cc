@@ -55,7 +55,7 @@ SegmentSet::SegmentSet(const Options& options, FileSystem& files, Clock& clock,
   for (Found& f : found) {
     SegmentHold segment(
         new Segment(*this, f.id, SegmentTag(options.store, f.id), std::move(f.file), f.size));
-    segment->append_at_ = f.append_at;
+    segment->append_at_ = segment->found_end_ = f.append_at;
     segment->surveyed_ = false;
     used_bytes_ += f.size;
     if (f.append_at < f.size && (active_ == nullptr || active_->id() < f.id)) active_ = segment;
@@ -157,9 +157,17 @@ void SegmentSet::Seal(Segment& segment, const Lock&) {
   segment.sealed_ = true;
   if (segment.append_at_ < segment.size_ && segment.file().Truncate(segment.append_at_).ok()) {
     CAIRN_FAULT_POINT(kSealTruncated);
-    used_bytes_ -= segment.size_ - segment.append_at_;
-    segment.size_ = segment.append_at_;
+    segment.cut_bytes_ = segment.size_ - segment.append_at_;
   }
+}
+
+absl::Status SegmentSet::GiveBackEnd(Segment& segment) {
+  CAIRN_RETURN_IF_ERROR(segment.file().Sync());
+  const Lock lock(mutex_);
+  used_bytes_ -= segment.cut_bytes_;
+  segment.size_ -= segment.cut_bytes_;
+  segment.cut_bytes_ = 0;
+  return absl::OkStatus();
 }
 
 absl::StatusOr<std::vector<RecordRoom>> SegmentSet::Allocate(std::span<const uint64_t> sizes,
@@ -190,10 +198,8 @@ absl::StatusOr<std::vector<RecordRoom>> SegmentSet::Allocate(std::span<const uin
       next = active_;
     }
     if (next == nullptr) {
-      // The end that was cut off must not come back with a power cut, when the next file has taken
-      // its room.
-      const absl::Status synced = sealed == nullptr ? absl::OkStatus() : sealed->file().Sync();
-      absl::StatusOr<SegmentHold> made = synced.ok() ? Create((*files)[next_file++]) : synced;
+      const absl::Status room = sealed == nullptr ? absl::OkStatus() : GiveBackEnd(*sealed);
+      absl::StatusOr<SegmentHold> made = room.ok() ? Create((*files)[next_file++]) : room;
       if (!made.ok()) {
         Finish(rooms, RoomOutcome::kUnused);
         return made.status();
@@ -223,20 +229,26 @@ void SegmentSet::AddLive(std::span<const RecordRoom> rooms) {
 }
 
 void SegmentSet::Finish(std::span<const RecordRoom> rooms, RoomOutcome outcome) {
-  const Lock lock(mutex_);
-  // Last first, so that a run of unused rooms at the end goes back as a whole.
-  for (auto room = rooms.rbegin(); room != rooms.rend(); ++room) {
-    Segment& segment = *room->segment;
-    in_flight_.erase(room->location.sequence);
-    --segment.in_flight_;
-    if (outcome == RoomOutcome::kKept || segment.sealed_) continue;
-    if (outcome == RoomOutcome::kBroken) {
-      Seal(segment, lock);
-      if (active_ == room->segment) active_.reset();
-    } else if (segment.append_at_ == room->location.offset + room->location.bytes) {
-      segment.append_at_ = room->location.offset;
+  std::vector<SegmentHold> sealed;
+  {
+    const Lock lock(mutex_);
+    // Last first, so that a run of unused rooms at the end goes back as a whole.
+    for (auto room = rooms.rbegin(); room != rooms.rend(); ++room) {
+      Segment& segment = *room->segment;
+      in_flight_.erase(room->location.sequence);
+      --segment.in_flight_;
+      if (outcome == RoomOutcome::kKept || segment.sealed_) continue;
+      if (outcome == RoomOutcome::kBroken) {
+        Seal(segment, lock);
+        sealed.push_back(room->segment);
+        if (active_ == room->segment) active_.reset();
+      } else if (segment.append_at_ == room->location.offset + room->location.bytes) {
+        segment.append_at_ = room->location.offset;
+      }
     }
   }
+  // Of a device that cannot do it, the end stays counted.
+  for (const SegmentHold& segment : sealed) GiveBackEnd(*segment).IgnoreError();
 }
 
 bool SegmentSet::Holds(const RecordLocation& location) const {
@@ -245,10 +257,26 @@ bool SegmentSet::Holds(const RecordLocation& location) const {
   return found != segments_.end() && found->second->Holds(location);
 }
 
-void SegmentSet::EndSurvey(const Survey& found) {
+std::vector<SegmentSet::Unsurveyed> SegmentSet::NotSurveyed() const {
+  const Lock lock(mutex_);
+  std::vector<Unsurveyed> left;
+  for (const auto& [id, segment] : segments_) {
+    if (!segment->surveyed_) left.push_back({.segment = segment, .end = segment->found_end_});
+  }
+  return left;
+}
+
+void SegmentSet::Distrust(uint64_t id) {
+  const Lock lock(mutex_);
+  if (const auto found = segments_.find(id); found != segments_.end()) {
+    found->second->surveyed_ = false;
+  }
+}
+
+void SegmentSet::EndSurvey(const Survey& found, const std::set<uint64_t>& unknown) {
   const Lock lock(mutex_);
   for (const auto& [id, segment] : segments_) {
-    if (segment->surveyed_) continue;
+    if (segment->surveyed_ || unknown.contains(id)) continue;
     segment->surveyed_ = true;
     const auto life = found.find(id);
     if (life == found.end()) continue;
@@ -317,8 +345,7 @@ void SegmentSet::SealActive() {
     sealed = std::move(active_);
     active_.reset();
   }
-  // As in Allocate. A device that cannot do it takes no other write either.
-  sealed->file().Sync().IgnoreError();
+  GiveBackEnd(*sealed).IgnoreError();  // as in Finish
 }
 
 std::vector<SegmentSet::Victim> SegmentSet::Idle() const {

@@ -20,6 +20,7 @@
 #include <memory>
 #include <mutex>
 #include <optional>
+#include <set>
 #include <span>
 #include <string>
 #include <vector>
@@ -62,6 +63,8 @@ class Segment {
   uint64_t live_bytes_ = 0;
   uint64_t live_records_ = 0;
   bool surveyed_ = true;
+  uint64_t found_end_ = 0;  // of what was written when it was found at start
+  uint64_t cut_bytes_ = 0;  // of size_, cut off the file and not yet known to be gone for good
   uint64_t in_flight_ = 0;  // rooms not yet finished
 };
 
@@ -121,6 +124,10 @@ class SegmentSet {
     }
   };
   using Survey = std::map<uint64_t, Life>;  // by segment
+  struct Unsurveyed {
+    SegmentHold segment;
+    uint64_t end = 0;  // of what was written when it was found
+  };
   struct Victim {
     SegmentHold segment;
     uint64_t size = 0;
@@ -142,8 +149,12 @@ class SegmentSet {
   void Finish(std::span<const RecordRoom> rooms, RoomOutcome outcome);
 
   // What lived in the segments found at start, whatever was added and died since. Before it is
-  // told, none of them is dropped or offered as a victim.
-  void EndSurvey(const Survey& found);
+  // told, none of them is dropped or offered as a victim. Of those in `unknown` nobody can tell:
+  // they stay as they are.
+  void EndSurvey(const Survey& found, const std::set<uint64_t>& unknown = {});
+  std::vector<Unsurveyed> NotSurveyed() const;
+  // What lives in it is not known after all: it stays until the store is opened again.
+  void Distrust(uint64_t id);
   // Whether there is such a place.
   bool Holds(const RecordLocation& location) const;
 
@@ -188,7 +199,10 @@ class SegmentSet {
   absl::StatusOr<std::vector<uint64_t>> Plan(std::span<const uint64_t> sizes, RoomPurpose purpose,
                                              const Lock& held) const;
   absl::StatusOr<SegmentHold> Create(uint64_t size);
+  // No more records into it. The end that is cut off stays counted until GiveBackEnd.
   void Seal(Segment& segment, const Lock& held);
+  // Only what is synced cannot come back with a power cut, when another file has taken its room.
+  absl::Status GiveBackEnd(Segment& segment);
 
   const Options options_;
   FileSystem& files_;

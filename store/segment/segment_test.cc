@@ -7,6 +7,7 @@
 #include <functional>
 
 #include "store/base/checksum.h"
+#include "store/device/faulty_file_system.h"
 #include "store/device/memory_file_system.h"
 #include "store/segment/record_format.h"
 #include "store/segment/segment_scanner.h"
@@ -283,6 +284,30 @@ TEST_F(SegmentSetTest, RoomThatStaysUnusedIsWrittenAgain) {
   set->Finish(again, RoomOutcome::kBroken);
   const auto elsewhere = *set->Allocate(sizes, RoomPurpose::kPut);
   EXPECT_NE(elsewhere[0].location.segment, again[0].location.segment);
+}
+
+// After a write that failed. What is counted as free must not come back with a power cut.
+TEST_F(SegmentSetTest, TheEndOfABrokenSegmentIsFreeOnlyOnceItIsSynced) {
+  for (const bool sync_fails : {false, true}) {
+    for (uint64_t seed = 0; seed < 20; ++seed) {
+      MemoryFileSystem memory;
+      FaultyFileSystem files(memory);
+      ASSERT_TRUE(files.MakeDirectory("/d").ok());
+      SegmentSet set({.directory = "/d", .capacity_bytes = 10 << 20, .segment_bytes = 1 << 20},
+                     files, clock_, {}, {.segment = 1, .sequence = 1});
+      const uint64_t one[] = {8192};
+      const auto rooms = *set.Allocate(one, RoomPurpose::kPut);
+      FaultPlan plan{.status = absl::UnavailableError("sync")};
+      if (sync_fails) plan.fail_at = 2;  // after Truncate
+      files.SetPlan(plan);
+      set.Finish(rooms, RoomOutcome::kBroken);
+      EXPECT_EQ(files.operations(), 2u);
+      EXPECT_EQ(set.totals().used_bytes, sync_fails ? 1u << 20 : kSegmentHeaderBytes + 8192);
+      SeededRandom random(seed);
+      memory.Crash(random);
+      EXPECT_LE(memory.UsedBytes(), set.totals().used_bytes) << seed;
+    }
+  }
 }
 
 TEST_F(SegmentSetTest, AHeldSegmentIsNotDeletedUnderItsReader) {

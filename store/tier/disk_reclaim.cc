@@ -91,10 +91,11 @@ absl::Status DiskTier::ReclaimSegment(uint64_t segment) {
   return absl::OkStatus();
 }
 
-absl::StatusOr<SegmentScan> DiskTier::Impl::ScanHeaders(const Segment& segment) {
+absl::StatusOr<SegmentScan> DiskTier::Impl::ScanHeaders(const Segment& segment, uint64_t to) {
   return ScanSegment(files, segment.file(),
                      {.store = store,
                       .segment = segment.id(),
+                      .to = to,
                       .check_payload = {},
                       .window_bytes = kHeaderWindowBytes});
 }
@@ -110,12 +111,20 @@ absl::Status DiskTier::Impl::Evacuate(const SegmentSet::Victim& victim) {
   if (segments.EmptyWithout(from.id(), 0)) return absl::OkStatus();
   // The catalog names records whose headers are damaged. They cannot be moved, only counted.
   std::vector<CatalogEntry> damaged;
-  CAIRN_RETURN_IF_ERROR(catalog->ForEach([&](const CatalogEntry& entry) {
+  const absl::Status walked = catalog->ForEach([&](const CatalogEntry& entry) {
     if (entry.location.segment == from.id()) damaged.push_back(entry);
     return true;
-  }));
-  for (const CatalogEntry& entry : damaged) Quarantine(entry);
-  segments.AllDied(from.id());
+  });
+  if (!walked.ok() && !absl::IsDataLoss(walked)) return walked;
+  const absl::Status why =
+      absl::DataLossError(absl::StrCat("the record's header is damaged in ", from.file().path()));
+  for (const CatalogEntry& entry : damaged) Quarantine(entry, why);
+  if (walked.ok()) {
+    segments.AllDied(from.id());
+  } else {
+    // The catalog is damaged too and does not tell all. Room is made elsewhere.
+    segments.Distrust(from.id());
+  }
   return absl::OkStatus();
 }
 
@@ -154,7 +163,7 @@ absl::Status DiskTier::Impl::Move(std::span<const CatalogEntry> entries, Segment
   for (size_t i = 0; i < entries.size(); ++i) {
     const absl::Status whole = CheckRead(reads[i], entries[i], from.tag(), RecordCheck::kWhole);
     if (absl::IsDataLoss(whole)) {
-      Quarantine(entries[i]);
+      Quarantine(entries[i], whole);
       continue;
     }
     CAIRN_RETURN_IF_ERROR(whole);

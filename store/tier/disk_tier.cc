@@ -30,6 +30,14 @@ absl::Status CheckPut(const DiskPut& put) {
   return absl::OkStatus();
 }
 
+// A put's DATA_LOSS says that what is put is damaged, and its owner then throws it away. So a
+// catalog that takes no more because it is damaged must not say so.
+absl::Status CatalogFailed(const absl::Status& status) {
+  if (!absl::IsDataLoss(status)) return status;
+  return absl::UnavailableError(absl::StrCat(
+      "the catalog is damaged, and rebuilt at the next start: ", std::string(status.message())));
+}
+
 }  // namespace
 
 absl::Status CheckRead(const IoRequest& read, const CatalogEntry& entry, uint64_t tag,
@@ -51,8 +59,7 @@ absl::Status CheckRead(const IoRequest& read, const CatalogEntry& entry, uint64_
     status = VerifyParts(entry.meta, read.slices[check == RecordCheck::kWhole ? 1 : 0]);
   }
   if (status.ok()) return status;
-  return absl::DataLossError(absl::StrCat("disk tier: entry ", entry.meta.key.digest.ToHex(),
-                                          " is damaged in ", read.file->path(), " at ", read.offset,
+  return absl::DataLossError(absl::StrCat("damaged in ", read.file->path(), " at ", read.offset,
                                           ": ", std::string(status.message())));
 }
 
@@ -104,13 +111,14 @@ absl::Status DiskTier::Put(std::span<const DiskPut> entries) {
 absl::Status DiskTier::Impl::PutClaimed(std::span<const DiskPut> entries) {
   std::vector<RecordToWrite> records;
   for (const DiskPut& entry : entries) {
-    CAIRN_ASSIGN_OR_RETURN(const std::optional<CatalogEntry> there, Get(entry.meta->key));
-    if (!there.has_value()) records.push_back({.meta = entry.meta, .payload = entry.payload});
+    const absl::StatusOr<std::optional<CatalogEntry>> there = Get(entry.meta->key);
+    CAIRN_RETURN_IF_ERROR(CatalogFailed(there.status()));
+    if (!there->has_value()) records.push_back({.meta = entry.meta, .payload = entry.payload});
   }
   if (records.empty()) return absl::OkStatus();
   CAIRN_ASSIGN_OR_RETURN(const std::vector<RecordRoom> rooms,
                          writer.WriteDurably(records, RoomPurpose::kPut));
-  CAIRN_RETURN_IF_ERROR(writer.Catalogue(records, rooms));
+  CAIRN_RETURN_IF_ERROR(CatalogFailed(writer.Catalogue(records, rooms)));
   for (const RecordRoom& room : rooms) put_bytes += room.location.bytes;
   return absl::OkStatus();
 }
@@ -121,7 +129,7 @@ absl::Status DiskTier::Impl::PutClaimed(std::span<const DiskPut> entries) {
 absl::StatusOr<std::optional<CatalogEntry>> DiskTier::Impl::Get(const EntryKey& key) {
   absl::StatusOr<std::optional<CatalogEntry>> entry = catalog->Get(key);
   if (!absl::IsDataLoss(entry.status())) return entry;
-  CAIRN_RETURN_IF_ERROR(ForgetDamaged(key));
+  CAIRN_RETURN_IF_ERROR(ForgetDamaged(key, entry.status()));
   return std::nullopt;
 }
 
@@ -141,7 +149,7 @@ std::vector<std::optional<EntryMeta>> DiskTier::FindMany(std::span<const EntryKe
   std::vector<std::optional<EntryMeta>> found(keys.size());
   for (size_t i = 0; i < keys.size(); ++i) {
     if (absl::IsDataLoss(entries[i].status())) {
-      impl_->ForgetDamaged(keys[i]).IgnoreError();
+      impl_->ForgetDamaged(keys[i], entries[i].status()).IgnoreError();
     } else if (entries[i].ok() && entries[i]->has_value()) {
       found[i] = std::move((*entries[i])->meta);
     }
@@ -157,7 +165,7 @@ std::vector<absl::StatusOr<std::optional<DiskTier::Impl::Located>>> DiskTier::Im
     absl::StatusOr<std::optional<CatalogEntry>> entry = std::move(entries[i]);
     for (int lookup = 0;; ++lookup) {
       if (absl::IsDataLoss(entry.status())) {
-        const absl::Status forgotten = ForgetDamaged(keys[i]);
+        const absl::Status forgotten = ForgetDamaged(keys[i], entry.status());
         results.push_back(forgotten.ok() ? entry.status() : forgotten);
         break;
       }
@@ -247,7 +255,9 @@ void DiskTier::ReadBatch(std::span<DiskRead> reads, RecordCheck check) {
     if (reads[i].status.ok()) reads[i].meta = std::move(at.entry.meta);
   });
   for (const size_t i : index) {
-    if (absl::IsDataLoss(reads[i].status)) impl_->Quarantine((*located[i])->entry);
+    if (absl::IsDataLoss(reads[i].status)) {
+      impl_->Quarantine((*located[i])->entry, reads[i].status);
+    }
   }
 }
 
@@ -291,27 +301,36 @@ absl::Status DiskTier::Erase(std::span<const EntryKey> keys) {
   return batch.erases.empty() ? absl::OkStatus() : impl_->EraseBatch(batch, dead);
 }
 
+// ---- withdraw ----
+
+void DiskTier::OnWithdrawn(std::function<void(const EntryKey&, const absl::Status&)> told) {
+  const std::lock_guard<std::mutex> lock(impl_->change_mutex);
+  impl_->withdrawn = std::move(told);
+}
+
 // The entry is damaged on disk: nobody finds it any more. Its record stays where it is until its
-// segment goes.
-void DiskTier::Impl::Quarantine(const CatalogEntry& entry) {
+// segment goes. With a catalog that cannot be written now it is found damaged again.
+void DiskTier::Impl::Quarantine(const CatalogEntry& entry, const absl::Status& why) {
   const std::lock_guard<std::mutex> held(change_mutex);
   const absl::StatusOr<std::optional<CatalogEntry>> now = catalog->Get(entry.meta.key);
   // Two readers may find the same damage; a newer record of the key is none of it.
   if (!now.ok() || !now->has_value() || (*now)->location != entry.location) return;
-  ++checksum_failures;
   CatalogBatch batch;
   batch.erases = {entry.meta.key};
-  // A catalog that cannot be written now leaves the entry to be found damaged again.
-  EraseBatch(batch, {&entry, 1}).IgnoreError();
+  if (!EraseBatch(batch, {&entry, 1}).ok()) return;
+  ++checksum_failures;
+  if (withdrawn) withdrawn(entry.meta.key, why);
 }
 
-absl::Status DiskTier::Impl::ForgetDamaged(const EntryKey& key) {
+absl::Status DiskTier::Impl::ForgetDamaged(const EntryKey& key, const absl::Status& why) {
   const std::lock_guard<std::mutex> held(change_mutex);
   if (!absl::IsDataLoss(catalog->Get(key).status())) return absl::OkStatus();
-  ++checksum_failures;
   CatalogBatch batch;
   batch.erases = {key};
-  return EraseBatch(batch, {});
+  CAIRN_RETURN_IF_ERROR(EraseBatch(batch, {}));
+  ++checksum_failures;
+  if (withdrawn) withdrawn(key, why);
+  return absl::OkStatus();
 }
 
 // ---- listing ----
@@ -329,6 +348,7 @@ DiskTierStats DiskTier::stats() const {
           .segments = totals.segments,
           .checksum_failures = impl_->checksum_failures,
           .dropped_entries = impl_->dropped_entries,
+          .mended_entries = impl_->mended_entries,
           .surveyed = impl_->surveyed,
           .reclaimed_segments = impl_->reclaimed_segments,
           .put_bytes = impl_->put_bytes,

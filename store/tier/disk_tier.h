@@ -7,8 +7,9 @@
 // Reads verify: every part matches the checksum that the catalog, itself checksummed, has for it;
 // so another entry's bytes, in the wrong place or exchanged, are damage like any other. Where
 // damage is looked for (RecordCheck::kWhole, Reclaim) the record's own header must name the same
-// entry too. A mismatch is DATA_LOSS: the entry is removed from the catalog, counted, and its
-// record kept aside until its segment goes (quarantine).
+// entry too. A mismatch is DATA_LOSS: the entry is withdrawn (quarantine). That is, it is removed
+// from the catalog and counted, its owner is told (OnWithdrawn), and its record stays where it is,
+// for whoever wants to look, until its segment goes.
 //
 // Capacity: the sum of the segment files' sizes never exceeds capacity_bytes. Put answers
 // RESOURCE_EXHAUSTED when an entry does not fit; the owner erases entries (it knows their worth)
@@ -80,6 +81,7 @@ struct DiskTierStats {
   uint64_t segments = 0;
   uint64_t checksum_failures = 0;  // entries found damaged, each counted once
   uint64_t dropped_entries = 0;    // catalogued at a place that was not there
+  uint64_t mended_entries = 0;     // of a damaged catalog, catalogued again by Survey
   bool surveyed = false;
   uint64_t reclaimed_segments = 0;
   uint64_t put_bytes = 0;    // records written by Put
@@ -110,6 +112,12 @@ class DiskTier {
                                                         Clock& clock, RecoveryReport* report);
   ~DiskTier();
 
+  // From here on `told` learns of each entry that goes without having been erased: DATA_LOSS, it is
+  // damaged; NOT_FOUND, what the catalog names is not there. Whichever call comes upon it tells,
+  // once, before it returns and before the entry can be put again. The tier's locks are held: it
+  // must not be called from there. Null: nobody is told.
+  void OnWithdrawn(std::function<void(const EntryKey&, const absl::Status& why)> told);
+
   // Durable on return, all of them or none visible. ALREADY_EXISTS entries are skipped silently
   // (same key, same bytes).
   absl::Status Put(std::span<const DiskPut> entries);
@@ -118,8 +126,10 @@ class DiskTier {
   // place that is not there, and shows every other entry to the visitor (may be null). Entries that
   // changed since Open are shown as they were. Puts and reads go on meanwhile; Reclaim waits for it
   // and, if nobody called it, does it first. A visitor that returns false ends it early, to be
-  // begun again by the next call. DATA_LOSS: the catalog is damaged. It stays in use for what can
-  // be read of it, and is rebuilt from the segments at the next Open.
+  // begun again by the next call. What a damaged catalog does not tell is asked of the segments'
+  // record headers, catalogued again and shown; the catalog is made anew at the next Open all the
+  // same. DATA_LOSS: in some segments that was not all, as headers are damaged too: entries in them
+  // may not have been shown, and these segments stay until the next Open.
   absl::Status Survey(const std::function<bool(const EntryMeta&)>& visit);
 
   // nullopt is a miss. Reads the catalog only.

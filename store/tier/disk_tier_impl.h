@@ -1,5 +1,5 @@
-// disk_tier_impl.h: the inside of the disk tier, for the two files that implement it: disk_tier.cc
-// (put, find, read, erase) and disk_reclaim.cc.
+// disk_tier_impl.h: the inside of the disk tier, for the files that implement it: disk_tier.cc
+// (put, find, read, erase), disk_reclaim.cc and disk_survey.cc.
 //
 // Threads: as disk_tier.h; the locks say what they guard. Order: reclaim_mutex, change_mutex.
 #ifndef CAIRN_STORE_TIER_DISK_TIER_IMPL_H_
@@ -10,6 +10,7 @@
 #include <memory>
 #include <mutex>
 #include <optional>
+#include <set>
 #include <span>
 #include <vector>
 
@@ -55,16 +56,27 @@ struct DiskTier::Impl {
   absl::Status PutClaimed(std::span<const DiskPut> entries);
   absl::StatusOr<std::optional<CatalogEntry>> Get(const EntryKey& key);
   absl::Status EnsureSurveyed();
-  absl::Status SurveyLocked(const std::function<bool(const EntryMeta&)>& visit);
+  using Visitor = std::function<bool(const EntryMeta&)>;
+  // What is found by it. Counted apart first: a survey that ends early leaves nothing half counted.
+  struct SurveyWork {
+    SegmentSet::Survey live;
+    std::vector<CatalogEntry> stale;
+    std::set<uint64_t> unknown;  // segments of which not all is known
+    bool stopped = false;        // by the visitor
+  };
+  absl::Status SurveyLocked(const Visitor& visit);
+  absl::Status WalkCatalog(const Visitor& visit, SurveyWork& work);
+  absl::Status WalkSegments(const Visitor& visit, SurveyWork& work);
+  absl::StatusOr<bool> CatalogueAgain(const CatalogEntry& entry);
   std::vector<absl::StatusOr<std::optional<Located>>> Locate(std::span<const EntryKey> keys);
   absl::Status ForgetStale(std::span<const CatalogEntry> entries);
   // The request for one located entry; an error where the destination is unfit.
   absl::StatusOr<IoRequest> ReadRequest(const Located& at, std::span<uint8_t> destination,
                                         std::span<uint8_t> header) const;
-  void Quarantine(const CatalogEntry& entry);
-  absl::Status ForgetDamaged(const EntryKey& key);
+  void Quarantine(const CatalogEntry& entry, const absl::Status& why);
+  absl::Status ForgetDamaged(const EntryKey& key, const absl::Status& why);
   absl::Status EraseBatch(const CatalogBatch& batch, std::span<const CatalogEntry> dead);
-  absl::StatusOr<SegmentScan> ScanHeaders(const Segment& segment);
+  absl::StatusOr<SegmentScan> ScanHeaders(const Segment& segment, uint64_t to = UINT64_MAX);
   absl::Status Evacuate(const SegmentSet::Victim& victim);
   absl::Status MoveLive(const SegmentScan& scan, Segment& from);
   absl::Status Move(std::span<const CatalogEntry> entries, Segment& from);
@@ -87,6 +99,7 @@ struct DiskTier::Impl {
   // Orders everything that changes or removes a location that can be found. Puts only add keys that
   // are absent and need not take it.
   std::mutex change_mutex;
+  std::function<void(const EntryKey&, const absl::Status&)> withdrawn;  // guarded by change_mutex
   std::mutex reclaim_mutex;  // one Reclaim at a time; before change_mutex
 
   std::mutex survey_mutex;                   // before change_mutex; held while surveying
@@ -94,6 +107,7 @@ struct DiskTier::Impl {
   absl::Status survey_status;                // guarded by survey_mutex
   std::atomic<bool> surveyed{false};
   std::atomic<uint64_t> dropped_entries{0};
+  std::atomic<uint64_t> mended_entries{0};
 
   std::atomic<uint64_t> checksum_failures{0};
   std::atomic<uint64_t> reclaimed_segments{0};

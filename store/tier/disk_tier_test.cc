@@ -85,70 +85,6 @@ TEST(DiskTierTest, RefusesWhatIsWrongByName) {
   EXPECT_TRUE(tier->Contains(sound.meta.key));
 }
 
-// Every byte of the header's fields, part table and attributes, and one in each stretch of every
-// part.
-TEST(DiskTierTest, AFlippedByteAnywhereIsACountedMissAndTheEntryIsGone) {
-  const TestEntry entry = MakeEntry(1);
-  const uint64_t start = kSegmentHeaderBytes;
-  const uint64_t header = RecordHeaderBytes(entry.meta);
-  const uint64_t used =
-      sizeof(RecordHeader) + 2 * sizeof(RecordPart) + entry.meta.attributes.size();
-  std::vector<uint64_t> offsets;
-  for (uint64_t at = 0; at < used; ++at) offsets.push_back(start + at);
-  offsets.push_back(start + header - 1);
-  for (uint64_t at = 0; at < entry.meta.payload_bytes(); at += 499) {
-    offsets.push_back(start + header + at);
-  }
-  offsets.push_back(start + header + 4999);
-  offsets.push_back(start + header + 5000);
-  offsets.push_back(start + header + entry.meta.payload_bytes() - 1);
-  for (const uint64_t offset : offsets) {
-    TestDisk disk;
-    const auto tier = disk.Open();
-    const TestEntry other = MakeEntry(2);
-    ASSERT_TRUE(tier->Put({{entry.put(), other.put()}}).ok());
-    ASSERT_TRUE(disk.memory.FlipByte(disk.SegmentPath(1), offset, 0x10).ok());
-    // The header is for a rebuild; who only wants the payload is not hurt by its decay.
-    if (offset < start + header) {
-      ASSERT_TRUE(ReadBack(*tier, entry).ok()) << offset;
-    }
-    const RecordCheck check = offset < start + header ? RecordCheck::kWhole : RecordCheck::kPayload;
-    ASSERT_EQ(ReadBack(*tier, entry, check).code(), absl::StatusCode::kDataLoss) << offset;
-    ASSERT_EQ(tier->stats().checksum_failures, 1u);
-    ASSERT_FALSE(tier->Contains(entry.meta.key));
-    ASSERT_EQ(ReadBack(*tier, entry).code(), absl::StatusCode::kNotFound);
-    ASSERT_EQ(tier->stats().checksum_failures, 1u);
-    ASSERT_TRUE(ReadBack(*tier, other).ok());
-    // It may be put again, and is whole then.
-    ASSERT_TRUE(tier->Put({{entry.put()}}).ok());
-    ASSERT_TRUE(ReadBack(*tier, entry).ok());
-  }
-}
-
-TEST(DiskTierTest, AFlippedByteOfThePaddingIsHarmless) {
-  TestDisk disk;
-  const auto tier = disk.Open();
-  TestEntry entry = MakeEntry(1);
-  ASSERT_TRUE(tier->Put({{entry.put()}}).ok());
-  const uint64_t padding =
-      kSegmentHeaderBytes + RecordHeaderBytes(entry.meta) + entry.meta.payload_bytes();
-  ASSERT_TRUE(disk.memory.FlipByte(disk.SegmentPath(1), padding, 0xff).ok());
-  entry.payload.bytes()[entry.meta.payload_bytes()] = 0xff;
-  EXPECT_TRUE(ReadBack(*tier, entry).ok());
-}
-
-TEST(DiskTierTest, ADamagedCatalogValueIsACountedMiss) {
-  TestDisk disk;
-  const auto tier = disk.Open();
-  const TestEntry entry = MakeEntry(1);
-  ASSERT_TRUE(tier->Put({{entry.put()}}).ok());
-  ASSERT_TRUE(disk.catalog->FlipByte(entry.meta.key, 12, 1));
-  EXPECT_EQ(ReadBack(*tier, entry).code(), absl::StatusCode::kDataLoss);
-  EXPECT_EQ(tier->stats().checksum_failures, 1u);
-  EXPECT_FALSE(tier->Contains(entry.meta.key));
-  EXPECT_EQ(tier->stats().checksum_failures, 1u);
-}
-
 TEST(DiskTierTest, ADeviceErrorIsUnavailableAndTheEntryStays) {
   TestDisk disk;
   const auto tier = disk.Open();
@@ -175,20 +111,6 @@ TEST(DiskTierTest, ErasedIsGoneAlsoAfterReopening) {
   EXPECT_FALSE(tier->Contains(TestKey(2)));
   EXPECT_EQ(tier->stats().entries, 1u);
   EXPECT_EQ(disk.report.adopted_entries, 0u);
-}
-
-// Fills the tier until it refuses; returns how many entries went in.
-uint64_t Fill(DiskTier& tier, const TestDisk& disk, uint64_t first) {
-  for (uint64_t i = first; i < first + 10'000; ++i) {
-    const absl::Status status = tier.Put({{MakeEntry(i, {60'000}).put()}});
-    EXPECT_LE(disk.memory.UsedBytes(), disk.capacity_bytes + kIoAlignment);  // and the FORMAT file
-    EXPECT_LE(tier.stats().used_bytes, disk.capacity_bytes);
-    if (status.ok()) continue;
-    EXPECT_EQ(status.code(), absl::StatusCode::kResourceExhausted) << status;
-    EXPECT_THAT(std::string(status.message()), HasSubstr("over capacity"));
-    return i - first;
-  }
-  return 10'000;
 }
 
 TEST(DiskTierTest, NeverExceedsItsCapacityAndTakesAgainAfterErasing) {
@@ -262,26 +184,6 @@ TEST(DiskTierTest, ASegmentThatItsOwnerChoseGoesAndTheRestOfItIsMoved) {
     EXPECT_EQ(absl::IsNotFound(read), gone) << i << read;
     EXPECT_EQ(read.ok(), !gone) << i << read;
   }
-}
-
-TEST(DiskTierTest, ReclaimGetsRidOfASegmentWhoseRecordsAreDamaged) {
-  TestDisk disk;
-  disk.capacity_bytes = 32ull << 20;
-  const auto tier = disk.Open();
-  const uint64_t count = Fill(*tier, disk, 0);
-  // The header of the first record, the payload of the second.
-  const uint64_t record = RecordBytes(MakeEntry(0, {60'000}).meta);
-  ASSERT_TRUE(disk.memory.FlipByte(disk.SegmentPath(1), kSegmentHeaderBytes + 40).ok());
-  ASSERT_TRUE(disk.memory.FlipByte(disk.SegmentPath(1), kSegmentHeaderBytes + record + 9000).ok());
-  std::vector<EntryKey> keys;
-  for (uint64_t i = 3; i < count; ++i) keys.push_back(TestKey(i));
-  ASSERT_TRUE(tier->Erase(keys).ok());
-  ASSERT_TRUE(tier->Reclaim(30 << 20).ok());
-  EXPECT_EQ(tier->stats().checksum_failures, 2u);
-  EXPECT_FALSE(*disk.memory.Exists(disk.SegmentPath(1)));
-  EXPECT_TRUE(ReadBack(*tier, MakeEntry(2, {60'000})).ok());
-  EXPECT_FALSE(tier->Contains(TestKey(0)));
-  EXPECT_EQ(tier->stats().entries, 1u);
 }
 
 TEST(DiskTierTest, AFullFileSystemLosesNothingAndIsForgottenWhenThereIsRoom) {

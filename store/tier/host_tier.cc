@@ -48,6 +48,8 @@ struct alignas(64) HostSlot {
 };
 
 struct HostTier::Impl {
+  using Entries = absl::flat_hash_map<EntryKey, std::unique_ptr<HostSlot>>;
+
   explicit Impl(SharedMemory shared) : memory(std::move(shared)), allocator(memory.size()) {}
 
   // REQUIRES: mutex.
@@ -64,6 +66,19 @@ struct HostTier::Impl {
     Free(*slot);
     delete slot;
   }
+  // REQUIRES: mutex.
+  bool Erase(Entries::iterator at) {
+    if (at == entries.end()) return false;
+    std::unique_ptr<HostSlot> slot = std::move(at->second);
+    entries.erase(at);
+    if (slot->pins == 0) {
+      Free(*slot);
+      return true;
+    }
+    slot->erased = true;
+    slot.release();  // the last HostPin deletes it
+    return true;
+  }
   std::span<const uint64_t> TableOf(const HostSlot& slot) const {
     return {reinterpret_cast<const uint64_t*>(memory.bytes().data() + slot.offset +
                                               PartTableOffset(slot.payload_bytes)),
@@ -72,10 +87,10 @@ struct HostTier::Impl {
 
   SharedMemory memory;
   mutable std::mutex mutex;
-  ArenaAllocator allocator;                                          // guarded by mutex
-  absl::flat_hash_map<EntryKey, std::unique_ptr<HostSlot>> entries;  // guarded by mutex
-  uint64_t pinned_bytes = 0;                                         // guarded by mutex
-  std::optional<Prefault> prefault;                                  // in the background
+  ArenaAllocator allocator;          // guarded by mutex
+  Entries entries;                   // guarded by mutex
+  uint64_t pinned_bytes = 0;         // guarded by mutex
+  std::optional<Prefault> prefault;  // in the background
 };
 
 HostRoom& HostRoom::operator=(HostRoom&& other) noexcept {
@@ -253,17 +268,13 @@ bool HostTier::Contains(const EntryKey& key) const {
 
 bool HostTier::Erase(const EntryKey& key) {
   const std::lock_guard<std::mutex> lock(impl_->mutex);
-  const auto found = impl_->entries.find(key);
-  if (found == impl_->entries.end()) return false;
-  std::unique_ptr<HostSlot> slot = std::move(found->second);
-  impl_->entries.erase(found);
-  if (slot->pins == 0) {
-    impl_->Free(*slot);
-    return true;
-  }
-  slot->erased = true;
-  slot.release();  // the last HostPin deletes it
-  return true;
+  return impl_->Erase(impl_->entries.find(key));
+}
+
+bool HostTier::Erase(const HostPin& pin) {
+  const std::lock_guard<std::mutex> lock(impl_->mutex);
+  const auto found = impl_->entries.find(pin.slot_->meta.key);
+  return found != impl_->entries.end() && found->second.get() == pin.slot_ && impl_->Erase(found);
 }
 
 bool HostTier::Pinned(const EntryKey& key) const {

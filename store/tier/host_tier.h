@@ -153,6 +153,8 @@ class HostTier {
   bool Contains(const EntryKey& key) const;
   // Invisible at once; its bytes return when the last pin falls. False if absent.
   bool Erase(const EntryKey& key);
+  // The same of the very copy that is pinned: false if it went before, whatever is there by now.
+  bool Erase(const HostPin& pin);
   // True while some HostPin holds the entry.
   bool Pinned(const EntryKey& key) const;
 

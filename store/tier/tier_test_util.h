@@ -111,6 +111,20 @@ inline absl::Status PutAll(DiskTier& tier, const std::vector<TestEntry>& entries
   return tier.Put(puts);
 }
 
+// Fills the tier until it refuses; returns how many entries went in.
+inline uint64_t Fill(DiskTier& tier, const TestDisk& disk, uint64_t first) {
+  for (uint64_t i = first; i < first + 10'000; ++i) {
+    const absl::Status status = tier.Put({{MakeEntry(i, {60'000}).put()}});
+    EXPECT_LE(disk.memory.UsedBytes(), disk.capacity_bytes + kIoAlignment);  // and the FORMAT file
+    EXPECT_LE(tier.stats().used_bytes, disk.capacity_bytes);
+    if (status.ok()) continue;
+    EXPECT_EQ(status.code(), absl::StatusCode::kResourceExhausted) << status;
+    EXPECT_NE(status.message().find("over capacity"), absl::string_view::npos) << status;
+    return i - first;
+  }
+  return 10'000;
+}
+
 }  // namespace cairn::store
 
 #endif  // CAIRN_STORE_TIER_TIER_TEST_UTIL_H_

@@ -43,6 +43,7 @@ absl::StatusOr<std::unique_ptr<Target>> Target::Start(const AttackFlags& flags, 
                    .host_bytes = host_bytes,
                    .disk_bytes = disk_bytes,
                    .segment_bytes = "16MiB",
+                   .scrub_rate = "auto",
                    .more_flags = {"--listen", target->tcp, "--bulk-listen", bulk}};
   std::filesystem::create_directories(target->place.data());
   CAIRN_ASSIGN_OR_RETURN(target->process, crash::DaemonProcess::Start(target->place, std::nullopt));

@@ -69,6 +69,8 @@ std::vector<std::string> DaemonCommand(const DaemonPlace& place) {
                                       place.segment_bytes,
                                       "--policy",
                                       "full",
+                                      "--scrub-rate",
+                                      place.scrub_rate,
                                       "--log-level",
                                       "warn"};
   command.insert(command.end(), place.more_flags.begin(), place.more_flags.end());

@@ -34,6 +34,7 @@ struct DaemonPlace {
   uint64_t host_bytes = kHostBytes;
   uint64_t disk_bytes = kDiskBytes;
   std::string segment_bytes = "1MiB";
+  std::string scrub_rate = "100MB/s";
   std::vector<std::string> more_flags = {};
   std::string data() const { return work + "/data"; }
   std::string socket() const { return work + "/cairn.sock"; }

@@ -44,6 +44,7 @@ class Worker {
   absl::Status Put();
   absl::Status Fetch();
   absl::Status EvictByOperator();
+  absl::Status VerifyByOperator();
   absl::Status AbortOne();
   absl::Status CheckHeld();
   // All rows of the prefix and the checkpoint at its end: maybe in the oracle from now on.

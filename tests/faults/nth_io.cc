@@ -238,7 +238,7 @@ class CoreScene : public Scene {
         return Fetch(kBlocksBefore);
       case What::kVerify: {
         const auto report = core_->Verify({}, nullptr);
-        Expect(!report.ok() || report->damaged == 0, "a failed call was taken for damage");
+        Expect(!report.ok() || report->damaged() == 0, "a failed call was taken for damage");
         return report.status();
       }
       case What::kEvict: {

@@ -190,10 +190,13 @@ class Operator {
     pinned_.pop_back();
   }
   void Verify() {
-    const auto report = world_.core().Verify({}, nullptr);
-    Allow("Verify", report.status(), {});
-    world_.counts()["entries_verified"] += report->entries;
-    world_.Note(absl::StrCat("verified ", report->entries, ", damaged ", report->damaged));
+    const cache::VerifyOptions options{.bytes_per_second =
+                                           world_.OneIn(2) ? 0 : 1000 + world_.Pick(1'000'000)};
+    const auto report = world_.core().Verify(
+        options, [this](const cache::VerifyReport&) { return !world_.over(); });
+    Allow("Verify", report.status(), {StatusCode::kCancelled});
+    if (!report.ok()) return;
+    world_.Note(absl::StrCat("verified ", report->entries, ", damaged ", report->damaged()));
   }
   void Flush() {
     Allow("Flush", world_.core().Flush(absl::Seconds(world_.Pick(60))),

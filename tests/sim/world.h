@@ -96,6 +96,7 @@ class World {
   std::unique_ptr<store::DiskTier> disk_;
   std::unique_ptr<cache::CacheCore> core_;
   std::set<EntryKey> promised_;  // since the last life ended
+  uint64_t damage_before_ = 0;   // found on disk before there was a core
   bool over_ = false;
   bool starting_ = false;
   bool last_life_ = false;

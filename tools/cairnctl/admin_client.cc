@@ -10,8 +10,6 @@
 namespace cairn::ctl {
 namespace {
 
-constexpr absl::Duration kVerifyMax = absl::Hours(24);
-
 void SetDeadline(grpc::ClientContext& context, absl::Duration timeout) {
   // Relative: a jump of the wall clock moves no deadline.
   context.set_deadline(gpr_time_from_millis(absl::ToInt64Milliseconds(timeout), GPR_TIMESPAN));
@@ -66,7 +64,6 @@ absl::StatusOr<v1::PinResponse> AdminClient::Pin(const std::string& digest, bool
 absl::StatusOr<v1::VerifyEvent> AdminClient::Verify(
     const v1::VerifyRequest& request, const std::function<void(const v1::VerifyEvent&)>& progress) {
   grpc::ClientContext context;
-  SetDeadline(context, kVerifyMax);
   const auto reader = stub_->Verify(&context, request);
   v1::VerifyEvent event;
   bool done = false;

@@ -26,8 +26,8 @@ class AdminClient {
   absl::StatusOr<v1::ListResponse> List(const v1::ListRequest& request);
   absl::StatusOr<v1::EvictResponse> Evict(const v1::EvictRequest& request);
   absl::StatusOr<v1::PinResponse> Pin(const std::string& digest, bool pin);
-  // Calls `progress` for each event but the last, which is returned. As long as events come, it
-  // waits.
+  // Calls `progress` for each event but the last, which is returned. Without a deadline: at a low
+  // rate it takes days, and a daemon that dies is noticed at once.
   absl::StatusOr<v1::VerifyEvent> Verify(
       const v1::VerifyRequest& request,
       const std::function<void(const v1::VerifyEvent&)>& progress);

@@ -1,4 +1,6 @@
 // cairnctl: what an operator sees and does to a running cairnd, over its admin socket.
+#include <unistd.h>
+
 #include <CLI/CLI.hpp>
 #include <cstdio>
 #include <nlohmann/json.hpp>
@@ -7,6 +9,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/time/time.h"
 #include "cache/client/default_paths.h"
+#include "store/base/bytes_text.h"
 #include "store/base/clock.h"
 #include "store/base/digest.h"
 #include "store/base/exit_codes.h"
@@ -29,6 +32,7 @@ struct Flags {
   bool leaves = false;
   uint32_t limit = 1000;
   std::string digest;
+  std::string rate;
   double flush_seconds = 60;
 };
 
@@ -150,25 +154,25 @@ int RunVerify(AdminClient& client, const Flags& flags) {
   v1::VerifyRequest request;
   if (const absl::Status status = FillFilter(flags, request.mutable_filter()); !status.ok())
     return Fail(status);
-  const auto report = client.Verify(request, [&](const v1::VerifyEvent& event) {
-    if (flags.json) return;
-    std::fprintf(stderr, "verified %llu entries, %s\n",
-                 static_cast<unsigned long long>(event.entries()),
-                 HumanBytes(event.bytes()).c_str());
+  if (!flags.rate.empty()) {
+    const absl::StatusOr<uint64_t> rate = ParseByteRate(flags.rate);
+    if (!rate.ok()) return Fail(rate.status());
+    request.set_bytes_per_second(*rate);
+  }
+  // On a terminal one line that is written again, else a line each.
+  const char* const end = ::isatty(STDERR_FILENO) == 1 ? "\x1b[K\r" : "\n";
+  const auto report = client.Verify(request, [end](const v1::VerifyEvent& event) {
+    std::fprintf(stderr, "%s%s", VerifyProgress(event).c_str(), end);
   });
+  if (*end != '\n') std::fputs("\n", stderr);
   if (!report.ok()) return Fail(report.status());
   if (flags.json) {
-    PrintJson({{"entries", report->entries()},
-               {"bytes", report->bytes()},
-               {"damaged", report->damaged()}});
+    PrintJson(VerifyJson(*report));
   } else {
-    std::printf("verified %llu entries, %s: %llu damaged%s\n",
-                static_cast<unsigned long long>(report->entries()),
-                HumanBytes(report->bytes()).c_str(),
-                static_cast<unsigned long long>(report->damaged()),
-                report->damaged() == 0 ? "" : " (quarantined; they will be misses)");
+    std::printf("%s", VerifyText(*report).c_str());
   }
-  return report->damaged() == 0 ? kExitOk : kExitDamageFound;
+  if (report->damaged() > 0) return kExitDamageFound;
+  return report->unreadable() == 0 ? kExitOk : kExitFailure;
 }
 
 int RunFlush(AdminClient& client, const Flags& flags) {
@@ -211,9 +215,9 @@ int Main(int argc, char** argv) {
   CLI::App* unpin = app.add_subcommand("unpin", "undo a pin");
   unpin->add_option("digest", flags.digest, "the prefix's last block")->required();
   CLI::App* verify = app.add_subcommand(
-      "verify",
-      "read everything stored and check it; damage is quarantined and ends with status 5");
+      "verify", "read everything stored and check it; damage is withdrawn and ends with status 5");
   AddFilter(verify, flags);
+  verify->add_option("--rate", flags.rate, "at most so much a second, such as 100MB/s");
   CLI::App* flush = app.add_subcommand("flush", "wait until everything committed is on disk");
   flush->add_option("--seconds", flags.flush_seconds, "at most so long")
       ->check(CLI::Range(0.1, 600.0));

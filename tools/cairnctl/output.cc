@@ -17,6 +17,15 @@ std::string Tiers(bool host, bool disk) {
   return host ? "host" : disk ? "disk" : "-";
 }
 
+double BytesPerSecond(const v1::VerifyEvent& event) {
+  const double seconds = static_cast<double>(std::max<uint64_t>(event.elapsed_millis(), 1)) / 1e3;
+  return static_cast<double>(event.bytes()) / seconds;
+}
+
+std::string HumanRate(double bytes_per_second) {
+  return HumanBytes(static_cast<uint64_t>(bytes_per_second)) + "/s";
+}
+
 }  // namespace
 
 std::string HexOf(const std::string& bytes) { return absl::BytesToHexString(bytes); }
@@ -106,6 +115,52 @@ std::string ListText(const v1::ListResponse& list, int64_t now_micros) {
                     absl::StrCat(p.leases()), p.pinned() ? "yes" : "-"});
   }
   return Table(rows);
+}
+
+std::string VerifyProgress(const v1::VerifyEvent& event) {
+  // Entries come and go meanwhile.
+  const uint64_t total = std::max(event.total_bytes(), event.bytes());
+  const double rate = BytesPerSecond(event);
+  std::string line = absl::StrCat("verified ", event.entries(), " of ",
+                                  std::max(event.total_entries(), event.entries()), " entries, ",
+                                  HumanBytes(event.bytes()), " of ", HumanBytes(total));
+  if (rate > 0) {
+    const double left = static_cast<double>(total - event.bytes()) / rate;
+    absl::StrAppend(&line, ", ", HumanRate(rate), ", ", HumanAge(static_cast<int64_t>(left)),
+                    " left");
+  }
+  if (event.damaged() > 0) absl::StrAppend(&line, ", ", event.damaged(), " damaged");
+  return line;
+}
+
+nlohmann::json VerifyJson(const v1::VerifyEvent& report) {
+  return {{"entries", report.entries()},
+          {"bytes", report.bytes()},
+          {"total_entries", report.total_entries()},
+          {"total_bytes", report.total_bytes()},
+          {"damaged", report.damaged()},
+          {"damaged_host", report.damaged_host()},
+          {"damaged_disk", report.damaged_disk()},
+          {"healed", report.healed()},
+          {"unreadable", report.unreadable()},
+          {"seconds", static_cast<double>(report.elapsed_millis()) / 1e3},
+          {"bytes_per_second", BytesPerSecond(report)}};
+}
+
+std::string VerifyText(const v1::VerifyEvent& report) {
+  std::string text = absl::StrFormat("verified %u entries, %s in %.1f s (%s): %u damaged",
+                                     report.entries(), HumanBytes(report.bytes()),
+                                     static_cast<double>(report.elapsed_millis()) / 1e3,
+                                     HumanRate(BytesPerSecond(report)), report.damaged());
+  if (report.damaged() > 0) {
+    absl::StrAppend(&text, " (", report.damaged_host(), " in host memory, ", report.damaged_disk(),
+                    " on disk); withdrawn, ", report.healed(),
+                    " of them with a good copy in the other tier, the others are misses");
+  }
+  if (report.unreadable() > 0) {
+    absl::StrAppend(&text, "; ", report.unreadable(), " could not be read and stay");
+  }
+  return text + "\n";
 }
 
 }  // namespace cairn::ctl

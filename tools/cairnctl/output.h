@@ -28,6 +28,12 @@ nlohmann::json ListJson(const v1::ListResponse& list);
 // `now_micros`: wall clock, for ages.
 std::string ListText(const v1::ListResponse& list, int64_t now_micros);
 
+// How far a verification is, how fast, and how long it still takes: one line without its end.
+std::string VerifyProgress(const v1::VerifyEvent& event);
+// The last event.
+nlohmann::json VerifyJson(const v1::VerifyEvent& report);
+std::string VerifyText(const v1::VerifyEvent& report);
+
 }  // namespace cairn::ctl
 
 #endif  // CAIRN_TOOLS_CAIRNCTL_OUTPUT_H_

@@ -60,6 +60,47 @@ TEST(Stats, BytesAreShownTwice) {
   EXPECT_EQ(StatsJson(stats)["host_used_bytes"], 2'500'000);
 }
 
+TEST(Verify, ShowsHowFarHowFastAndHowLong) {
+  v1::VerifyEvent event;
+  event.set_total_entries(10);
+  event.set_total_bytes(4'000'000);
+  event.set_elapsed_millis(0);
+  EXPECT_EQ(VerifyProgress(event), "verified 0 of 10 entries, 0 B of 4.0 MB");
+  event.set_entries(3);
+  event.set_bytes(1'000'000);
+  event.set_elapsed_millis(2000);
+  EXPECT_EQ(VerifyProgress(event),
+            "verified 3 of 10 entries, 1.0 MB of 4.0 MB, 500.0 kB/s, 6 s left");
+  // More was put meanwhile than there was.
+  event.set_entries(12);
+  event.set_bytes(5'000'000);
+  event.set_damaged(1);
+  EXPECT_EQ(VerifyProgress(event),
+            "verified 12 of 12 entries, 5.0 MB of 5.0 MB, 2.5 MB/s, 0 s left, 1 damaged");
+}
+
+TEST(Verify, TheReportSaysWhatBecameOfIt) {
+  v1::VerifyEvent report;
+  report.set_entries(5);
+  report.set_bytes(3'000'000);
+  report.set_elapsed_millis(1500);
+  EXPECT_EQ(VerifyText(report), "verified 5 entries, 3.0 MB in 1.5 s (2.0 MB/s): 0 damaged\n");
+  report.set_damaged(3);
+  report.set_damaged_host(1);
+  report.set_damaged_disk(2);
+  report.set_healed(1);
+  report.set_unreadable(4);
+  const std::string text = VerifyText(report);
+  for (const char* part : {"3 damaged (1 in host memory, 2 on disk)", "1 of them with a good copy",
+                           "4 could not be read"}) {
+    EXPECT_NE(text.find(part), std::string::npos) << text;
+  }
+  const nlohmann::json json = VerifyJson(report);
+  EXPECT_EQ(json["damaged_disk"], 2);
+  EXPECT_EQ(json["seconds"], 1.5);
+  EXPECT_EQ(json["bytes_per_second"], 2e6);
+}
+
 TEST(DigestPrefix, EvenNumberOfEightOrMoreDigits) {
   EXPECT_EQ(ParseDigestPrefix("00ff10Ab").value(), std::string("\x00\xff\x10\xab", 4));
   EXPECT_TRUE(ParseDigestPrefix(std::string(64, 'a')).ok());
