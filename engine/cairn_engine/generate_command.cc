@@ -48,8 +48,10 @@ std::unique_ptr<PrefixCache> AttachCache(const GenerateOptions& options, const M
   settings.say = [](const std::string& line) {
     std::fprintf(stderr, "cairn-engine: %s\n", line.c_str());
   };
-  return std::make_unique<PrefixCache>(cache::ConnectCache(options.cache, spec), model, RealClock(),
-                                       settings);
+  cache::RemoteCacheOptions remote;
+  remote.call_timeout = absl::Milliseconds(options.cache_deadline_ms);
+  return std::make_unique<PrefixCache>(cache::ConnectCache(options.cache, spec, remote), model,
+                                       RealClock(), settings);
 }
 
 void ShowProgress(int64_t done, int64_t total, int64_t* shown) {
@@ -147,6 +149,9 @@ void AddGenerateOptions(CLI::App* app, GenerateOptions& o) {
   app->add_option("--tenant", o.tenant, "whose prefixes; empty: the default tenant's");
   app->add_option("--wait", o.wait_seconds,
                   "seconds to wait for another engine's prefill of the same prefix");
+  app->add_option("--cache-deadline", o.cache_deadline_ms,
+                  "milliseconds that cairnd has to answer, or the engine goes on without it")
+      ->check(CLI::Range(1.0, 60'000.0));
   app->add_option("--flush", o.flush_seconds,
                   "seconds to wait at the end for puts in the background");
   app->add_option("--logits-out", o.logits_out,
