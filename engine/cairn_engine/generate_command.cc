@@ -11,6 +11,7 @@
 #include "absl/strings/str_cat.h"
 #include "cache/client/remote_cache.h"
 #include "engine/cairn_engine/failure.h"
+#include "engine/cairn_engine/json_out.h"
 #include "engine/cairn_engine/run_sequence.h"
 #include "engine/model/safetensors.h"
 #include "engine/text/chat_encoder.h"
@@ -112,18 +113,6 @@ absl::Status WriteLogits(const std::string& path, const SequenceResult& r) {
   const NamedTensor tensors[] = {{"logits", {DType::kF32, {n, vocab}, bytes(r.logits)}},
                                  {"tokens", {DType::kI32, {n}, bytes(r.output)}}};
   return WriteTensors(path, tensors);
-}
-
-absl::Status WriteJson(const std::string& path, const nlohmann::json& figures) {
-  if (path == "-") {
-    std::printf("%s\n", figures.dump(2).c_str());
-    return absl::OkStatus();
-  }
-  std::ofstream out(path);
-  out << figures.dump(2) << '\n';
-  out.close();
-  if (!out) return absl::UnavailableError(absl::StrCat("cannot write ", path));
-  return absl::OkStatus();
 }
 
 int ExitCodeOf(const absl::Status& status) {

@@ -126,7 +126,8 @@ absl::Status PrefixCache::TryResume(std::span<const int32_t> tokens, SessionStat
     }
     const bool from_disk = hit.tier == cache::Tier::kDisk || match.rows_host_blocks < hit.blocks;
     const uint64_t bytes = FetchBytes(hit.blocks);
-    if (!costs_.WorthFetching(int64_t{hit.blocks} * kBlockTokens, from_disk ? 0 : bytes,
+    if (!options_.always_load &&
+        !costs_.WorthFetching(int64_t{hit.blocks} * kBlockTokens, from_disk ? 0 : bytes,
                               from_disk ? bytes : 0)) {
       report.recompute_was_cheaper = true;
       continue;

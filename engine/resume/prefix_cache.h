@@ -57,6 +57,7 @@ class PrefixCache {
     absl::Duration wait = absl::Seconds(30);
     absl::Duration fetch_deadline = absl::Seconds(30);
     uint64_t put_queue_bytes = 512ull << 20;
+    bool always_load = false;  // though computing would be faster: for proving what a hit gives
     std::function<void(const std::string&)>
         say;  // told once why the cache is not used; may be empty
   };
