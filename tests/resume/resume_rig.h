@@ -119,6 +119,7 @@ class Wrapped : public cache::CacheApi {
   absl::StatusOr<std::unique_ptr<cache::FetchedPrefix>> Fetch(
       const cache::FetchRequest& request) override {
     if (absl::Status s = Call("fetch"); !s.ok()) return s;
+    if (on_fetch_deadline) on_fetch_deadline(request.deadline);
     auto result = inner_->Fetch(request);
     if (result.ok() && on_fetch) on_fetch(**result);
     return result;
@@ -151,6 +152,7 @@ class Wrapped : public cache::CacheApi {
   absl::Status fail_with = absl::UnavailableError("the daemon is gone");
   std::function<void(cache::MatchResult&)> on_match;
   std::function<void(cache::FetchedPrefix&)> on_fetch;
+  std::function<void(absl::Duration)> on_fetch_deadline;
   std::function<void(cache::CommitItem&)> on_commit;
 
  private:

@@ -67,6 +67,28 @@ TEST(Resume, FromDiskAfterTheProcessIsGone) {
   EXPECT_EQ(warm.logits, RunCold(prompt).logits);
 }
 
+TEST(Resume, AFetchMayTakeAsLongAsItCanBeWorth) {
+  const std::vector<int32_t> prompt = Prompt(600);
+  // Seconds a token that prefilling took, and what the fetch of 512 is given.
+  const std::vector<std::pair<double, absl::Duration>> cases = {
+      {1e-4, absl::Milliseconds(500)},
+      {4e-3, absl::Seconds(2 * 512 * 4e-3)},
+      {1, absl::Seconds(30)}};
+  for (const auto& [seconds_a_token, expected] : cases) {
+    const Daemon daemon;
+    Engine(daemon.Connect()).Run(prompt);
+    daemon.rig->DropFromHost();
+    auto api = Wrap(daemon);
+    absl::Duration deadline;
+    api->on_fetch_deadline = [&](absl::Duration asked) { deadline = asked; };
+    Engine engine(absl::StatusOr<std::unique_ptr<CacheApi>>(std::move(api)));
+    engine.cache.ObservePrefill(1000, 1000 * seconds_a_token);
+    SessionState session(SmallModel().config, *SmallModel().layout);
+    EXPECT_EQ(engine.cache.Resume(prompt, session).prefix_tokens, 512);
+    EXPECT_LT(absl::AbsDuration(deadline - expected), absl::Microseconds(1));
+  }
+}
+
 TEST(Resume, PoliciesDecideWhereToResume) {
   const std::vector<int32_t> prompt = Prompt(700);
   const SequenceResult cold = RunCold(prompt);
