@@ -1,5 +1,6 @@
 #include "engine/cairn_engine/embedded_cache.h"
 
+#include <algorithm>
 #include <utility>
 
 #include "cache/core/cache_core.h"
@@ -10,6 +11,8 @@
 
 namespace cairn::engine {
 namespace {
+
+constexpr uint64_t kBytesMax = 4ull << 30;
 
 class CoreInProcess final : public EmbeddedCache {
  public:
@@ -36,12 +39,14 @@ uint64_t RoomOfBlock(const cache::LayoutDescriptor& layout) {
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<EmbeddedCache>> EmbeddedCache::Create(
-    const cache::LayoutDescriptor& layout, uint64_t blocks) {
+    const cache::LayoutDescriptor& layout, uint64_t longest, uint64_t all) {
   // Twice: freed room lies in pieces.
+  const uint64_t bytes = 2 * RoomOfBlock(layout);
   CAIRN_ASSIGN_OR_RETURN(
       std::unique_ptr<store::HostTier> host,
-      store::HostTier::Create({.capacity_bytes = 2 * blocks * RoomOfBlock(layout),
-                               .memory = store::ArenaMemory::kAtUse}));
+      store::HostTier::Create(
+          {.capacity_bytes = std::max(longest * bytes, std::min(all * bytes, kBytesMax)),
+           .memory = store::ArenaMemory::kAtUse}));
   cache::CacheCore::Options options;
   options.policy.full = true;
   options.eviction_host = "lru";

@@ -21,9 +21,10 @@ class EmbeddedCache {
   virtual absl::StatusOr<std::unique_ptr<cache::CacheApi>> Connect(
       const cache::NamespaceSpec& spec) = 0;
 
-  // With room for rows and checkpoints of so many blocks; memory is taken as it is used.
+  // With room for rows and checkpoints of `all` blocks, but no more than 4 GiB, unless the
+  // `longest` prefix needs it. Memory is taken as it is used.
   static absl::StatusOr<std::unique_ptr<EmbeddedCache>> Create(
-      const cache::LayoutDescriptor& layout, uint64_t blocks);
+      const cache::LayoutDescriptor& layout, uint64_t longest, uint64_t all);
 };
 
 }  // namespace cairn::engine

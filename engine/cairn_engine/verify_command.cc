@@ -32,10 +32,17 @@ cache::NamespaceSpec VerifyNamespace(const Model& model, const std::string& tena
   return {std::move(layout), tenant};
 }
 
-uint64_t BlocksOfLongest(const std::vector<FilePrompt>& prompts) {
-  size_t longest = 0;
-  for (const FilePrompt& prompt : prompts) longest = std::max(longest, prompt.tokens.size());
-  return longest / kBlockTokens + 1;
+// So large that prompts do not drive each other out, where that is possible: a prompt that shares
+// its beginning with one that lost some of its checkpoints cannot be cut there.
+absl::StatusOr<std::unique_ptr<EmbeddedCache>> CacheFor(const cache::LayoutDescriptor& layout,
+                                                        const std::vector<FilePrompt>& prompts) {
+  uint64_t longest = 0, all = 0;
+  for (const FilePrompt& prompt : prompts) {
+    const uint64_t blocks = prompt.tokens.size() / kBlockTokens + 1;
+    longest = std::max(longest, blocks);
+    all += blocks;
+  }
+  return EmbeddedCache::Create(layout, longest, all);
 }
 
 absl::Status CheckPrompts(const ModelConfig& config, const std::vector<FilePrompt>& prompts) {
@@ -109,7 +116,7 @@ int Verify(const VerifyOptions& options, const Model& model,
   std::unique_ptr<EmbeddedCache> embedded;
   absl::StatusOr<std::unique_ptr<cache::CacheApi>> api = absl::UnknownError("");
   if (options.cache.empty()) {
-    auto created = EmbeddedCache::Create(spec.layout, BlocksOfLongest(prompts));
+    auto created = CacheFor(spec.layout, prompts);
     if (!created.ok()) return Fail(created.status(), kExitFailure);
     embedded = std::move(*created);
     api = embedded->Connect(spec);
@@ -128,9 +135,10 @@ int Verify(const VerifyOptions& options, const Model& model,
   PairVerifier::Options pairs{.chunk = options.chunk};
   if (!options.quiet) {
     pairs.progress = [&](const VerifyFigures& f) {
-      std::fprintf(stderr, "\rprompt %lld of %zu, %lld pairs, %lld differing",
+      std::fprintf(stderr, "\rprompt %lld of %zu, %lld pairs, %lld missed, %lld differing",
                    static_cast<long long>(f.prompts), prompts.size(),
-                   static_cast<long long>(f.pairs), static_cast<long long>(f.differing));
+                   static_cast<long long>(f.pairs), static_cast<long long>(f.missed),
+                   static_cast<long long>(f.differing));
       if (f.prompts == static_cast<int64_t>(prompts.size())) std::fputc('\n', stderr);
     };
   }
