@@ -15,12 +15,16 @@ constexpr uint64_t kPieceBytes = 256 << 10;
 
 class Deadline {
  public:
-  explicit Deadline(absl::Duration timeout)
-      : end_nanos_(RealClock().NowNanos() + absl::ToInt64Nanoseconds(timeout)) {}
-  absl::Duration left() const { return absl::Nanoseconds(end_nanos_ - RealClock().NowNanos()); }
+  Deadline(absl::Duration timeout, absl::Duration stall)
+      : end_nanos_(RealClock().NowNanos() + absl::ToInt64Nanoseconds(timeout)), stall_(stall) {}
+  // Of one step: the same value for most of them, so that the kernel need not be told a new one.
+  absl::Duration step() const {
+    return std::min(absl::Nanoseconds(end_nanos_ - RealClock().NowNanos()), stall_);
+  }
 
  private:
   const int64_t end_nanos_;
+  const absl::Duration stall_;
 };
 
 absl::Status SendPreamble(store::ByteStream& stream, const std::string& ticket,
@@ -28,7 +32,7 @@ absl::Status SendPreamble(store::ByteStream& stream, const std::string& ticket,
   const BulkPreamble preamble = EncodeBulkPreamble(ticket);
   std::span<const uint8_t> rest = preamble;
   while (!rest.empty()) {
-    CAIRN_ASSIGN_OR_RETURN(const size_t sent, stream.Send(rest, deadline.left()));
+    CAIRN_ASSIGN_OR_RETURN(const size_t sent, stream.Send(rest, deadline.step()));
     rest = rest.subspan(sent);
   }
   return absl::OkStatus();
@@ -37,19 +41,15 @@ absl::Status SendPreamble(store::ByteStream& stream, const std::string& ticket,
 absl::Status ReceiveAll(store::ByteStream& stream, ArrivingPrefix& prefix,
                         const Deadline& deadline) {
   while (!prefix.Done()) {
-    const absl::Duration left = deadline.left();
-    if (left <= absl::ZeroDuration()) {
+    const absl::Duration step = deadline.step();
+    if (step <= absl::ZeroDuration()) {
       return absl::DeadlineExceededError("the bulk transfer was not done by its deadline");
     }
     CAIRN_ASSIGN_OR_RETURN(const std::span<uint8_t> room, prefix.Room());
-    // In whole seconds while there are any, so that the kernel need not be told a new one each
-    // time.
-    const absl::StatusOr<size_t> got =
-        stream.Receive(room.first(std::min<uint64_t>(room.size(), kPieceBytes)),
-                       left < absl::Seconds(1) ? left : absl::Floor(left, absl::Seconds(1)));
-    if (absl::IsDeadlineExceeded(got.status())) continue;  // what is left of the last second
-    if (!got.ok()) return got.status();
-    prefix.Took(*got);
+    CAIRN_ASSIGN_OR_RETURN(
+        const size_t got,
+        stream.Receive(room.first(std::min<uint64_t>(room.size(), kPieceBytes)), step));
+    prefix.Took(got);
   }
   return absl::OkStatus();
 }
@@ -60,11 +60,11 @@ bool BulkClient::usable() const { return port_ != 0 && RealClock().NowNanos() >=
 
 absl::Status BulkClient::Draw(const std::string& ticket, ArrivingPrefix& prefix,
                               absl::Duration timeout) {
-  const Deadline deadline(timeout);
+  const Deadline deadline(timeout, stall_);
   while (true) {
     bool reused = false;
     absl::StatusOr<std::unique_ptr<store::ByteStream>> stream =
-        TakeConnection(&reused, deadline.left());
+        TakeConnection(&reused, deadline.step());
     absl::Status status = stream.status();
     if (status.ok()) status = SendPreamble(**stream, ticket, deadline);
     if (status.ok()) status = ReceiveAll(**stream, prefix, deadline);

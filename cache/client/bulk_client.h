@@ -25,9 +25,10 @@ inline constexpr absl::Duration kBulkRetryAfter = absl::Seconds(10);
 
 class BulkClient {
  public:
-  // `port` 0: there is nothing to connect to, and never will be.
-  BulkClient(store::ByteStreamDoor& door, std::string host, uint16_t port)
-      : door_(door), host_(std::move(host)), port_(port) {}
+  // `port` 0: there is nothing to connect to, and never will be. A line on which nothing comes for
+  // `stall` does not deliver.
+  BulkClient(store::ByteStreamDoor& door, std::string host, uint16_t port, absl::Duration stall)
+      : door_(door), host_(std::move(host)), port_(port), stall_(stall) {}
 
   // False for kBulkRetryAfter after a failure: a port that a firewall closes, or that is full, is
   // not asked for every fetch.
@@ -46,6 +47,7 @@ class BulkClient {
   store::ByteStreamDoor& door_;
   const std::string host_;
   const uint16_t port_;
+  const absl::Duration stall_;
   std::atomic<int64_t> retry_at_nanos_{0};
   std::atomic<uint64_t> transfers_{0};
   std::atomic<uint64_t> failures_{0};

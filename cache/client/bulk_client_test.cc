@@ -74,7 +74,7 @@ TEST_F(BulkClientTest, OneConnectionServesManyTickets) {
   ScriptedPort port({[&](store::ByteStream& stream) {
     for (int i = 0; i < 3 && TakeTicket(stream) == ticket_; ++i) Send(stream, 1000);
   }});
-  BulkClient client(store::TcpStreams(), "127.0.0.1", port.port());
+  BulkClient client(store::TcpStreams(), "127.0.0.1", port.port(), kLong);
   for (int i = 0; i < 3; ++i) {
     ArrivingPrefix prefix = Prefix();
     const absl::Status drawn = client.Draw(ticket_, prefix, kLong);
@@ -94,7 +94,7 @@ TEST_F(BulkClientTest, ATruncatedTransferIsAnErrorAndItsConnectionIsNotKept) {
                        TakeTicket(stream);
                        Send(stream, 1000);
                      }});
-  BulkClient client(store::TcpStreams(), "127.0.0.1", port.port());
+  BulkClient client(store::TcpStreams(), "127.0.0.1", port.port(), kLong);
   ArrivingPrefix cut = Prefix();
   EXPECT_TRUE(absl::IsUnavailable(client.Draw(ticket_, cut, kLong)));
   EXPECT_FALSE(cut.Done());
@@ -109,7 +109,7 @@ TEST_F(BulkClientTest, AKeptConnectionThatWasClosedIsMadeAnew) {
     Send(stream, 1000);
   };
   ScriptedPort port({once, once});
-  BulkClient client(store::TcpStreams(), "127.0.0.1", port.port());
+  BulkClient client(store::TcpStreams(), "127.0.0.1", port.port(), kLong);
   for (int i = 0; i < 2; ++i) {
     ArrivingPrefix prefix = Prefix();
     const absl::Status drawn = client.Draw(ticket_, prefix, kLong);
@@ -118,23 +118,26 @@ TEST_F(BulkClientTest, AKeptConnectionThatWasClosedIsMadeAnew) {
   EXPECT_EQ(client.failures(), 0u);
 }
 
-TEST_F(BulkClientTest, ASilentPortCostsTheDeadline) {
-  std::promise<void> over;
-  ScriptedPort port({[&](store::ByteStream&) { over.get_future().wait(); }});
-  BulkClient client(store::TcpStreams(), "127.0.0.1", port.port());
-  ArrivingPrefix prefix = Prefix();
-  EXPECT_TRUE(absl::IsDeadlineExceeded(client.Draw(ticket_, prefix, absl::Milliseconds(30))));
-  over.set_value();
+TEST_F(BulkClientTest, ASilentPortCostsTheDeadlineOrTheTimeWithoutProgress) {
+  constexpr absl::Duration kShort = absl::Milliseconds(30);
+  for (const auto& [timeout, stall] : {std::pair(kShort, kLong), std::pair(kLong, kShort)}) {
+    std::promise<void> over;
+    ScriptedPort port({[&](store::ByteStream&) { over.get_future().wait(); }});
+    BulkClient client(store::TcpStreams(), "127.0.0.1", port.port(), stall);
+    ArrivingPrefix prefix = Prefix();
+    EXPECT_TRUE(absl::IsDeadlineExceeded(client.Draw(ticket_, prefix, timeout)));
+    over.set_value();
+  }
 }
 
 TEST_F(BulkClientTest, NobodyThereIsNotAskedAgain) {
   const uint16_t port = (*store::TcpStreams().Listen("127.0.0.1:0"))->port();
-  BulkClient client(store::TcpStreams(), "127.0.0.1", port);
+  BulkClient client(store::TcpStreams(), "127.0.0.1", port, kLong);
   EXPECT_TRUE(client.usable());
   ArrivingPrefix prefix = Prefix();
   EXPECT_TRUE(absl::IsUnavailable(client.Draw(ticket_, prefix, kLong)));
   EXPECT_FALSE(client.usable());
-  EXPECT_FALSE(BulkClient(store::TcpStreams(), "127.0.0.1", 0).usable());
+  EXPECT_FALSE(BulkClient(store::TcpStreams(), "127.0.0.1", 0, kLong).usable());
 }
 
 TEST(BulkPreamble, AnotherMagicOrVersionIsNone) {

@@ -4,6 +4,7 @@
 #include <chrono>
 
 #include "cache/client/protocol.h"
+#include "store/base/clock.h"
 
 namespace cairn::cache {
 namespace {
@@ -83,18 +84,22 @@ void DaemonLink::WatchSession(v1::SessionRequest request) {
     first_event_ = true;
     changed_.notify_all();
   }
-  const absl::Status status = FromGrpc(reader->Finish());
-  std::lock_guard<std::mutex> lock(mutex_);
-  if (dead_.ok()) {
-    if (registered) {
-      dead_ = absl::UnavailableError(absl::StrCat(
-          "the cache daemon at ", options_.target,
-          " has gone: ", status.ok() ? "it ended the session" : std::string(status.message())));
-    } else {
-      dead_ = status.ok() ? absl::UnavailableError("it ended the session before it began") : status;
-    }
+  absl::Status status = FromGrpc(reader->Finish());
+  if (registered) {
+    status = absl::UnavailableError(absl::StrCat(
+        "the cache daemon at ", options_.target,
+        " has gone: ", status.ok() ? "it ended the session" : std::string(status.message())));
+  } else if (status.ok()) {
+    status = absl::UnavailableError("it ended the session before it began");
   }
+  std::lock_guard<std::mutex> lock(mutex_);
   first_event_ = true;
+  DieLocked(status);
+}
+
+void DaemonLink::DieLocked(const absl::Status& why) {
+  if (dead_.ok()) dead_ = why;
+  for (InFlight* const call : calls_) call->context_.TryCancel();
   changed_.notify_all();
 }
 
@@ -102,8 +107,7 @@ void DaemonLink::Close() {
   {
     std::lock_guard<std::mutex> lock(mutex_);
     closing_ = true;
-    if (dead_.ok()) dead_ = absl::UnavailableError("the session is closed");
-    changed_.notify_all();
+    DieLocked(absl::UnavailableError("the session is closed"));
   }
   session_context_.TryCancel();
   if (watcher_.joinable()) watcher_.join();
@@ -118,18 +122,32 @@ absl::Status DaemonLink::Alive() const {
 absl::Status DaemonLink::Break(absl::Status why) {
   {
     std::lock_guard<std::mutex> lock(mutex_);
-    if (dead_.ok()) dead_ = why;
-    changed_.notify_all();
+    DieLocked(why);
   }
   session_context_.TryCancel();
   return why;
 }
 
-void DaemonLink::SetDeadline(grpc::ClientContext* context, absl::Duration timeout) {
+DaemonLink::InFlight::InFlight(DaemonLink& link, absl::Duration timeout)
+    : link_(link), long_(timeout > link.options_.call_timeout) {
   const int64_t millis =
       std::clamp<int64_t>(absl::ToInt64Milliseconds(timeout), 1, kFetchMillisMax);
   // Relative: a jump of the wall clock moves no deadline.
-  context->set_deadline(gpr_time_from_millis(millis, GPR_TIMESPAN));
+  context_.set_deadline(gpr_time_from_millis(millis, GPR_TIMESPAN));
+  std::lock_guard<std::mutex> lock(link_.mutex_);
+  link_.calls_.insert(this);
+  if (!link_.dead_.ok()) context_.TryCancel();
+  if (long_) link_.changed_.notify_all();
+}
+
+DaemonLink::InFlight::~InFlight() {
+  std::lock_guard<std::mutex> lock(link_.mutex_);
+  link_.calls_.erase(this);
+}
+
+void DaemonLink::InFlight::Progressed() {
+  std::lock_guard<std::mutex> lock(link_.mutex_);
+  progress_nanos_ = RealClock().NowNanos();
 }
 
 absl::Status DaemonLink::Ended(const grpc::Status& status) const {
@@ -146,32 +164,64 @@ void DaemonLink::ReleaseLater(uint64_t lease) {
   changed_.notify_all();
 }
 
+bool DaemonLink::AwaitsLongLocked() const {
+  return std::any_of(calls_.begin(), calls_.end(),
+                     [](const InFlight* call) { return call->long_; });
+}
+
+bool DaemonLink::StalledLocked() const {
+  const int64_t since = RealClock().NowNanos() - absl::ToInt64Nanoseconds(options_.stall_timeout);
+  return std::any_of(calls_.begin(), calls_.end(), [since](const InFlight* call) {
+    return call->progress_nanos_ != 0 && call->progress_nanos_ < since;
+  });
+}
+
+bool DaemonLink::AwaitWork(v1::ReleaseRequest& request) {
+  std::unique_lock<std::mutex> lock(mutex_);
+  const auto ended = [&] { return closing_ || !dead_.ok(); };
+  const auto due = [&] { return ended() || !to_release_.empty(); };
+  changed_.wait(lock, [&] { return due() || AwaitsLongLocked(); });
+  changed_.wait_for(lock, absl::ToChronoMilliseconds(options_.call_timeout), due);
+  if (ended()) return false;
+  if (StalledLocked()) {
+    lock.unlock();
+    Break(absl::DeadlineExceededError(absl::StrCat("the cache daemon at ", options_.target,
+                                                   " stopped in the middle of an answer")))
+        .IgnoreError();
+    return false;
+  }
+  const size_t count = std::min<size_t>(to_release_.size(), kLeasesPerSessionMax);
+  const auto end = to_release_.begin() + static_cast<std::ptrdiff_t>(count);
+  request.mutable_leases()->Add(to_release_.begin(), end);
+  to_release_.erase(to_release_.begin(), end);
+  return true;
+}
+
 void DaemonLink::ReleaseLoop() {
   int tries = 0;
   while (true) {
     v1::ReleaseRequest request;
-    {
-      std::unique_lock<std::mutex> lock(mutex_);
-      changed_.wait(lock, [&] { return closing_ || !dead_.ok() || !to_release_.empty(); });
-      if (closing_ || !dead_.ok()) return;
-      const size_t count = std::min<size_t>(to_release_.size(), kLeasesPerSessionMax);
-      request.mutable_leases()->Add(to_release_.begin(),
-                                    to_release_.begin() + static_cast<std::ptrdiff_t>(count));
-      to_release_.erase(to_release_.begin(),
-                        to_release_.begin() + static_cast<std::ptrdiff_t>(count));
-    }
+    if (!AwaitWork(request)) return;
     request.set_token(registered_.token);
     v1::ReleaseResponse response;
+    // Of no leases it only asks whether the daemon lives.
     const absl::Status status =
-        Call(&v1::Cache::Stub::Release, request, &response, options_.call_timeout);
-    const bool again = status.code() == absl::StatusCode::kResourceExhausted ||
-                       status.code() == absl::StatusCode::kDeadlineExceeded;
+        Call(&v1::Cache::Stub::Release, request, &response, options_.stall_timeout);
+    std::unique_lock<std::mutex> lock(mutex_);
+    const bool late = absl::IsDeadlineExceeded(status);
+    if (late && dead_.ok() && AwaitsLongLocked()) {
+      lock.unlock();
+      Break(absl::DeadlineExceededError(absl::StrCat("the cache daemon at ", options_.target,
+                                                     " gave no sign of life for ",
+                                                     absl::FormatDuration(options_.stall_timeout))))
+          .IgnoreError();
+      return;
+    }
     // Given up after a few tries: leases also end at the daemon's deadline for them.
-    if (!again || ++tries >= kReleaseTriesMax) {
+    if (!(late || absl::IsResourceExhausted(status)) || ++tries >= kReleaseTriesMax) {
       tries = 0;
       continue;
     }
-    std::lock_guard<std::mutex> lock(mutex_);
     to_release_.insert(to_release_.end(), request.leases().begin(), request.leases().end());
   }
 }

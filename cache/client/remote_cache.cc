@@ -86,7 +86,8 @@ class RemoteCache final : public CacheApi {
         shapes_(std::make_shared<const EntryShapes>(spec.layout)),
         registration_(link_->registered().registration),
         receive_pool_(options.receive_bytes_kept),
-        bulk_(store::TcpStreams(), HostOfPeer(link_->peer()), link_->registered().bulk_port) {}
+        bulk_(store::TcpStreams(), HostOfPeer(link_->peer()), link_->registered().bulk_port,
+              options.stall_timeout) {}
 
   ~RemoteCache() override { link_->Close(); }
 
@@ -270,11 +271,10 @@ class RemoteCache final : public CacheApi {
   absl::StatusOr<std::vector<absl::Status>> CommitStreamed(std::span<const CommitItem> items,
                                                            bool durable) {
     CAIRN_RETURN_IF_ERROR(link_->Alive());
-    grpc::ClientContext context;
-    DaemonLink::SetDeadline(&context, options_.commit_timeout);
+    DaemonLink::InFlight call(*link_, options_.commit_timeout);
     v1::CommitResponse answer;
     std::unique_ptr<grpc::ClientWriter<v1::CommitChunk>> writer =
-        link_->stub().CommitStream(&context, &answer);
+        link_->stub().CommitStream(call.context(), &answer);
     v1::CommitChunk chunk;
     chunk.mutable_head()->set_token(token());
     chunk.mutable_head()->set_durable(durable);
@@ -330,6 +330,7 @@ absl::StatusOr<std::unique_ptr<CacheApi>> ConnectCache(const std::string& target
       DaemonLink::Open({.target = target,
                         .connect_timeout = options.connect_timeout,
                         .call_timeout = options.call_timeout,
+                        .stall_timeout = options.stall_timeout,
                         .answer_bytes_max = AnswerBytesMax(EntryShapes(spec.layout))},
                        spec));
   auto cache = std::make_unique<RemoteCache>(std::move(link), spec, options);

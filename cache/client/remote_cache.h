@@ -23,8 +23,11 @@ namespace cairn::cache {
 
 struct RemoteCacheOptions {
   absl::Duration connect_timeout = absl::Seconds(2);  // register and map
-  absl::Duration call_timeout =
-      absl::Milliseconds(250);  // match, reserve (beyond its wait), abort, stats
+  // Match, reserve (beyond its wait), abort, stats: what a dead or hung daemon costs a request.
+  absl::Duration call_timeout = absl::Milliseconds(50);
+  // Fetches, commits and waits may take until a deadline of their own as long as the daemon shows
+  // signs of life (daemon_link.h). Without any it has so long.
+  absl::Duration stall_timeout = absl::Milliseconds(500);
   absl::Duration commit_timeout = absl::Seconds(30);
   bool map = true;   // false: stream even on the same host
   bool bulk = true;  // false: by gRPC stream even if the daemon has a bulk port

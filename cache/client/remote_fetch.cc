@@ -107,10 +107,12 @@ std::unique_ptr<RawReader> OpenStream(DaemonLink& link, grpc::ClientContext* con
       &link.channel(), kMethod, context, request));
 }
 
-absl::Status ReadStream(RawReader& reader, const FetchRequest& request, const EntryShapes& shapes,
-                        ReceivePool& pool, std::unique_ptr<ArrivingPrefix>* out) {
+absl::Status ReadStream(RawReader& reader, DaemonLink::InFlight& call, const FetchRequest& request,
+                        const EntryShapes& shapes, ReceivePool& pool,
+                        std::unique_ptr<ArrivingPrefix>* out) {
   grpc::ByteBuffer raw;
   while (reader.Read(&raw)) {
+    call.Progressed();
     CAIRN_ASSIGN_OR_RETURN(const StreamMessage message, ParseStreamMessage(raw));
     if (*out != nullptr) {
       if (message.head.has_value()) return Wrong("a second head");
@@ -149,12 +151,11 @@ absl::StatusOr<std::unique_ptr<FetchedPrefix>> FetchStreamed(const FetchRequest&
                                                              const EntryShapes& shapes,
                                                              DaemonLink& link, ReceivePool& pool) {
   CAIRN_RETURN_IF_ERROR(link.Alive());
-  grpc::ClientContext context;
-  DaemonLink::SetDeadline(&context, request.deadline);
-  const std::unique_ptr<RawReader> reader = OpenStream(link, &context, Encode(request, link));
+  DaemonLink::InFlight call(link, request.deadline);
+  const std::unique_ptr<RawReader> reader = OpenStream(link, call.context(), Encode(request, link));
   std::unique_ptr<ArrivingPrefix> prefix;
-  const absl::Status read = ReadStream(*reader, request, shapes, pool, &prefix);
-  if (!read.ok()) context.TryCancel();
+  const absl::Status read = ReadStream(*reader, call, request, shapes, pool, &prefix);
+  if (!read.ok()) call.context()->TryCancel();
   const grpc::Status end = reader->Finish();
   if (absl::IsResourceExhausted(read)) return read;  // this host's memory, not the daemon's fault
   if (!read.ok()) return link.Break(read);

@@ -46,6 +46,7 @@ inline RemoteCacheOptions PatientOptions() {
   RemoteCacheOptions options;
   options.connect_timeout = absl::Seconds(20);
   options.call_timeout = absl::Seconds(20);
+  options.stall_timeout = absl::Seconds(20);
   return options;
 }
 

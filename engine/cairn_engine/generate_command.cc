@@ -11,6 +11,7 @@
 #include "absl/strings/str_cat.h"
 #include "cache/client/remote_cache.h"
 #include "engine/cairn_engine/failure.h"
+#include "engine/cairn_engine/json_out.h"
 #include "engine/cairn_engine/run_sequence.h"
 #include "engine/model/safetensors.h"
 #include "engine/text/chat_encoder.h"
@@ -48,8 +49,10 @@ std::unique_ptr<PrefixCache> AttachCache(const GenerateOptions& options, const M
   settings.say = [](const std::string& line) {
     std::fprintf(stderr, "cairn-engine: %s\n", line.c_str());
   };
-  return std::make_unique<PrefixCache>(cache::ConnectCache(options.cache, spec), model, RealClock(),
-                                       settings);
+  cache::RemoteCacheOptions remote;
+  remote.call_timeout = absl::Milliseconds(options.cache_deadline_ms);
+  return std::make_unique<PrefixCache>(cache::ConnectCache(options.cache, spec, remote), model,
+                                       RealClock(), settings);
 }
 
 void ShowProgress(int64_t done, int64_t total, int64_t* shown) {
@@ -112,18 +115,6 @@ absl::Status WriteLogits(const std::string& path, const SequenceResult& r) {
   return WriteTensors(path, tensors);
 }
 
-absl::Status WriteJson(const std::string& path, const nlohmann::json& figures) {
-  if (path == "-") {
-    std::printf("%s\n", figures.dump(2).c_str());
-    return absl::OkStatus();
-  }
-  std::ofstream out(path);
-  out << figures.dump(2) << '\n';
-  out.close();
-  if (!out) return absl::UnavailableError(absl::StrCat("cannot write ", path));
-  return absl::OkStatus();
-}
-
 int ExitCodeOf(const absl::Status& status) {
   if (absl::IsOutOfRange(status)) return kExitPromptTooLong;
   if (absl::IsInvalidArgument(status)) return kExitTokenRange;
@@ -147,6 +138,9 @@ void AddGenerateOptions(CLI::App* app, GenerateOptions& o) {
   app->add_option("--tenant", o.tenant, "whose prefixes; empty: the default tenant's");
   app->add_option("--wait", o.wait_seconds,
                   "seconds to wait for another engine's prefill of the same prefix");
+  app->add_option("--cache-deadline", o.cache_deadline_ms,
+                  "milliseconds that cairnd has to answer, or the engine goes on without it")
+      ->check(CLI::Range(1.0, 60'000.0));
   app->add_option("--flush", o.flush_seconds,
                   "seconds to wait at the end for puts in the background");
   app->add_option("--logits-out", o.logits_out,

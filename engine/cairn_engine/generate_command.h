@@ -27,10 +27,11 @@ struct GenerateOptions {
   std::optional<Numerics> numerics;
   std::string cache;  // "unix:PATH" or "HOST:PORT"; empty: none
   std::string tenant;
-  double wait_seconds = 30;   // for another engine that is prefilling the same
-  double flush_seconds = 30;  // for the background put before leaving
-  std::string logits_out;     // safetensors: tokens I32 [n], logits F32 [n, vocab]
-  std::string json_out;       // the figures, for programs; "-" is stdout
+  double wait_seconds = 30;       // for another engine that is prefilling the same
+  double flush_seconds = 30;      // for the background put before leaving
+  double cache_deadline_ms = 50;  // what a hung daemon may cost a request
+  std::string logits_out;         // safetensors: tokens I32 [n], logits F32 [n, vocab]
+  std::string json_out;           // the figures, for programs; "-" is stdout
   bool quiet = false;
 };
 

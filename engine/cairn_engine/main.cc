@@ -8,6 +8,7 @@
 #include "engine/cairn_engine/failure.h"
 #include "engine/cairn_engine/generate_command.h"
 #include "engine/cairn_engine/logits_command.h"
+#include "engine/cairn_engine/verify_command.h"
 #include "store/base/exit_codes.h"
 
 namespace cairn::engine {
@@ -60,6 +61,12 @@ int Main(int argc, char** argv) {
   AddGenerateOptions(generate_app, generate);
   numerics_flag(generate_app);
 
+  VerifyOptions verify;
+  CLI::App* verify_app = app.add_subcommand(
+      "verify", "is what the cache gives what a prefill gives, to the bit, on these prompts?");
+  AddVerifyOptions(verify_app, verify);
+  numerics_flag(verify_app);
+
   CompareOptions compare;
   CLI::App* compare_app =
       app.add_subcommand("compare", "are the tensors of two files the same, to the bit?");
@@ -72,9 +79,10 @@ int Main(int argc, char** argv) {
     return app.exit(error) == 0 ? kExitOk : kExitUsage;
   }
   if (bf16_rope) logits.rope_rows = RopeRows::kBf16;
-  logits.numerics = generate.numerics = NumericsFlag(numerics);
+  logits.numerics = generate.numerics = verify.numerics = NumericsFlag(numerics);
   if (*logits_app) return RunLogitsCommand(logits);
   if (*generate_app) return RunGenerateCommand(generate);
+  if (*verify_app) return RunVerifyCommand(verify);
   return RunCompareCommand(compare);
 }
 

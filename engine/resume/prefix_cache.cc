@@ -14,6 +14,9 @@ namespace {
 constexpr size_t kReserveAhead = 1024;
 // Puts that may wait for a check of the rows they were computed from.
 constexpr uint64_t kPendingBytesMax = 128ull << 20;
+// A fetch may be longer than it was worth by so much before it is left.
+constexpr double kFetchOverPrefill = 2;
+constexpr absl::Duration kFetchDeadlineMin = absl::Milliseconds(500);
 
 double SecondsSince(const Clock& clock, int64_t start) {
   return static_cast<double>(clock.NowNanos() - start) * 1e-9;
@@ -50,6 +53,13 @@ void PrefixCache::Detach(const std::string& why) {
 uint64_t PrefixCache::FetchBytes(uint32_t blocks) const {
   return static_cast<uint64_t>(model_.layout->rows_entry_bytes()) * blocks +
          static_cast<uint64_t>(model_.layout->checkpoint_bytes());
+}
+
+absl::Duration PrefixCache::FetchDeadline(size_t blocks) const {
+  if (options_.always_load) return options_.fetch_deadline;
+  const double prefill = costs_.PrefillSeconds(static_cast<int64_t>(blocks) * kBlockTokens);
+  return std::min(options_.fetch_deadline,
+                  std::max(kFetchDeadlineMin, absl::Seconds(kFetchOverPrefill * prefill)));
 }
 
 ResumeReport PrefixCache::Resume(std::span<const int32_t> tokens, SessionState& session) {
@@ -126,7 +136,8 @@ absl::Status PrefixCache::TryResume(std::span<const int32_t> tokens, SessionStat
     }
     const bool from_disk = hit.tier == cache::Tier::kDisk || match.rows_host_blocks < hit.blocks;
     const uint64_t bytes = FetchBytes(hit.blocks);
-    if (!costs_.WorthFetching(int64_t{hit.blocks} * kBlockTokens, from_disk ? 0 : bytes,
+    if (!options_.always_load &&
+        !costs_.WorthFetching(int64_t{hit.blocks} * kBlockTokens, from_disk ? 0 : bytes,
                               from_disk ? bytes : 0)) {
       report.recompute_was_cheaper = true;
       continue;
@@ -159,7 +170,7 @@ absl::StatusOr<std::shared_ptr<cache::FetchedPrefix>> PrefixCache::TakeOrFetch(
   const std::shared_ptr<cache::FetchedPrefix> leased = std::move(match.leased);
   if (leased != nullptr && leased->rows.size() == chain.size()) return leased;
   absl::StatusOr<std::unique_ptr<cache::FetchedPrefix>> got =
-      cache_->Fetch({.chain = chain, .checkpoint = true, .deadline = options_.fetch_deadline});
+      cache_->Fetch({.chain = chain, .checkpoint = true, .deadline = FetchDeadline(chain.size())});
   // No room for it in the daemon's memory: a miss, not a reason to leave.
   if (absl::IsResourceExhausted(got.status())) return nullptr;
   CAIRN_RETURN_IF_ERROR(got.status());

@@ -55,8 +55,13 @@ class PrefixCache {
  public:
   struct Options {
     absl::Duration wait = absl::Seconds(30);
+    // At most, and at most twice what computing the prefix would take, but never under half a
+    // second.
     absl::Duration fetch_deadline = absl::Seconds(30);
     uint64_t put_queue_bytes = 512ull << 20;
+    // Though computing would be faster, and with all of fetch_deadline: for proving what a hit
+    // gives.
+    bool always_load = false;
     std::function<void(const std::string&)>
         say;  // told once why the cache is not used; may be empty
   };
@@ -108,6 +113,7 @@ class PrefixCache {
                                std::shared_ptr<const void> owner, SessionState& session,
                                ResumeReport& report) const;
   uint64_t FetchBytes(uint32_t blocks) const;
+  absl::Duration FetchDeadline(size_t blocks) const;
   void Put(PutItem item);
   PutItem MakeItem(int64_t block, EntryKind kind, std::shared_ptr<const uint8_t> bytes);
   PutItem MakeCheckpoint(const SessionState& session);

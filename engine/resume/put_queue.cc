@@ -10,10 +10,6 @@ namespace {
 constexpr size_t kBatchEntries = 16;
 constexpr uint64_t kBatchBytes = 32ull << 20;
 
-bool DaemonIsGone(const absl::Status& status) {
-  return absl::IsUnavailable(status) || absl::IsDeadlineExceeded(status);
-}
-
 // Copies the item into staging memory; one checksum a part, of what was written.
 std::vector<EntryPart> StageItem(const PutItem& item, std::span<uint8_t> to) {
   StreamingWriter writer(to.data());
@@ -103,18 +99,27 @@ void PutQueue::Work() {
     uint64_t bytes = 0;
     for (const PutItem& item : batch) bytes += item.size();
     absl::Status status = abandoned.empty() ? absl::OkStatus() : cache_->Abort(abandoned);
-    if (!DaemonIsGone(status)) status = PutBatch(batch);
+    if (!absl::IsUnavailable(status) && !absl::IsDeadlineExceeded(status)) status = PutBatch(batch);
     const absl::MutexLock lock(&mutex_);
     busy_ = false;
     queued_bytes_ -= bytes;
-    if (!status.ok()) DropLocked(batch, status);
+    if (status.ok()) {
+      deadlines_missed_ = 0;
+    } else {
+      DropLocked(batch, status);
+    }
   }
+}
+
+bool PutQueue::DaemonIsGoneLocked(const absl::Status& status) {
+  deadlines_missed_ = absl::IsDeadlineExceeded(status) ? deadlines_missed_ + 1 : 0;
+  return absl::IsUnavailable(status) || deadlines_missed_ >= kDeadlinesMissedMax;
 }
 
 void PutQueue::DropLocked(const std::vector<PutItem>& batch, const absl::Status& why) {
   stats_.dropped_entries += batch.size();
   stats_.last_error = why.ToString();
-  if (DaemonIsGone(why)) {
+  if (DaemonIsGoneLocked(why)) {
     detached_ = true;
     stats_.dropped_entries += queue_.size();
     queue_.clear();

@@ -3,9 +3,10 @@
 //
 // Threads:   Add and Flush from any thread; one worker talks to the cache.
 // Ownership: an item shares its bytes; they must not change until it is put.
-// Bounds:    items beyond `bytes_max` are dropped and counted, never waited for. After a call fails
-// for want of the daemon
-//            the queue is detached: everything is dropped at once.
+// Bounds:    items beyond `bytes_max` are dropped and counted, never waited for. When the daemon is
+//            gone, or kDeadlinesMissedMax calls in a row were not answered in time, the queue is
+//            detached: everything is dropped at once. (One late answer is no reason to leave: no
+//            request waits here, and the deadline is one for requests.)
 #ifndef CAIRN_ENGINE_RESUME_PUT_QUEUE_H_
 #define CAIRN_ENGINE_RESUME_PUT_QUEUE_H_
 
@@ -23,6 +24,8 @@
 #include "cache/client/cache_api.h"
 
 namespace cairn::engine {
+
+inline constexpr int kDeadlinesMissedMax = 3;
 
 struct PutItem {
   cache::ReserveItem name;
@@ -67,6 +70,8 @@ class PutQueue {
   }
   void DropLocked(const std::vector<PutItem>& batch, const absl::Status& why)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // After a batch that ended so.
+  bool DaemonIsGoneLocked(const absl::Status& status) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   absl::Status PutBatch(std::vector<PutItem>& batch);
   absl::Status FillReservations(std::vector<PutItem>& batch);
 
@@ -79,6 +84,7 @@ class PutQueue {
   bool busy_ ABSL_GUARDED_BY(mutex_) = false;
   bool stop_ ABSL_GUARDED_BY(mutex_) = false;
   bool detached_ ABSL_GUARDED_BY(mutex_) = false;
+  int deadlines_missed_ ABSL_GUARDED_BY(mutex_) = 0;  // in a row
   PutStats stats_ ABSL_GUARDED_BY(mutex_);
   std::thread worker_;
 };

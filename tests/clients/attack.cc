@@ -24,7 +24,8 @@ absl::StatusOr<std::string> FreeAddress() {
 
 absl::Status Target::PutKnown() const {
   cache::RemoteCacheOptions options;
-  options.connect_timeout = options.call_timeout = options.commit_timeout = absl::Seconds(60);
+  options.connect_timeout = options.call_timeout = options.commit_timeout = options.stall_timeout =
+      absl::Seconds(60);
   CAIRN_ASSIGN_OR_RETURN(const auto cache,
                          cache::ConnectCache("unix:" + place.socket(), ClientsSpec(), options));
   for (uint64_t number = 0; number < kKnownPrefixes; ++number) {

@@ -18,7 +18,7 @@ constexpr absl::Duration kCallMax = absl::Seconds(30);
 absl::StatusOr<std::unique_ptr<Bystander>> Bystander::Connect(const std::string& socket) {
   std::unique_ptr<Bystander> bystander(new Bystander());
   cache::RemoteCacheOptions options;
-  options.connect_timeout = options.call_timeout = kCallMax;
+  options.connect_timeout = options.call_timeout = options.stall_timeout = kCallMax;
   CAIRN_ASSIGN_OR_RETURN(bystander->cache_,
                          cache::ConnectCache("unix:" + socket, ClientsSpec(), options));
   bystander->chain_ = ChainOf(*bystander->cache_, kItsPrefix);

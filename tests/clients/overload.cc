@@ -165,7 +165,7 @@ class OverloadAttack {
  private:
   absl::Status Fill() {
     cache::RemoteCacheOptions options;
-    options.commit_timeout = absl::Seconds(60);
+    options.commit_timeout = options.call_timeout = options.stall_timeout = absl::Seconds(60);
     CAIRN_ASSIGN_OR_RETURN(const auto cache, cache::ConnectCache("unix:" + target_->place.socket(),
                                                                  ClientsSpec(), options));
     for (uint64_t i = 0; i < kPrefixes; ++i) {

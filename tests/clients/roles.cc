@@ -76,7 +76,8 @@ class Client {
 
   absl::Status Connect(bool same_host, cache::RemoteCacheOptions options) {
     if (cache_ != nullptr) return absl::OkStatus();
-    options.connect_timeout = options.call_timeout = options.commit_timeout = kCallMax;
+    options.connect_timeout = options.call_timeout = options.commit_timeout =
+        options.stall_timeout = kCallMax;
     CAIRN_ASSIGN_OR_RETURN(
         cache_, cache::ConnectCache(same_host ? "unix:" + flags_.socket : flags_.tcp, ClientsSpec(),
                                     options));

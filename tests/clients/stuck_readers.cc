@@ -49,7 +49,7 @@ class StuckReaders {
     CAIRN_ASSIGN_OR_RETURN(target_, Target::Start(flags_, kHostBytes, kDiskBytes));
     CAIRN_ASSIGN_OR_RETURN(bystander_, Bystander::Connect(target_->place.socket()));
     cache::RemoteCacheOptions options;
-    options.call_timeout = options.commit_timeout = absl::Seconds(30);
+    options.call_timeout = options.commit_timeout = options.stall_timeout = absl::Seconds(30);
     CAIRN_ASSIGN_OR_RETURN(
         writer_, cache::ConnectCache("unix:" + target_->place.socket(), ClientsSpec(), options));
     // Once before anything counts: its staging memory is made, and the disk is full.

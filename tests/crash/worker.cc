@@ -27,6 +27,7 @@ bool Gone(const absl::Status& status) { return absl::IsUnavailable(status); }
 absl::StatusOr<std::unique_ptr<cache::CacheApi>> ConnectCrashCache(const DaemonPlace& place) {
   cache::RemoteCacheOptions options;
   options.connect_timeout = options.call_timeout = options.commit_timeout = kCallMax;
+  options.stall_timeout = kCallMax;
   options.staging_bytes_max = 16 << 20;
   return cache::ConnectCache("unix:" + place.socket(), CrashSpec(), options);
 }

@@ -65,8 +65,9 @@ absl::StatusOr<std::unique_ptr<cache::CacheApi>> HostFixture::OpenLocal() {
 }
 
 absl::StatusOr<std::unique_ptr<cache::CacheApi>> HostFixture::Connect() {
-  CAIRN_ASSIGN_OR_RETURN(std::unique_ptr<cache::CacheApi> cache,
-                         cache::ConnectCache(target_, {layout_, ""}));
+  CAIRN_ASSIGN_OR_RETURN(
+      std::unique_ptr<cache::CacheApi> cache,
+      cache::ConnectCache(target_, {layout_, ""}, {.call_timeout = absl::Seconds(10)}));
   if (!cache->registration().mapped) {
     return absl::FailedPreconditionError("the arena could not be mapped");
   }

@@ -79,7 +79,7 @@ struct Ours {
 absl::StatusOr<std::shared_ptr<Ours>> Connect(const WireHost& host, bool bulk) {
   auto ours = std::make_shared<Ours>();
   cache::RemoteCacheOptions options;
-  options.call_timeout = kPatience;
+  options.call_timeout = options.stall_timeout = kPatience;
   options.bulk = bulk;
   CAIRN_ASSIGN_OR_RETURN(ours->cache,
                          cache::ConnectCache(absl::StrCat("127.0.0.1:", host.cache_port()),
