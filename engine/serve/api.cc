@@ -16,6 +16,10 @@ using nlohmann::ordered_json;
 // What OpenAI's /v1/completions generates unless told otherwise.
 constexpr int64_t kCompletionTokensDefault = 16;
 
+// JSON taken apart can be tens of times as large as its text, so of bodies over this one at a time
+// is.
+constexpr size_t kLargeBodyBytes = 256 << 10;
+
 // Too long is too long whoever asks, and the field to shorten is not always max_tokens.
 absl::Status PromptTooLong(const char* field, size_t tokens, int64_t max) {
   return absl::OutOfRangeError(absl::StrCat(field, ": has ", tokens,
@@ -37,6 +41,16 @@ Api::Api(Scheduler& scheduler, const Tokenizer& tokenizer, const CacheSlots* cac
       started_(clock.WallMicros() / 1'000'000) {}
 
 absl::StatusOr<Api::Call> Api::Complete(std::string_view body) {
+  const absl::MutexLockMaybe lock(body.size() > kLargeBodyBytes ? &large_bodies_ : nullptr);
+  return ParseAndComplete(body);
+}
+
+absl::StatusOr<Api::Call> Api::Chat(std::string_view body) {
+  const absl::MutexLockMaybe lock(body.size() > kLargeBodyBytes ? &large_bodies_ : nullptr);
+  return ParseAndChat(body);
+}
+
+absl::StatusOr<Api::Call> Api::ParseAndComplete(std::string_view body) {
   CAIRN_ASSIGN_OR_RETURN(CompletionRequest request, ParseCompletionRequest(body, options_.model));
   std::vector<int32_t> prompt = std::move(request.tokens);
   if (prompt.empty()) {
@@ -54,7 +68,7 @@ absl::StatusOr<Api::Call> Api::Complete(std::string_view body) {
   return call;
 }
 
-absl::StatusOr<Api::Call> Api::Chat(std::string_view body) {
+absl::StatusOr<Api::Call> Api::ParseAndChat(std::string_view body) {
   CAIRN_ASSIGN_OR_RETURN(const ChatRequest request, ParseChatRequest(body, options_.model));
   const PromptText text = EncodeChat(request.messages, request.chat);
   CAIRN_ASSIGN_OR_RETURN(std::vector<int32_t> prompt, tokenizer_.Encode(text.text, text.literal));

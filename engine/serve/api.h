@@ -10,6 +10,7 @@
 #include <string>
 #include <string_view>
 
+#include "absl/synchronization/mutex.h"
 #include "engine/serve/api_answer.h"
 #include "engine/serve/api_request.h"
 #include "engine/serve/scheduler.h"
@@ -44,6 +45,8 @@ class Api {
   Metrics& metrics() { return metrics_; }
 
  private:
+  absl::StatusOr<Call> ParseAndComplete(std::string_view body);
+  absl::StatusOr<Call> ParseAndChat(std::string_view body);
   absl::StatusOr<Call> Submit(const ApiRequest& request, std::vector<int32_t> prompt,
                               bool show_special, int64_t answer_tokens_default);
   AnswerHead Head(const char* prefix, const ApiRequest& request);
@@ -55,6 +58,7 @@ class Api {
   Clock& clock_;
   Random& random_;
   const Options options_;
+  absl::Mutex large_bodies_;
   const int64_t started_;  // seconds since 1970
 };
 

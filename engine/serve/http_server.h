@@ -27,8 +27,8 @@ class HttpServer {
  public:
   struct Options {
     std::string host = "127.0.0.1";
-    int port = 8000;  // 0: any
-    size_t body_bytes_max = size_t{32} << 20;
+    int port = 8000;                          // 0: any
+    size_t body_bytes_max = size_t{8} << 20;  // a million tokens are about 5 MB of text
     int connections_max = 128;
     absl::Duration request_deadline = absl::Seconds(30);  // for a request to arrive
     absl::Duration idle = absl::Seconds(60);              // between two requests
