@@ -6,7 +6,7 @@ packages=(
   build-essential cmake ninja-build pkg-config ccache python3 clang-format clang-tidy
   libabsl-dev libprotobuf-dev protobuf-compiler libgrpc-dev libgrpc++-dev protobuf-compiler-grpc
   librocksdb-dev liburing-dev libxxhash-dev libssl-dev libpcre2-dev
-  libcli11-dev libspdlog-dev libtomlplusplus-dev nlohmann-json3-dev
+  libcli11-dev libspdlog-dev libtomlplusplus-dev nlohmann-json3-dev libcpp-httplib-dev
   libgtest-dev libgmock-dev libbenchmark-dev
 )
 

@@ -8,6 +8,7 @@
 #include "engine/cairn_engine/failure.h"
 #include "engine/cairn_engine/generate_command.h"
 #include "engine/cairn_engine/logits_command.h"
+#include "engine/cairn_engine/serve_command.h"
 #include "engine/cairn_engine/verify_command.h"
 #include "store/base/exit_codes.h"
 
@@ -67,6 +68,11 @@ int Main(int argc, char** argv) {
   AddVerifyOptions(verify_app, verify);
   numerics_flag(verify_app);
 
+  ServeOptions serve;
+  CLI::App* serve_app = app.add_subcommand("serve", "answer requests in OpenAI's API");
+  AddServeOptions(serve_app, serve);
+  numerics_flag(serve_app);
+
   CompareOptions compare;
   CLI::App* compare_app =
       app.add_subcommand("compare", "are the tensors of two files the same, to the bit?");
@@ -79,10 +85,11 @@ int Main(int argc, char** argv) {
     return app.exit(error) == 0 ? kExitOk : kExitUsage;
   }
   if (bf16_rope) logits.rope_rows = RopeRows::kBf16;
-  logits.numerics = generate.numerics = verify.numerics = NumericsFlag(numerics);
+  logits.numerics = generate.numerics = verify.numerics = serve.numerics = NumericsFlag(numerics);
   if (*logits_app) return RunLogitsCommand(logits);
   if (*generate_app) return RunGenerateCommand(generate);
   if (*verify_app) return RunVerifyCommand(verify);
+  if (*serve_app) return RunServeCommand(serve);
   return RunCompareCommand(compare);
 }
 

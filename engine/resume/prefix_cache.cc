@@ -97,8 +97,12 @@ absl::StatusOr<cache::MatchResult> PrefixCache::MatchOrWait(std::span<const Dige
       items.push_back({{chain[i], EntryKind::kCheckpoint}, parent, index});
     }
   }
-  CAIRN_ASSIGN_OR_RETURN(const std::vector<cache::ReserveResult> results,
-                         cache_->Reserve(items, absl::ZeroDuration()));
+  const absl::StatusOr<std::vector<cache::ReserveResult>> reserved =
+      cache_->Reserve(items, absl::ZeroDuration());
+  // The session's other sequences hold all it may have: computed without, and reserved when put.
+  if (absl::IsResourceExhausted(reserved.status())) return match;
+  CAIRN_RETURN_IF_ERROR(reserved.status());
+  const std::vector<cache::ReserveResult>& results = *reserved;
   if (results.size() != items.size())
     return absl::InternalError("the cache answered another number of reservations");
   std::optional<size_t> last_wait;
@@ -324,6 +328,9 @@ void PrefixCache::Store(const SessionState& session, std::span<const int32_t> to
 }
 
 void PrefixCache::Finish() {
+  // Given up before Settle: what was computed from mapped rows needs the check that it waited for.
+  if (mapped_ != nullptr) StillIntact();
+  mapped_.reset();
   if (attached() && output_end_.has_value()) Put(*std::move(output_end_));
   output_end_.reset();
   AbandonReservations();

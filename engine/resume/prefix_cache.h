@@ -90,8 +90,8 @@ class PrefixCache {
   // Puts, in the background, all whole blocks of `session` not put yet, and the checkpoint at its
   // position if the policy wants one there. `tokens`: all tokens so far.
   void Store(const SessionState& session, std::span<const int32_t> tokens, int64_t prompt_end);
-  // The sequence is over. Under the policy `ends` its last whole block gets a checkpoint now; what
-  // was reserved for it and not made is given back.
+  // The sequence is over, or given up. Under the policy `ends` its last whole block gets a
+  // checkpoint now; what was reserved for it and not made is given back, and so is the lease.
   void Finish();
 
   // Waits until everything queued is put, at most `deadline`. False: some of it was dropped.

@@ -18,6 +18,11 @@ constexpr std::pair<std::string_view, Role> kRoles[] = {
 constexpr std::string_view kTasks[] = {"action", "query", "authority",
                                        "domain", "title", "read_url"};
 
+// In an error not as long as a request's author likes.
+std::string Quoted(const std::string& text) {
+  return absl::StrCat("\"", absl::string_view(text).substr(0, 64), "\"");
+}
+
 absl::Status CheckArray(const ordered_json& json, const std::string& path, size_t size_max) {
   if (!json.is_array()) return FieldError(path, "must be an array");
   if (json.size() > size_max) {
@@ -35,7 +40,7 @@ class MessageReader {
     const auto* known = std::find_if(std::begin(kRoles), std::end(kRoles),
                                      [&](const auto& r) { return r.first == role; });
     if (known == std::end(kRoles)) {
-      return FieldError(Path(path, "role"), absl::StrCat("\"", role, "\" is not a role"));
+      return FieldError(Path(path, "role"), absl::StrCat(Quoted(role), " is not a role"));
     }
     m.role = known->second;
     CAIRN_ASSIGN_OR_RETURN(m.content, Content(json, path, m.role));
@@ -45,7 +50,7 @@ class MessageReader {
     CAIRN_ASSIGN_OR_RETURN(m.task, OptionalString(json, path, "task"));
     if (!m.task.empty() &&
         std::find(std::begin(kTasks), std::end(kTasks), m.task) == std::end(kTasks)) {
-      return FieldError(Path(path, "task"), absl::StrCat("\"", m.task, "\" is not a task"));
+      return FieldError(Path(path, "task"), absl::StrCat(Quoted(m.task), " is not a task"));
     }
     if (const ordered_json* tools = FindField(json, "tools")) {
       CAIRN_ASSIGN_OR_RETURN(m.tools, Tools(*tools, Path(path, "tools")));
@@ -129,7 +134,7 @@ class MessageReader {
       CAIRN_ASSIGN_OR_RETURN(const std::string type, StringField(parts[i], where, "type"));
       if (type != "text") {
         return FieldError(Path(where, "type"),
-                          absl::StrCat("\"", type, "\" is not supported: only text is"));
+                          absl::StrCat(Quoted(type), " is not supported: only text is"));
       }
       CAIRN_ASSIGN_OR_RETURN(const std::string part, StringField(parts[i], where, "text"));
       CAIRN_RETURN_IF_ERROR(Count(part.size() + 2, where));

@@ -309,6 +309,26 @@ void ModelSeeds() {
   Seed("tokenizer", "marks", Raw<uint16_t>(300) + Raw<uint32_t>(257) + Raw<uint32_t>(299));
 }
 
+void ApiSeeds() {
+  Seed("api_request", "completion",
+       R"({"model": "nano", "prompt": ["a"], "temperature": 0.5, "top_p": 0.9, "top_k": 4,)"
+       R"( "min_p": 0.1, "seed": 1, "logit_bias": {"5": -1}, "stop": ["x", "y"],)"
+       R"( "stop_token_ids": [7], "max_tokens": 3, "logprobs": 2, "stream": true,)"
+       R"( "stream_options": {"include_usage": true}})");
+  Seed("api_request", "tokens", R"({"model": "nano", "prompt": [1, 2, 299], "stop": "x"})");
+  Seed("api_request", "chat",
+       R"({"model": "nano", "messages": [{"role": "user", "content": "a"}],)"
+       R"( "thinking": {"type": "enabled"}, "reasoning_effort": "max", "logprobs": true,)"
+       R"( "top_logprobs": 3})");
+  Seed("api_request", "tools",
+       R"({"model": "nano", "tools": [{"type": "function", "function": {"name": "f"}}],)"
+       R"( "tool_choice": "auto", "messages": [{"role": "system", "content": "s"},)"
+       R"( {"role": "user", "content": [{"type": "text", "text": "a"}]},)"
+       R"( {"role": "assistant", "content": null, "reasoning_content": "r", "tool_calls":)"
+       R"( [{"id": "1", "type": "function", "function": {"name": "f", "arguments": "{}"}}]},)"
+       R"( {"role": "tool", "tool_call_id": "1", "content": "b"}]})");
+}
+
 }  // namespace
 }  // namespace cairn
 
@@ -324,5 +344,6 @@ int main(int argc, char** argv) {
   cairn::AttachSeeds();
   cairn::AnswerSeeds();
   cairn::ModelSeeds();
+  cairn::ApiSeeds();
   return 0;
 }

@@ -1,0 +1,139 @@
+#include "engine/cairn_engine/serve_command.h"
+
+#include <signal.h>
+
+#include <CLI/CLI.hpp>
+#include <algorithm>
+#include <cstdio>
+#include <filesystem>
+#include <memory>
+#include <thread>
+
+#include "cache/client/remote_cache.h"
+#include "engine/cairn_engine/failure.h"
+#include "engine/serve/api.h"
+#include "engine/serve/cache_slots.h"
+#include "engine/serve/task_pool.h"
+#include "store/base/exit_codes.h"
+
+namespace cairn::engine {
+namespace {
+
+constexpr absl::Duration kFlushDeadline = absl::Seconds(10);
+// Beside the connections of requests that run or wait: to be refused, or to ask for /metrics.
+constexpr int64_t kSpareConnections = 32;
+
+// SIGTERM and SIGINT, blocked in every thread that is made from now on.
+sigset_t BlockStopSignals() {
+  sigset_t signals;
+  sigemptyset(&signals);
+  sigaddset(&signals, SIGTERM);
+  sigaddset(&signals, SIGINT);
+  pthread_sigmask(SIG_BLOCK, &signals, nullptr);
+  return signals;
+}
+
+std::unique_ptr<CacheSlots> AttachSlots(const ServeOptions& options, const Model& model) {
+  if (options.cache.empty()) return nullptr;
+  const cache::NamespaceSpec spec{model.layout->Descriptor(model.weights_identity), options.tenant};
+  CacheSlots::Options slots;
+  slots.wait = absl::Seconds(options.wait_seconds);
+  slots.say = [](const std::string& line) {
+    std::fprintf(stderr, "cairn-engine: %s\n", line.c_str());
+  };
+  return std::make_unique<CacheSlots>(
+      [target = options.cache, spec] { return cache::ConnectCache(target, spec); }, model,
+      RealClock(), std::move(slots));
+}
+
+ServedModel Served(const ServeOptions& options, const ModelConfig& config) {
+  if (!options.model_name.empty()) return {options.model_name, config.vocab};
+  std::filesystem::path folder = std::filesystem::absolute(options.model).lexically_normal();
+  if (!folder.has_filename()) folder = folder.parent_path();  // "nano/"
+  return {folder.filename().string(), config.vocab};
+}
+
+int Serve(const ServeOptions& options, const Model& model, const Tokenizer& tokenizer) {
+  const sigset_t signals = BlockStopSignals();
+  Forward forward(model, options.threads);
+  Metrics metrics;
+  const std::unique_ptr<CacheSlots> slots = AttachSlots(options, model);
+  auto tasks = std::make_unique<TaskPool>(
+      slots == nullptr ? 0 : static_cast<int>(options.scheduler.sequences_max));
+  Scheduler scheduler(
+      forward, tokenizer, slots.get(),
+      [&tasks](std::function<void()> task) { tasks->Add(std::move(task)); }, RealClock(), metrics,
+      options.scheduler);
+  Api api(scheduler, tokenizer, slots.get(), metrics, RealClock(), SystemRandom(),
+          {.model = Served(options, model.config),
+           .max_positions = model.config.max_positions,
+           .answer_tokens_default = options.answer_tokens_default});
+  HttpServer::Options http = options.http;
+  http.connections_max = static_cast<int>(options.scheduler.sequences_max +
+                                          options.scheduler.queue_max + kSpareConnections);
+  absl::StatusOr<std::unique_ptr<HttpServer>> server = HttpServer::Listen(api, RealClock(), http);
+  if (!server.ok()) return Fail(server.status(), kExitFailure);
+  std::thread steps([&] { scheduler.Run(); });
+  std::printf("serving on %s:%d\n", http.host.c_str(), (*server)->port());
+  std::fflush(stdout);
+
+  int signal = 0;
+  sigwait(&signals, &signal);
+  (*server)->SetDraining();
+  scheduler.Drain(absl::Seconds(options.drain_seconds));
+  scheduler.Stop();
+  steps.join();
+  tasks.reset();  // before the scheduler, which its last task may still be leaving
+  server->reset();
+  if (slots != nullptr) slots->Flush(kFlushDeadline);
+  return kExitOk;
+}
+
+}  // namespace
+
+void AddServeOptions(CLI::App* app, ServeOptions& o) {
+  app->add_option("--model", o.model, "directory of config.json and safetensors")->required();
+  app->add_option("--tokenizer", o.tokenizer,
+                  "tokenizer.json; default: the model's own, else bytes are the tokens");
+  app->add_option("--model-name", o.model_name, "as requests name it; default: the folder's name");
+  app->add_option("--host", o.http.host, "address to listen on");
+  app->add_option("--port", o.http.port, "0: any that is free")->check(CLI::Range(0, 65535));
+  app->add_option("--body-bytes", o.http.body_bytes_max, "longest body of a request")
+      ->transform(CLI::AsSizeValue(false));
+  app->add_option("--threads", o.threads, "compute threads")->check(CLI::Range(1, 256));
+  app->add_option("--cache", o.cache, "cairnd to use: unix:PATH or HOST:PORT");
+  app->add_option("--tenant", o.tenant, "whose prefixes; empty: the default tenant's");
+  app->add_option("--wait", o.wait_seconds,
+                  "seconds to wait for another engine's prefill of the same prefix");
+  app->add_option("--sequences", o.scheduler.sequences_max, "requests computed at once")
+      ->check(CLI::Range(1, 512));
+  app->add_option("--queue", o.scheduler.queue_max, "requests that may wait")
+      ->check(CLI::Range(0, 4096));
+  app->add_option("--step-tokens", o.scheduler.step_tokens, "tokens a step of the model")
+      ->check(CLI::Range(1, 65536));
+  app->add_option("--kv-bytes", o.scheduler.kv_bytes_max, "memory for the requests' states")
+      ->transform(CLI::AsSizeValue(false));
+  app->add_option("--answer-tokens", o.answer_tokens_default,
+                  "longest answer of a chat that says nothing about it")
+      ->check(CLI::PositiveNumber);
+  app->add_option("--drain", o.drain_seconds, "seconds that SIGTERM leaves to running requests")
+      ->check(CLI::NonNegativeNumber);
+}
+
+int RunServeCommand(const ServeOptions& options) {
+  absl::StatusOr<ModelConfig> config = LoadConfig(options.model);
+  if (!config.ok()) return Fail(config.status(), kExitBadConfig);
+  if (options.scheduler.step_tokens < options.scheduler.sequences_max) {
+    return Fail(absl::InvalidArgumentError("--step-tokens: must be at least --sequences"),
+                kExitUsage);
+  }
+  const absl::StatusOr<std::unique_ptr<Tokenizer>> tokenizer =
+      TokenizerOf(options.model, options.tokenizer, config->vocab);
+  if (!tokenizer.ok()) return Fail(tokenizer.status(), kExitBadConfig);
+  absl::StatusOr<std::unique_ptr<Model>> model =
+      LoadModel(options.model, {options.numerics, options.threads});
+  if (!model.ok()) return Fail(model.status(), kExitBadWeights);
+  return Serve(options, **model, **tokenizer);
+}
+
+}  // namespace cairn::engine

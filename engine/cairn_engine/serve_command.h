@@ -1,0 +1,44 @@
+// serve_command.h: `cairn-engine serve`: the OpenAI-compatible API over a model, with --cache
+// through Cairn.
+#ifndef CAIRN_ENGINE_CAIRN_ENGINE_SERVE_COMMAND_H_
+#define CAIRN_ENGINE_CAIRN_ENGINE_SERVE_COMMAND_H_
+
+#include <cstdint>
+#include <optional>
+#include <string>
+
+#include "engine/serve/http_server.h"
+#include "engine/serve/scheduler.h"
+#include "engine/state/numerics.h"
+
+namespace CLI {
+class App;
+}
+
+namespace cairn::engine {
+
+struct ServeOptions {
+  std::string model;
+  std::string tokenizer;   // a tokenizer.json; empty: the model's, else bytes
+  std::string model_name;  // as requests name it; empty: the folder's name
+  int threads = 2;
+  std::optional<Numerics> numerics;
+  std::string cache;  // "unix:PATH" or "HOST:PORT"; empty: none
+  std::string tenant;
+  double wait_seconds = 30;   // for another engine that is prefilling the same
+  double drain_seconds = 30;  // at SIGTERM, for what is running and waiting
+  int64_t answer_tokens_default = 4096;
+  Scheduler::Options scheduler;
+  HttpServer::Options http;
+};
+
+void AddServeOptions(CLI::App* app, ServeOptions& options);
+
+// Serves until SIGTERM or SIGINT, then finishes what it can in drain_seconds and fails the rest.
+// Says "serving on HOST:PORT" on stdout once it does. Returns an exit code
+// (store/base/exit_codes.h).
+int RunServeCommand(const ServeOptions& options);
+
+}  // namespace cairn::engine
+
+#endif  // CAIRN_ENGINE_CAIRN_ENGINE_SERVE_COMMAND_H_

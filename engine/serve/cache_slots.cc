@@ -1,0 +1,210 @@
+#include "engine/serve/cache_slots.h"
+
+#include <algorithm>
+#include <utility>
+
+namespace cairn::engine {
+namespace {
+
+// A wait is cut into these, to look between them whether anybody still wants it.
+constexpr absl::Duration kWaitSlice = absl::Milliseconds(500);
+
+using Interrupt = std::shared_ptr<std::atomic<const std::atomic<bool>*>>;
+
+absl::Status StatusOf(const absl::Status& status) { return status; }
+template <typename T>
+absl::Status StatusOf(const absl::StatusOr<T>& value) {
+  return value.status();
+}
+
+// One slot's way to the shared session.
+class SessionView final : public cache::CacheApi {
+ public:
+  SessionView(std::shared_ptr<CacheSession> session, Interrupt interrupt)
+      : session_(std::move(session)), interrupt_(std::move(interrupt)) {}
+
+  const cache::Registration& registration() const override { return api().registration(); }
+  absl::StatusOr<cache::MatchResult> Match(std::span<const Digest> chain,
+                                           const cache::MatchOptions& options) override {
+    return Noticing([&] { return api().Match(chain, options); });
+  }
+  absl::StatusOr<std::unique_ptr<cache::FetchedPrefix>> Fetch(
+      const cache::FetchRequest& request) override {
+    return Noticing([&] { return api().Fetch(request); });
+  }
+  absl::StatusOr<std::vector<cache::ReserveResult>> Reserve(
+      std::span<const cache::ReserveItem> items, absl::Duration wait) override {
+    for (;;) {
+      const absl::Duration slice = std::min(wait, kWaitSlice);
+      auto results = Noticing([&] { return api().Reserve(items, slice); });
+      wait -= slice;
+      if (!results.ok() || results->empty() || wait <= absl::ZeroDuration() ||
+          results->front().state != cache::ReserveState::kWait || Interrupted()) {
+        return results;
+      }
+    }
+  }
+  absl::StatusOr<std::unique_ptr<cache::StagingBuffer>> Stage(uint64_t bytes) override {
+    return Noticing([&] { return api().Stage(bytes); });
+  }
+  absl::StatusOr<std::vector<absl::Status>> Commit(std::span<const cache::CommitItem> items,
+                                                   bool durable) override {
+    return Noticing([&] { return api().Commit(items, durable); });
+  }
+  absl::Status Abort(std::span<const uint64_t> reservations) override {
+    return Noticing([&] { return api().Abort(reservations); });
+  }
+  absl::StatusOr<std::vector<cache::NamedCount>> Stats() override {
+    return Noticing([&] { return api().Stats(); });
+  }
+
+ private:
+  cache::CacheApi& api() const { return *session_->api; }
+  bool Interrupted() const {
+    const std::atomic<bool>* flag = interrupt_->load();
+    return flag != nullptr && flag->load();
+  }
+  // The first call that finds the daemon gone pays for all others.
+  template <typename Call>
+  auto Noticing(const Call& call) -> decltype(call()) {
+    if (session_->lost.load()) return absl::UnavailableError("the cache was lost");
+    auto result = call();
+    const absl::Status status = StatusOf(result);
+    if (absl::IsUnavailable(status) || absl::IsDeadlineExceeded(status)) session_->lost = true;
+    return result;
+  }
+
+  const std::shared_ptr<CacheSession> session_;
+  const Interrupt interrupt_;
+};
+
+void Add(const PutStats& more, PutStats& sum) {
+  sum.put_entries += more.put_entries;
+  sum.put_bytes += more.put_bytes;
+  sum.existing_entries += more.existing_entries;
+  sum.dropped_entries += more.dropped_entries;
+}
+
+}  // namespace
+
+CacheSlot::CacheSlot(std::shared_ptr<CacheSession> session, const Model& model, Clock& clock,
+                     PrefixCache::Options options)
+    : session_(std::move(session)),
+      interrupt_(std::make_shared<std::atomic<const std::atomic<bool>*>>(nullptr)),
+      cache_(std::unique_ptr<cache::CacheApi>(std::make_unique<SessionView>(session_, interrupt_)),
+             model, clock, std::move(options)) {}
+
+CacheSlots::CacheSlots(Connect connect, const Model& model, Clock& clock, Options options)
+    : connect_(std::move(connect)), model_(model), clock_(clock), options_(std::move(options)) {
+  ConnectOnce();
+}
+
+CacheSlots::~CacheSlots() { AwaitConnect(); }
+
+void CacheSlots::AwaitConnect() {
+  std::thread connector;
+  {
+    const absl::MutexLock lock(&mutex_);
+    connector = std::move(connector_);
+  }
+  if (connector.joinable()) connector.join();
+}
+
+void CacheSlots::SayLocked(const std::string& line) {
+  if (options_.say) options_.say(line);
+}
+
+void CacheSlots::ConnectOnce() {
+  {
+    std::vector<std::unique_ptr<CacheSlot>> lost;  // dies outside of the lock
+    const absl::MutexLock lock(&mutex_);
+    lost.swap(lost_);
+  }
+  absl::StatusOr<std::unique_ptr<cache::CacheApi>> api = connect_();
+  const absl::MutexLock lock(&mutex_);
+  connecting_ = false;
+  retry_at_nanos_ = clock_.NowNanos() + absl::ToInt64Nanoseconds(options_.retry);
+  if (!api.ok()) {
+    if (!std::exchange(said_, true)) {
+      SayLocked(absl::StrCat("cache not used, prefilling instead: ", api.status().ToString()));
+    }
+    return;
+  }
+  session_ = std::make_shared<CacheSession>();
+  session_->api = *std::move(api);
+  if (std::exchange(said_, false)) SayLocked("the cache is back");
+}
+
+// In the background, so that no request waits for it.
+void CacheSlots::Reconnect() {
+  std::thread before;  // has ended, or connecting_ would be true
+  {
+    const absl::MutexLock lock(&mutex_);
+    const bool lost = session_ == nullptr || session_->lost.load();
+    if (connecting_ || !lost || clock_.NowNanos() < retry_at_nanos_) return;
+    connecting_ = true;
+    before = std::exchange(connector_, std::thread([this] { ConnectOnce(); }));
+  }
+  if (before.joinable()) before.join();
+}
+
+void CacheSlots::RemoveLocked(CacheSlot* slot) {
+  slot->LoseSession();
+  const auto it =
+      std::find_if(all_.begin(), all_.end(), [&](const auto& each) { return each.get() == slot; });
+  Add(slot->cache().put_stats(), gone_);
+  lost_.push_back(std::move(*it));
+  all_.erase(it);
+}
+
+CacheSlot* CacheSlots::Take() {
+  Reconnect();
+  const absl::MutexLock lock(&mutex_);
+  while (!free_.empty()) {
+    CacheSlot* slot = free_.back();
+    free_.pop_back();
+    if (!slot->lost()) return slot;
+    RemoveLocked(slot);
+  }
+  if (session_ == nullptr || session_->lost.load()) return nullptr;
+  PrefixCache::Options options{.wait = options_.wait,
+                               .put_queue_bytes = options_.put_queue_bytes,
+                               .say = [this](const std::string& line) {
+                                 const absl::MutexLock say_lock(&mutex_);
+                                 if (!std::exchange(said_, true)) SayLocked(line);
+                               }};
+  all_.push_back(std::make_unique<CacheSlot>(session_, model_, clock_, std::move(options)));
+  return all_.back().get();
+}
+
+void CacheSlots::Give(CacheSlot* slot) {
+  slot->InterruptBy(nullptr);
+  const absl::MutexLock lock(&mutex_);
+  if (slot->lost()) {
+    RemoveLocked(slot);
+  } else {
+    free_.push_back(slot);
+  }
+}
+
+bool CacheSlots::attached() const {
+  const absl::MutexLock lock(&mutex_);
+  return session_ != nullptr && !session_->lost.load();
+}
+
+void CacheSlots::Flush(absl::Duration deadline) {
+  const absl::MutexLock lock(&mutex_);
+  const int64_t end = clock_.NowNanos() + absl::ToInt64Nanoseconds(deadline);
+  for (const std::unique_ptr<CacheSlot>& slot : all_) {
+    slot->cache().Flush(absl::Nanoseconds(std::max<int64_t>(end - clock_.NowNanos(), 0)));
+  }
+}
+
+PutStats CacheSlots::put_stats() const {
+  const absl::MutexLock lock(&mutex_);
+  PutStats sum = gone_;
+  for (const std::unique_ptr<CacheSlot>& slot : all_) Add(slot->cache().put_stats(), sum);
+  return sum;
+}
+
+}  // namespace cairn::engine

@@ -1,0 +1,119 @@
+// scheduler.h: continuous batching. Each step of the model takes all running sequences along: those
+// that decode with one token each, those that prefill with a share of what is left of the step's
+// budget, equal shares, so that a short prompt does not wait for a long one.
+//
+// A request waits in a bounded queue, first come, first served, until there is a place and memory
+// for its prompt and its longest answer; from then on it cannot fail for want of memory, and it
+// gets at least one token into every step. What a request is answered does not depend on the others
+// (forward.h, sampler.h).
+//
+// Calls to the cache that may wait (resume, check, finish) are tasks; meanwhile the others go on.
+// No token leaves before the rows that it was computed from have been checked (prefix_cache.h).
+//
+// Speculation has its place in Plan (draft tokens behind the last one, logits of all) and in
+// Produce (which of them stand).
+//
+// Threads:   Submit, Drain, Stop and RetryAfterSeconds from any; Step and Run from one.
+// Ownership: everything given to the constructor outlives this.
+// Errors:    of Submit: INVALID_ARGUMENT, OUT_OF_RANGE (longer than the model or the memory) naming
+//            the field, RESOURCE_EXHAUSTED (the queue is full), UNAVAILABLE (shutting down).
+#ifndef CAIRN_ENGINE_SERVE_SCHEDULER_H_
+#define CAIRN_ENGINE_SERVE_SCHEDULER_H_
+
+#include <cstdint>
+#include <deque>
+#include <functional>
+#include <memory>
+#include <span>
+#include <vector>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/synchronization/mutex.h"
+#include "engine/serve/metrics.h"
+#include "engine/serve/sequence.h"
+#include "store/base/clock.h"
+
+namespace cairn::engine {
+
+class Scheduler {
+ public:
+  struct Options {
+    int64_t step_tokens = 256;   // at least sequences_max
+    int64_t sequences_max = 16;  // at once
+    int64_t queue_max = 64;      // beyond these
+    int64_t kv_bytes_max = 4ll << 30;
+  };
+  // Runs it on another thread, or later.
+  using Spawn = std::function<void(std::function<void()>)>;
+  // `cache` null: without.
+  Scheduler(Forward& forward, const Tokenizer& tokenizer, CacheSlots* cache, Spawn spawn,
+            Clock& clock, Metrics& metrics, const Options& options);
+  ~Scheduler();  // REQUIRES: Run has returned, no task is left
+
+  absl::StatusOr<std::shared_ptr<Generation>> Submit(GenerationRequest request);
+  // A guess at when the queue will have a place, from how long requests took.
+  int64_t RetryAfterSeconds() const;
+
+  // One step; false: nothing to compute now.
+  bool Step();
+  // Steps until Stop, then ends what is left and returns.
+  void Run();
+  // From now on nothing is taken; returns when all are done, or after `deadline`.
+  void Drain(absl::Duration deadline);
+  // Run ends soon: what is left fails.
+  void Stop();
+
+  // For tests: the logits a token is chosen from, with the prompt and the token's position.
+  using LogitsProbe =
+      std::function<void(const GenerationRequest&, int64_t, std::span<const float>)>;
+  void set_logits_probe(LogitsProbe probe) { probe_ = std::move(probe); }
+
+ private:
+  struct Plan {
+    std::vector<Sequence*> sequences;
+    std::vector<StepItem> items;  // one a sequence
+  };
+
+  const Model& model() const { return forward_.model(); }
+  absl::Status Check(const GenerationRequest& request) const;
+  void TakeBack();
+  void DropCancelled();
+  void Admit();
+  Plan MakePlan();
+  void HandOff(Sequence& sequence, std::function<void()> task);
+  void Start(Sequence& sequence);
+  void Continue(Sequence& sequence, int64_t computed, double seconds, StepItem& item);
+  void Produce(Sequence& sequence, std::span<const float> logits);
+  void Push(const Sequence& sequence, Output output);
+  void End(Sequence& sequence, Output output);
+  void CountEnd(const Sequence& sequence, FinishReason reason);
+  void Sweep();
+  void EndAll();
+  double SecondsSince(int64_t nanos) const;
+
+  Forward& forward_;
+  const Tokenizer& tokenizer_;
+  CacheSlots* const cache_;
+  const Spawn spawn_;
+  Clock& clock_;
+  Metrics& metrics_;
+  const Options options_;
+  LogitsProbe probe_;
+
+  // The stepping thread's.
+  std::vector<std::unique_ptr<Sequence>> running_;  // admitted, in order
+  int64_t kv_bytes_used_ = 0;
+
+  mutable absl::Mutex mutex_;
+  std::deque<std::unique_ptr<Sequence>> waiting_ ABSL_GUARDED_BY(mutex_);
+  std::vector<Sequence*> returned_ ABSL_GUARDED_BY(mutex_);  // from tasks
+  int64_t unfinished_ ABSL_GUARDED_BY(mutex_) = 0;           // waiting and running
+  double request_seconds_ ABSL_GUARDED_BY(mutex_) = 0;       // a running mean
+  bool wake_ ABSL_GUARDED_BY(mutex_) = false;  // something came since the last step began
+  bool closed_ ABSL_GUARDED_BY(mutex_) = false;
+  bool stop_ ABSL_GUARDED_BY(mutex_) = false;
+};
+
+}  // namespace cairn::engine
+
+#endif  // CAIRN_ENGINE_SERVE_SCHEDULER_H_

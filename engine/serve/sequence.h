@@ -1,0 +1,80 @@
+// sequence.h: one sequence while the scheduler has it: its tokens, its state, its text.
+//
+// Threads: one owner at a time: the scheduler's thread, or the task that it was handed to.
+// Units:   bytes, tokens, nanoseconds of Clock.
+#ifndef CAIRN_ENGINE_SERVE_SEQUENCE_H_
+#define CAIRN_ENGINE_SERVE_SEQUENCE_H_
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "engine/forward/forward.h"
+#include "engine/serve/cache_slots.h"
+#include "engine/serve/generation.h"
+#include "engine/serve/stop_matcher.h"
+#include "engine/text/tokenizer.h"
+
+namespace cairn::engine {
+
+// What a sequence of so many tokens takes at most: whole blocks of rows, windows, overlaps, open
+// groups.
+int64_t SequenceBytes(const ModelConfig& config, const KvLayout& layout, int64_t tokens);
+
+// Tokens to text: whole characters, stop texts found and held back.
+class AnswerText {
+ public:
+  AnswerText(const Tokenizer& tokenizer, const GenerationRequest& request)
+      : decoder_(tokenizer, /*skip_special=*/!request.show_special), stop_(request.stop) {}
+
+  // REQUIRES: the token is in the vocabulary.
+  std::string Feed(int32_t token) { return stop_.Feed(*decoder_.Feed(token)); }
+  std::string Finish() { return stop_.Feed(decoder_.Finish()) + stop_.Finish(); }
+  bool stopped() const { return stop_.stopped(); }
+
+ private:
+  StreamDecoder decoder_;
+  StopMatcher stop_;
+};
+
+struct Sequence {
+  Sequence(GenerationRequest wanted, std::shared_ptr<Generation> output, const Tokenizer& tokenizer)
+      : request(std::move(wanted)),
+        out(std::move(output)),
+        tokens(request.prompt),
+        sampler(request.sampling, request.prompt),
+        text(tokenizer, request) {}
+
+  int64_t prompt_tokens() const { return std::ssize(request.prompt); }
+  int64_t answer_tokens() const { return std::ssize(tokens) - prompt_tokens(); }
+  // Tokens that are known and not computed: the prompt's rest, or the token sampled last.
+  int64_t to_compute() const { return std::ssize(tokens) - session->position(); }
+
+  // Starts over; `tokens` are what they are.
+  void Renew(const Model& model) {
+    session = std::make_unique<SessionState>(model.config, *model.layout);
+    cached_tokens = 0;
+  }
+
+  const GenerationRequest request;
+  const std::shared_ptr<Generation> out;
+  std::vector<int32_t> tokens;  // the prompt, then the answer
+  Sampler sampler;
+  AnswerText text;
+  std::unique_ptr<SessionState> session;
+  CacheSlot* slot = nullptr;  // null: without a cache
+  bool cache_usable = false;  // false once restored rows did not hold
+  bool settled = false;       // restored rows were checked and are the session's own
+  bool away = false;          // with a task
+  bool ended = false;
+  std::vector<float> logits;  // of the last token, while restored rows are being checked
+  int64_t cached_tokens = 0;
+  int64_t kv_bytes = 0;
+  int64_t arrived_nanos = 0;
+  int64_t last_token_nanos = 0;
+};
+
+}  // namespace cairn::engine
+
+#endif  // CAIRN_ENGINE_SERVE_SEQUENCE_H_

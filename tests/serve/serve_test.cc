@@ -1,0 +1,294 @@
+// The scheduler and the cache together, in one process: a small model over a real core.
+//
+// Goal: the cache changes when tokens come, never which; its troubles cost no request, and waiting
+// for it costs nobody else a step. Method: tasks are kept by the test and run where it says, so
+// that every order is a chosen one; answers are compared with those without a cache, logits to the
+// bit.
+#include <gtest/gtest.h>
+
+#include <deque>
+#include <map>
+#include <thread>
+
+#include "engine/serve/scheduler.h"
+#include "engine/serve/task_pool.h"
+#include "engine/text/byte_tokenizer.h"
+#include "tests/resume/resume_rig.h"
+
+namespace cairn::engine {
+namespace {
+
+struct Answer {
+  std::vector<int32_t> tokens;
+  std::vector<float> logits;
+  int64_t cached_tokens = 0;
+  std::optional<FinishReason> finish;
+};
+
+class Server {
+ public:
+  explicit Server(CacheSlots::Connect connect, Clock& clock_used = RealClock())
+      : clock_(clock_used),
+        slots(std::move(connect), SmallModel(), clock_used,
+              {.wait = absl::Seconds(20),
+               .say = [this](const std::string& line) { said.push_back(line); }}),
+        scheduler(forward_, tokenizer_, &slots,
+                  [this](std::function<void()> task) { tasks.push_back(std::move(task)); },
+                  clock_used, metrics, {.step_tokens = 100, .sequences_max = 4}) {
+    scheduler.set_logits_probe(
+        [this](const GenerationRequest& request, int64_t, std::span<const float> logits) {
+          std::vector<float>& all = logits_[request.sampling.seed];
+          all.insert(all.end(), logits.begin(), logits.end());
+        });
+  }
+  explicit Server(const Daemon& daemon) : Server([&daemon] { return daemon.Connect(); }) {}
+  ~Server() {
+    while (scheduler.Step() || RunTask()) {
+    }
+  }
+
+  std::shared_ptr<Generation> Submit(const std::vector<int32_t>& prompt, uint64_t seed = 1) {
+    auto out = scheduler.Submit({.prompt = prompt, .max_tokens = 4, .sampling = {.seed = seed}});
+    EXPECT_TRUE(out.ok()) << out.status();
+    return *out;
+  }
+  bool RunTask() {
+    if (tasks.empty()) return false;
+    const std::function<void()> task = std::move(tasks.front());
+    tasks.pop_front();
+    task();
+    return true;
+  }
+  Answer Finish(Generation& out, uint64_t seed = 1) {
+    Answer answer;
+    while (!answer.finish.has_value()) {
+      if (const std::optional<Output> more = out.Take()) {
+        for (const SampledToken& token : more->tokens) answer.tokens.push_back(token.token);
+        answer.cached_tokens = more->cached_tokens;
+        answer.finish = more->finish;
+      } else if (!scheduler.Step() && !RunTask()) {
+        ADD_FAILURE() << "it never ends";
+        break;
+      }
+    }
+    answer.logits = logits_[seed];
+    return answer;
+  }
+  Answer Run(const std::vector<int32_t>& prompt) {
+    logits_.clear();
+    const std::shared_ptr<Generation> out = Submit(prompt);
+    Answer answer = Finish(*out);
+    while (RunTask()) {
+    }
+    slots.Flush(absl::Seconds(20));
+    return answer;
+  }
+
+ private:
+  Clock& clock_;
+  ByteTokenizer tokenizer_{256};
+  Forward forward_{SmallModel(), 1};
+  std::map<uint64_t, std::vector<float>> logits_;
+
+ public:
+  std::vector<std::string> said;
+  std::deque<std::function<void()>> tasks;
+  Metrics metrics;
+  CacheSlots slots;
+  Scheduler scheduler;
+};
+
+CacheSlots::Connect Nobody() {
+  return [] { return absl::UnavailableError("nobody listens"); };
+}
+
+Answer Cold(const std::vector<int32_t>& prompt) { return Server(Nobody()).Run(prompt); }
+
+void ExpectSame(const Answer& a, const Answer& b) {
+  EXPECT_EQ(a.tokens, b.tokens);
+  EXPECT_EQ(a.logits, b.logits);
+  EXPECT_EQ(a.finish, b.finish);
+}
+
+TEST(Serve, TheSecondRequestIsCachedAndTheSame) {
+  const Daemon daemon;
+  const std::vector<int32_t> prompt = Prompt(700);
+  const Answer cold = Cold(prompt);
+  ASSERT_EQ(cold.tokens.size(), 4u);
+  Server server(daemon);
+  const Answer first = server.Run(prompt);
+  EXPECT_EQ(first.cached_tokens, 0);
+  ExpectSame(first, cold);
+  const Answer second = server.Run(prompt);
+  EXPECT_EQ(second.cached_tokens, 640);
+  ExpectSame(second, cold);
+  EXPECT_EQ(server.metrics.cached_tokens, 640u);
+  EXPECT_EQ(server.metrics.computed_tokens, 700u + 3u + 60u + 3u);
+  EXPECT_EQ(daemon.rig->Stat("open_leases"), 0u);
+  EXPECT_EQ(daemon.rig->Stat("open_reservations"), 0u);
+}
+
+TEST(Serve, WaitingForTheCacheCostsNobodyElseAStep) {
+  const Daemon daemon;
+  Server server(daemon);
+  const auto decoding = server.Submit(Prompt(20), 1);
+  ASSERT_FALSE(server.scheduler.Step());
+  ASSERT_TRUE(server.RunTask());
+  ASSERT_TRUE(server.scheduler.Step());
+  EXPECT_EQ(decoding->Take()->answer_tokens, 1);
+  const auto resuming = server.Submit(Prompt(300), 2);
+  for (int64_t token = 2; token <= 4; ++token) {
+    ASSERT_TRUE(server.scheduler.Step());  // its resume has not even begun
+    EXPECT_EQ(decoding->Take()->answer_tokens, token);
+  }
+  ExpectSame(server.Finish(*resuming, 2), [&] {
+    Server other(Nobody());
+    const auto out = other.Submit(Prompt(300), 2);
+    return other.Finish(*out, 2);
+  }());
+}
+
+// Two requests with one prompt at once: the second waits for the first one's prefill, on a thread
+// of its own.
+TEST(Serve, OnePromptIsPrefilledOnce) {
+  const Daemon daemon;
+  const std::vector<int32_t> prompt = Prompt(600);
+  Metrics metrics;
+  Forward forward(SmallModel(), 1);
+  const ByteTokenizer tokenizer(256);
+  CacheSlots slots([&] { return daemon.Connect(); }, SmallModel(), RealClock(), {});
+  {
+    TaskPool pool(4);
+    Scheduler scheduler(forward, tokenizer, &slots,
+                        [&](std::function<void()> task) { pool.Add(std::move(task)); }, RealClock(),
+                        metrics, {.step_tokens = 100, .sequences_max = 4});
+    std::vector<std::shared_ptr<Generation>> all;
+    for (int i = 0; i < 4; ++i) {
+      all.push_back(*scheduler.Submit({.prompt = prompt, .max_tokens = 1}));
+    }
+    std::thread loop([&] { scheduler.Run(); });
+    scheduler.Drain(absl::Seconds(60));
+    scheduler.Stop();
+    loop.join();
+    for (const auto& out : all) EXPECT_EQ(out->Take()->finish, FinishReason::kLength);
+  }
+  EXPECT_EQ(metrics.computed_tokens, 600u + 3 * 88u);
+  EXPECT_EQ(metrics.cached_tokens, 3 * 512u);
+}
+
+TEST(Serve, NoTokenLeavesThatWasComputedFromRowsTakenBack) {
+  std::vector<int32_t> prompt = Prompt(300);
+  const Daemon daemon;
+  Server(daemon).Run(prompt);
+  const std::vector<int32_t> more = Prompt(300, 3);
+  prompt.insert(prompt.end(), more.begin(), more.end());
+  const Answer cold = Cold(prompt);
+
+  cache::FetchedPrefix* fetched = nullptr;
+  Server server([&]() -> absl::StatusOr<std::unique_ptr<CacheApi>> {
+    auto api = Wrap(daemon);
+    api->on_fetch = [&](cache::FetchedPrefix& f) { fetched = &f; };
+    return api;
+  });
+  const auto out = server.Submit(prompt);
+  server.scheduler.Step();
+  ASSERT_TRUE(server.RunTask());
+  ASSERT_NE(fetched, nullptr);
+  ASSERT_TRUE(server.scheduler.Step());
+  // After the first step another entry's bytes appear where the rows were.
+  for (const uint8_t& byte : fetched->rows[0].payload) const_cast<uint8_t&>(byte) ^= 0x5a;
+  while (server.tasks.empty()) ASSERT_TRUE(server.scheduler.Step());
+  EXPECT_FALSE(out->Take().has_value()) << "it waits for the check";
+  const Answer answer = server.Finish(*out);
+  ExpectSame(answer, cold);
+  EXPECT_EQ(answer.cached_tokens, 0) << "all of it was computed after all";
+  EXPECT_EQ(server.metrics.cache_failures, 1u);
+  while (server.RunTask()) {
+  }
+  server.slots.Flush(absl::Seconds(20));
+  EXPECT_EQ(server.slots.put_stats().put_entries, 0u);
+  EXPECT_EQ(daemon.rig->Stat("open_reservations"), 0u);
+}
+
+TEST(Serve, ACancelledRequestLeavesNothingBehindInTheCache) {
+  std::vector<int32_t> prompt = Prompt(300);
+  const Daemon daemon;
+  Server(daemon).Run(prompt);
+  const std::vector<int32_t> more = Prompt(500, 3);
+  prompt.insert(prompt.end(), more.begin(), more.end());
+  for (int tasks = 0; tasks < 2; ++tasks) {  // before its resume, and amid its prefill
+    Server server(daemon);
+    const auto out = server.Submit(prompt);
+    server.scheduler.Step();
+    for (int i = 0; i < tasks; ++i) {
+      ASSERT_TRUE(server.RunTask());
+      ASSERT_TRUE(server.scheduler.Step());
+      ASSERT_TRUE(server.scheduler.Step());
+    }
+    out->Cancel();
+    while (server.scheduler.Step() || server.RunTask()) {
+    }
+    server.slots.Flush(absl::Seconds(20));
+    EXPECT_EQ(server.metrics.requests_running, 0);
+    EXPECT_EQ(server.metrics.kv_bytes_used, 0);
+    EXPECT_EQ(server.metrics.requests_cancelled, 1u);
+    EXPECT_EQ(daemon.rig->Stat("open_reservations"), 0u);
+    EXPECT_EQ(daemon.rig->Stat("open_leases"), 0u);
+  }
+}
+
+TEST(Serve, ACacheLostAtAnyCallCostsNoRequestAndIsFoundAgain) {
+  const std::vector<int32_t> prompt = Prompt(300);
+  const Answer cold = Cold(prompt);
+  for (const std::string call : {"match", "reserve", "fetch", "stage", "commit"}) {
+    const Daemon daemon;
+    if (call == "fetch") Server(daemon).Run(prompt);
+    FakeClock clock;
+    int connections = 0;
+    Server server(
+        [&]() -> absl::StatusOr<std::unique_ptr<CacheApi>> {
+          auto api = Wrap(daemon);
+          if (connections++ == 0) api->fail_on = call;
+          return api;
+        },
+        clock);
+    ExpectSame(server.Run(prompt), cold);
+    EXPECT_FALSE(server.slots.attached()) << call;
+    ExpectSame(server.Run(prompt), cold);
+    EXPECT_EQ(connections, 1) << call << ": not before it is time";
+    clock.Advance(absl::Seconds(6));
+    ExpectSame(server.Run(prompt), cold);
+    server.slots.AwaitConnect();
+    EXPECT_EQ(connections, 2) << call;
+    EXPECT_TRUE(server.slots.attached()) << call;
+    server.Run(prompt);
+    EXPECT_EQ(server.Run(prompt).cached_tokens, 256) << call;
+    ASSERT_EQ(server.said.size(), 2u) << call;
+    EXPECT_EQ(server.said[1], "the cache is back");
+  }
+}
+
+// A wait for another engine's prefill ends when nobody wants it any more.
+TEST(Serve, ACancelledWaitEnds) {
+  const Daemon daemon;
+  const std::vector<int32_t> prompt = Prompt(300);
+  Server maker(daemon);
+  maker.Submit(prompt);
+  maker.scheduler.Step();
+  ASSERT_TRUE(maker.RunTask());  // it has reserved, and goes no further
+  Server server(daemon);
+  const auto out = server.Submit(prompt);
+  server.scheduler.Step();
+  const uint64_t waits = daemon.rig->waiter.waits();
+  std::thread waiting([&] { server.RunTask(); });
+  daemon.rig->waiter.Await(waits);
+  out->Cancel();
+  daemon.rig->clock.Advance(absl::Seconds(1));
+  waiting.join();  // the whole wait is of 20 s, which this clock never shows
+  while (server.scheduler.Step() || server.RunTask()) {
+  }
+  EXPECT_EQ(server.metrics.requests_running, 0);
+}
+
+}  // namespace
+}  // namespace cairn::engine
