@@ -18,6 +18,8 @@
 namespace cairn::engine {
 namespace {
 
+using cache::CacheApi;
+
 struct Answer {
   std::vector<int32_t> tokens;
   std::vector<float> logits;
@@ -248,7 +250,7 @@ TEST(Serve, ACacheLostAtAnyCallCostsNoRequestAndIsFoundAgain) {
     Server server(
         [&]() -> absl::StatusOr<std::unique_ptr<CacheApi>> {
           auto api = Wrap(daemon);
-          if (connections++ == 0) api->fail_on = call;
+          if (connections++ == 0) api->fail_on = {call};
           return api;
         },
         clock);
