@@ -168,7 +168,8 @@ TEST_F(SlowVerify, EndsWithTheDaemon) {
   std::thread stop([this] { rig_.server->Shutdown(absl::Hours(1)); });
   std::atomic<bool> over{false};
   std::thread time([&] {
-    while (!over) rig_.core.clock.Advance(absl::Milliseconds(100));
+    // Slowly: the pace must not let it come to its end.
+    while (!over) rig_.core.clock.Advance(absl::Microseconds(10));
   });
   v1::VerifyEvent event;
   while (reader_->Read(&event)) EXPECT_FALSE(event.done());
