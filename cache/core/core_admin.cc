@@ -129,6 +129,7 @@ std::vector<ListedPrefix> CoreImpl::List(const ListFilter& filter) {
 
 absl::StatusOr<uint64_t> CoreImpl::Evict(const ListFilter& filter, uint64_t* kept) {
   residency_.AwaitLoaded();
+  const DiskWriter::Pause pause(writer_);
   MutexLock disk_lock(&residency_.disk_mutex);
   PrefixIndex& index = residency_.index;
   uint64_t evicted = 0;

@@ -2,6 +2,7 @@
 
 #include <spdlog/spdlog.h>
 
+#include <algorithm>
 #include <utility>
 
 #include "store/base/fault_point.h"
@@ -10,13 +11,31 @@
 namespace cairn::cache {
 namespace {
 
-// One batch is one fdatasync: large enough to hide it, small enough to bound what a durable commit
-// waits for.
+// Large enough that a sync and a catalog batch for each are little, small enough to bound what a
+// durable commit waits for.
 constexpr size_t kBatchEntriesMax = 64;
 constexpr uint64_t kBatchBytesMax = 32ull << 20;
+// Two are written while one is synced and one catalogued: the device is busy all the while.
+constexpr uint64_t kBatchesInFlightMax = 4;
+// At most these shares of the arena and of the disk are in flight, for they cannot be evicted to
+// make room.
+constexpr uint64_t kArenaShare = 4;
+constexpr uint64_t kDiskShare = 16;
 
 constexpr size_t kHost = static_cast<size_t>(Place::kHost);
 constexpr size_t kDisk = static_cast<size_t>(Place::kDisk);
+
+uint64_t BatchBytesMax(const Residency& residency) {
+  uint64_t in_flight = residency.host.arena_bytes() / kArenaShare;
+  if (residency.disk != nullptr) {
+    in_flight = std::min(in_flight, residency.disk->stats().capacity_bytes / kDiskShare);
+  }
+  return std::min(kBatchBytesMax, in_flight / kBatchesInFlightMax);
+}
+
+absl::Status Unfounded() {
+  return absl::FailedPreconditionError("what it builds on is not on disk");
+}
 
 }  // namespace
 
@@ -25,36 +44,52 @@ struct DiskWriter::Job {
   EntryRef foundation;  // block is null for index 0
   store::HostPin pin;
   absl::Status status;
+
+  store::DiskPut put() const {
+    const std::span<const uint8_t> payload = pin.payload();
+    // The room in the arena is whole I/O units, and so is what the disk takes.
+    return {&pin.meta(), {payload.data(), RoundUpToIo(payload.size())}};
+  }
+};
+
+struct DiskWriter::Batch {
+  uint64_t number = 0;
+  std::vector<Job> jobs;
+  absl::StatusOr<store::DiskTier::StagedPut> staged;  // dropped before the pins in `jobs`
 };
 
 DiskWriter::DiskWriter(Residency& residency, Waiter& waiter, bool background)
-    : residency_(residency), waiter_(waiter) {
-  if (background && residency.disk != nullptr) thread_ = std::thread([this] { Run(); });
+    : residency_(residency), waiter_(waiter), batch_bytes_max_(BatchBytesMax(residency)) {
+  if (!background || residency.disk == nullptr) return;
+  for (uint64_t i = 0; i < kBatchesInFlightMax; ++i) {
+    threads_.emplace_back([this] { Run(); });
+  }
 }
 
 DiskWriter::~DiskWriter() {
-  if (thread_.joinable()) {
-    {
-      MutexLock lock(&residency_.mutex);
-      stop_ = true;
-      work_.SignalAll();
-    }
-    thread_.join();
-  } else {
-    MutexLock lock(&residency_.mutex);
-    while (!queue_.empty()) Progress(kNoDeadline);
-  }
+  MutexLock lock(&residency_.mutex);
+  stop_ = true;
+  work_.SignalAll();
+  while (queued_entries() != 0) Progress(kNoDeadline);
+  residency_.mutex.Unlock();
+  for (std::thread& thread : threads_) thread.join();
+  residency_.mutex.Lock();
 }
 
 void DiskWriter::Run() {
   while (true) {
     {
       MutexLock lock(&residency_.mutex);
-      while (queue_.empty() && !stop_) work_.Wait(&residency_.mutex);
+      while (!MayTake() && !(stop_ && queue_.empty())) work_.Wait(&residency_.mutex);
       if (queue_.empty()) return;
     }
     WriteBatch();
   }
+}
+
+bool DiskWriter::MayTake() const {
+  return !queue_.empty() && !short_of_room_ && pauses_ == 0 &&
+         batches_taken_ - batches_finished_ < kBatchesInFlightMax;
 }
 
 EntryRef DiskWriter::FoundationOf(EntryRef ref) const {
@@ -110,8 +145,21 @@ absl::Status DiskWriter::Drain(int64_t deadline_nanos, Clock& clock) {
       failed.size(), " entries are not on disk: ", std::string(last_failure_.message())));
 }
 
+DiskWriter::Pause::Pause(DiskWriter& writer) : writer_(writer) {
+  MutexLock lock(&writer_.residency_.mutex);
+  ++writer_.pauses_;
+  while (writer_.batches_finished_ != writer_.batches_taken_) writer_.Progress(kNoDeadline);
+}
+
+DiskWriter::Pause::~Pause() {
+  MutexLock lock(&writer_.residency_.mutex);
+  --writer_.pauses_;
+  writer_.work_.SignalAll();
+  writer_.settled_.SignalAll();
+}
+
 void DiskWriter::Progress(int64_t deadline_nanos) {
-  if (thread_.joinable()) {
+  if (!threads_.empty() || !MayTake()) {
     waiter_.Wait(residency_.mutex, settled_, deadline_nanos);
     return;
   }
@@ -121,27 +169,64 @@ void DiskWriter::Progress(int64_t deadline_nanos) {
 }
 
 void DiskWriter::WriteBatch() {
-  MutexLock disk_lock(&residency_.disk_mutex);
-  std::vector<Job> jobs;
+  Batch batch;
+  if (!Begin(batch)) return;
+  if (batch.staged.ok()) {
+    if (const absl::Status written = residency_.disk->Write(*batch.staged); !written.ok()) {
+      batch.staged = written;
+    }
+  }
   {
     MutexLock lock(&residency_.mutex);
-    jobs = TakeBatch();
-    batch_entries_ = jobs.size();
+    while (batches_finished_ != batch.number) settled_.Wait(&residency_.mutex);
   }
-  CAIRN_FAULT_POINT(kWriterBatchTaken);
-  if (!jobs.empty()) Put(jobs);
-  CAIRN_FAULT_POINT(kWriterBatchPut);
-  MutexLock lock(&residency_.mutex);
-  Finish(jobs);
+  if (!Publish(batch)) PutOneByOne(batch);
 }
 
-bool DiskWriter::FoundationReady(EntryRef ref, const absl::flat_hash_set<EntryKey>& in_batch) {
+bool DiskWriter::Begin(Batch& batch) {
+  MutexLock room_lock(&room_mutex_);
+  {
+    MutexLock lock(&residency_.mutex);
+    if (!MayTake()) return false;
+    batch.number = batches_taken_++;
+    TakeJobs(batch);
+  }
+  CAIRN_FAULT_POINT(kWriterBatchTaken);
+  std::vector<store::DiskPut> puts;
+  for (const Job& job : batch.jobs) puts.push_back(job.put());
+  batch.staged = residency_.disk->Stage(puts);
+  if (absl::IsResourceExhausted(batch.staged.status())) {
+    MutexLock disk_lock(&residency_.disk_mutex);
+    batch.staged = residency_.StageOnDisk(puts);
+  }
+  MutexLock lock(&residency_.mutex);
+  short_of_room_ = !batch.staged.ok();
+  return true;
+}
+
+bool DiskWriter::Publish(Batch& batch) {
+  if (!batch.staged.ok()) return false;
+  // From the look at what they build on until they are recorded nothing is erased: residency.h.
+  MutexLock disk_lock(&residency_.disk_mutex);
+  {
+    MutexLock lock(&residency_.mutex);
+    if (!Founded(batch)) return false;
+  }
+  if (!residency_.disk->Publish(*std::move(batch.staged)).ok()) return false;
+  CAIRN_FAULT_POINT(kWriterBatchPut);
+  MutexLock lock(&residency_.mutex);
+  Finish(batch);
+  return true;
+}
+
+bool DiskWriter::FoundationReady(EntryRef ref) {
   const EntryRef foundation = FoundationOf(ref);
-  if (foundation.block == nullptr || foundation->in[kDisk] || in_batch.contains(foundation.key())) {
+  if (foundation.block == nullptr || foundation->in[kDisk] ||
+      in_flight_.contains(foundation.key())) {
     return true;
   }
   if (foundation->disk_failed || !foundation->in[kHost]) {
-    Fail(ref, absl::FailedPreconditionError("what it builds on is not on disk"));
+    Fail(ref, Unfounded());
     return false;
   }
   residency_.index.SetQueued(foundation, true);
@@ -150,23 +235,22 @@ bool DiskWriter::FoundationReady(EntryRef ref, const absl::flat_hash_set<EntryKe
   return false;
 }
 
-std::vector<DiskWriter::Job> DiskWriter::TakeBatch() {
+void DiskWriter::TakeJobs(Batch& batch) {
   PrefixIndex& index = residency_.index;
-  std::vector<Job> jobs;
-  absl::flat_hash_set<EntryKey> in_batch;
   uint64_t bytes = 0;
-  while (!queue_.empty() && jobs.size() < kBatchEntriesMax && bytes < kBatchBytesMax) {
+  while (!queue_.empty() && batch.jobs.size() < kBatchEntriesMax &&
+         (batch.jobs.empty() || bytes < batch_bytes_max_)) {
     const EntryKey key = queue_.front();
     queue_.pop_front();
     Block* const block = index.Find(key.digest);
-    if (block == nullptr || in_batch.contains(key)) continue;
+    if (block == nullptr || in_flight_.contains(key)) continue;
     const EntryRef ref{block, key.kind};
     if (!ref->queued) continue;
     if (ref->in[kDisk]) {
       index.SetQueued(ref, false);
       continue;
     }
-    if (!FoundationReady(ref, in_batch)) continue;
+    if (!FoundationReady(ref)) continue;
     std::optional<store::HostPin> pin = residency_.PinHost(ref);
     if (!pin.has_value()) {
       index.Prune(block);
@@ -176,37 +260,41 @@ std::vector<DiskWriter::Job> DiskWriter::TakeBatch() {
     // Neither may be evicted, here or on disk, while room for this batch is made.
     index.AddHold(ref, 1);
     if (job.foundation.block != nullptr) index.AddHold(job.foundation, 1);
-    in_batch.insert(key);
+    in_flight_.insert(key);
     bytes += ref->bytes;
-    jobs.push_back(std::move(job));
+    batch.jobs.push_back(std::move(job));
   }
-  return jobs;
 }
 
-void DiskWriter::Put(std::vector<Job>& jobs) {
-  absl::flat_hash_set<EntryKey> failed;
-  std::vector<store::DiskPut> puts;
-  const auto add = [](const Job& job, std::vector<store::DiskPut>& to) {
-    const std::span<const uint8_t> payload = job.pin.payload();
-    // The room in the arena is whole I/O units, and so is what the disk takes.
-    to.push_back({&job.pin.meta(), {payload.data(), RoundUpToIo(payload.size())}});
-  };
-  for (const Job& job : jobs) add(job, puts);
-  const absl::Status together = residency_.PutOnDisk(puts);
-  if (together.ok()) return;
-  // One at a time: what fits is kept, and what is damaged (the tier looks) is known.
-  for (Job& job : jobs) {
-    if (puts.size() == 1) {
-      job.status = together;
-    } else if (job.foundation.block != nullptr && failed.contains(job.foundation.key())) {
-      job.status = absl::FailedPreconditionError("what it builds on is not on disk");
-    } else {
-      std::vector<store::DiskPut> alone;
-      add(job, alone);
-      job.status = residency_.PutOnDisk(alone);
+bool DiskWriter::Founded(const Batch& batch) const {
+  absl::flat_hash_set<EntryKey> here;
+  for (const Job& job : batch.jobs) {
+    const EntryRef foundation = job.foundation;
+    if (foundation.block != nullptr && !foundation->in[kDisk] && !here.contains(foundation.key())) {
+      return false;
     }
-    if (!job.status.ok()) failed.insert(job.ref.key());
+    here.insert(job.ref.key());
   }
+  return true;
+}
+
+void DiskWriter::PutOneByOne(Batch& batch) {
+  batch.staged = absl::AbortedError("put one by one");  // gives back what it has
+  MutexLock room_lock(&room_mutex_);
+  MutexLock disk_lock(&residency_.disk_mutex);
+  absl::flat_hash_set<EntryKey> saved;
+  for (Job& job : batch.jobs) {
+    const EntryRef foundation = job.foundation;
+    bool founded = foundation.block == nullptr || saved.contains(foundation.key());
+    if (!founded) {
+      MutexLock lock(&residency_.mutex);
+      founded = foundation->in[kDisk];
+    }
+    job.status = founded ? residency_.PutOnDisk(job.put()) : Unfounded();
+    if (job.status.ok()) saved.insert(job.ref.key());
+  }
+  MutexLock lock(&residency_.mutex);
+  Finish(batch);
 }
 
 void DiskWriter::Fail(EntryRef ref, const absl::Status& status) {
@@ -223,9 +311,10 @@ void DiskWriter::Fail(EntryRef ref, const absl::Status& status) {
   failing_ = true;
 }
 
-void DiskWriter::Finish(std::vector<Job>& jobs) {
+void DiskWriter::Finish(Batch& batch) {
   PrefixIndex& index = residency_.index;
-  for (Job& job : jobs) {
+  for (Job& job : batch.jobs) {
+    in_flight_.erase(job.ref.key());
     index.AddHold(job.ref, -1);
     if (job.foundation.block != nullptr) index.AddHold(job.foundation, -1);
     if (job.status.ok()) {
@@ -244,12 +333,13 @@ void DiskWriter::Finish(std::vector<Job>& jobs) {
   }
   // Children after their parents in a batch: pruning from the back never frees a block that is
   // still to come.
-  for (auto job = jobs.rbegin(); job != jobs.rend(); ++job) {
+  for (auto job = batch.jobs.rbegin(); job != batch.jobs.rend(); ++job) {
     if (!job->ref->present()) index.Prune(job->ref.block);
   }
-  batch_entries_ = 0;
+  if (++batches_finished_ == batches_taken_) short_of_room_ = false;
   CAIRN_FAULT_POINT(kWriterBatchFinished);
   settled_.SignalAll();
+  work_.SignalAll();
 }
 
 }  // namespace cairn::cache

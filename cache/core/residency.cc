@@ -117,14 +117,16 @@ absl::Status Residency::EraseEvicted(std::span<const EntryKey> keys) {
   return absl::OkStatus();
 }
 
-absl::Status Residency::PutOnDisk(std::span<const store::DiskPut> puts) {
+absl::StatusOr<store::DiskTier::StagedPut> Residency::StageOnDisk(
+    std::span<const store::DiskPut> puts) {
   uint64_t needed = 0;
   for (const store::DiskPut& put : puts) needed += RecordBytes(*put.meta);
-  absl::Status status = disk->Put(puts);
-  while (absl::IsResourceExhausted(status)) {
+  while (true) {
+    absl::StatusOr<store::DiskTier::StagedPut> staged = disk->Stage(puts);
+    if (!absl::IsResourceExhausted(staged.status())) return staged;
     if (const absl::Status room = disk->Reclaim(needed); room.ok()) {
-      // Room by the tier's own limit: if the put still fails, the file system under it is full.
-      return disk->Put(puts);
+      // Room by the tier's own limit: if there still is none, the file system under it is full.
+      return disk->Stage(puts);
     } else if (!absl::IsResourceExhausted(room)) {
       return NoRoom(room);
     }
@@ -137,9 +139,14 @@ absl::Status Residency::PutOnDisk(std::span<const store::DiskPut> puts) {
     const uint64_t goal = std::max(needed, disk->stats().capacity_bytes / 64);
     const absl::StatusOr<uint64_t> evicted = EvictFromDisk(goal);
     if (!evicted.ok()) return NoRoom(evicted.status());
-    if (*evicted == 0) return status;
+    if (*evicted == 0) return staged;
   }
-  return status;
+}
+
+absl::Status Residency::PutOnDisk(const store::DiskPut& put) {
+  CAIRN_ASSIGN_OR_RETURN(store::DiskTier::StagedPut staged, StageOnDisk({&put, 1}));
+  CAIRN_RETURN_IF_ERROR(disk->Write(staged));
+  return disk->Publish(std::move(staged));
 }
 
 std::optional<size_t> Residency::DamagedPart(const EntryMeta& meta,

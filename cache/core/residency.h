@@ -3,8 +3,8 @@
 //
 // Locks, in this order: disk_mutex, then mutex.
 //   mutex       guards the index and every table of the core. No I/O, no copying, no checksum under
-//   it. disk_mutex  is held across [decide, Put or Erase, record] so that a late erase cannot hit a
-//   newer put of the same key.
+//   it. disk_mutex  is held across [decide, Publish or Erase, record] so that a late erase cannot
+//   hit a newer put of the same key.
 //               Never held while waiting for a client.
 // Threads:   any; each method says which locks it needs.
 // Ownership: the tiers and the clock outlive it.
@@ -80,10 +80,13 @@ class Residency {
   // of those looked at may go. REQUIRES: weighs_.
   absl::StatusOr<bool> ReclaimWorstSegment() ABSL_EXCLUSIVE_LOCKS_REQUIRED(disk_mutex)
       ABSL_LOCKS_EXCLUDED(mutex);
-  // Put with room made for it. RESOURCE_EXHAUSTED: nothing more may be evicted, or the file system
-  // itself is full.
-  absl::Status PutOnDisk(std::span<const store::DiskPut> puts)
+  // Stage with room made for it. RESOURCE_EXHAUSTED: nothing more may be evicted, or the file
+  // system itself is full.
+  absl::StatusOr<store::DiskTier::StagedPut> StageOnDisk(std::span<const store::DiskPut> puts)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(disk_mutex) ABSL_LOCKS_EXCLUDED(mutex);
+  // Put with room made for it.
+  absl::Status PutOnDisk(const store::DiskPut& put) ABSL_EXCLUSIVE_LOCKS_REQUIRED(disk_mutex)
+      ABSL_LOCKS_EXCLUDED(mutex);
 
   // A part of `meta` that does not match `payload`; nullopt when all do.
   static std::optional<size_t> DamagedPart(const EntryMeta& meta, std::span<const uint8_t> payload);

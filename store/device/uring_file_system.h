@@ -25,7 +25,8 @@ class UringFileSystem final : public FileSystem {
   struct Options {
     bool use_uring = true;   // false: pread and pwrite
     bool use_direct = true;  // false: through the page cache
-    // Large pieces through memory in huge pages (io_bounce.h), 12 MiB a ring.
+    // Large pieces through memory in huge pages (io_bounce.h), 12 MiB a ring; eight idle ones
+    // are kept.
     bool use_bounce = true;
   };
   explicit UringFileSystem(const Options& options);

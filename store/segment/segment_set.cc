@@ -192,7 +192,7 @@ absl::StatusOr<std::vector<RecordRoom>> SegmentSet::Allocate(std::span<const uin
     if (next == nullptr) {
       // The end that was cut off must not come back with a power cut, when the next file has taken
       // its room.
-      const absl::Status synced = sealed == nullptr ? absl::OkStatus() : sealed->file().Sync();
+      const absl::Status synced = sealed == nullptr ? absl::OkStatus() : Sync(*sealed);
       absl::StatusOr<SegmentHold> made = synced.ok() ? Create((*files)[next_file++]) : synced;
       if (!made.ok()) {
         Finish(rooms, RoomOutcome::kUnused);
@@ -223,12 +223,16 @@ void SegmentSet::AddLive(std::span<const RecordRoom> rooms) {
 }
 
 void SegmentSet::Finish(std::span<const RecordRoom> rooms, RoomOutcome outcome) {
+  // An Allocate that has made its plan must find the active segment as it was.
+  std::unique_lock<std::mutex> allocating(allocate_mutex_, std::defer_lock);
+  if (outcome == RoomOutcome::kBroken) allocating.lock();
   const Lock lock(mutex_);
   // Last first, so that a run of unused rooms at the end goes back as a whole.
   for (auto room = rooms.rbegin(); room != rooms.rend(); ++room) {
     Segment& segment = *room->segment;
     in_flight_.erase(room->location.sequence);
     --segment.in_flight_;
+    segment.broken_ |= outcome == RoomOutcome::kBroken;
     if (outcome == RoomOutcome::kKept || segment.sealed_) continue;
     if (outcome == RoomOutcome::kBroken) {
       Seal(segment, lock);
@@ -237,6 +241,23 @@ void SegmentSet::Finish(std::span<const RecordRoom> rooms, RoomOutcome outcome) 
       segment.append_at_ = room->location.offset;
     }
   }
+}
+
+// A sync that fails says that some write was lost, whoever made it, and says so to one caller only:
+// the next sync of the file may well succeed. So no other comes between a sync and its verdict.
+absl::Status SegmentSet::Sync(Segment& segment) {
+  const Lock syncing(sync_mutex_);
+  {
+    const Lock lock(mutex_);
+    if (segment.broken_) {
+      return absl::UnavailableError(absl::StrCat("the device failed on ", segment.file().path(),
+                                                 " after records were written to it"));
+    }
+  }
+  const absl::Status status = segment.file().Sync();
+  const Lock lock(mutex_);
+  segment.broken_ = !status.ok();
+  return status;
 }
 
 bool SegmentSet::Holds(const RecordLocation& location) const {
@@ -318,7 +339,7 @@ void SegmentSet::SealActive() {
     active_.reset();
   }
   // As in Allocate. A device that cannot do it takes no other write either.
-  sealed->file().Sync().IgnoreError();
+  Sync(*sealed).IgnoreError();
 }
 
 std::vector<SegmentSet::Victim> SegmentSet::Idle() const {

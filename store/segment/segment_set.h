@@ -57,6 +57,7 @@ class Segment {
   uint64_t size_;           // of the file
   uint64_t append_at_ = 0;  // end of the last record; size_ when sealed
   bool sealed_ = true;      // no more records
+  bool broken_ = false;     // the device failed on it
   bool dropped_ = false;    // the file goes with the last hold
   // Of a segment found at start they are differences to what was there, until it is surveyed.
   uint64_t live_bytes_ = 0;
@@ -141,6 +142,10 @@ class SegmentSet {
   void AddLive(std::span<const RecordRoom> rooms);
   void Finish(std::span<const RecordRoom> rooms, RoomOutcome outcome);
 
+  // fdatasync of its file. UNAVAILABLE too if one failed before, or a room was finished as kBroken:
+  // nobody knows what was lost, so nothing that is not synced yet can be kept there.
+  absl::Status Sync(Segment& segment);
+
   // What lived in the segments found at start, whatever was added and died since. Before it is
   // told, none of them is dropped or offered as a victim.
   void EndSurvey(const Survey& found);
@@ -194,7 +199,8 @@ class SegmentSet {
   FileSystem& files_;
   Clock& clock_;
 
-  std::mutex allocate_mutex_;  // before mutex_; held while files are made
+  std::mutex allocate_mutex_;  // before the next two; held while files are made
+  std::mutex sync_mutex_;      // before mutex_; held from a sync to its verdict
   mutable std::mutex mutex_;
   std::map<uint64_t, SegmentHold> segments_;  // guarded by mutex_, as are all below
   SegmentHold active_;                        // written on; may be empty

@@ -114,6 +114,20 @@ class DiskTier {
   // (same key, same bytes).
   absl::Status Put(std::span<const DiskPut> entries);
 
+  // Put in three steps, so that one is written while another becomes found: Put is Stage, Write,
+  // Publish.
+  //
+  // Stage takes the room; RESOURCE_EXHAUSTED if there is none. Until the StagedPut is dropped, puts
+  // of its keys wait for it, and the metas must live. Dropped unpublished it leaves nothing behind.
+  class StagedPut;
+  absl::StatusOr<StagedPut> Stage(std::span<const DiskPut> entries);
+  // Writes, checks and syncs; then the payloads are no longer needed. Nothing can be found yet. The
+  // writes of several may go on side by side. After an error the put can only be dropped.
+  absl::Status Write(StagedPut& put);
+  // Found and durable on return, all of them or none. REQUIRES: written. ABORTED: an entry was
+  // there already at Stage, and so was not written, but was erased since: put it again.
+  absl::Status Publish(StagedPut put);
+
   // Walks what the catalog held at Open: counts what lives in which segment, forgets what names a
   // place that is not there, and shows every other entry to the visitor (may be null). Entries that
   // changed since Open are shown as they were. Puts and reads go on meanwhile; Reclaim waits for it
@@ -161,6 +175,20 @@ class DiskTier {
   struct Impl;
   explicit DiskTier(std::unique_ptr<Impl> impl);
   std::unique_ptr<Impl> impl_;
+};
+
+// Must not outlive its tier. Movable; used by one thread at a time.
+class DiskTier::StagedPut {
+ public:
+  StagedPut(StagedPut&&) noexcept;
+  StagedPut& operator=(StagedPut&&) noexcept;
+  ~StagedPut();
+
+ private:
+  friend class DiskTier;
+  struct Claims;
+  explicit StagedPut(std::unique_ptr<Claims> claims);
+  std::unique_ptr<Claims> claims_;
 };
 
 }  // namespace cairn::store

@@ -1,5 +1,5 @@
-// disk_tier_impl.h: the inside of the disk tier, for the two files that implement it: disk_tier.cc
-// (put, find, read, erase) and disk_reclaim.cc.
+// disk_tier_impl.h: the inside of the disk tier, for the files that implement it: disk_tier.cc
+// (find, read, erase), disk_put.cc, disk_survey.cc and disk_reclaim.cc.
 //
 // Threads: as disk_tier.h; the locks say what they guard. Order: reclaim_mutex, change_mutex.
 #ifndef CAIRN_STORE_TIER_DISK_TIER_IMPL_H_
@@ -22,6 +22,11 @@
 #include "store/tier/disk_writer.h"
 
 namespace cairn::store {
+
+// As an address of direct I/O.
+inline bool IsAligned(std::span<const uint8_t> bytes) {
+  return reinterpret_cast<uintptr_t>(bytes.data()) % kIoAlignment == 0;
+}
 
 // What a finished read of the record at `entry.location` amounts to: DATA_LOSS unless every part
 // matches its checksum, and for kWhole, where header and payload were read as two slices, the
@@ -52,7 +57,9 @@ struct DiskTier::Impl {
         writer(f, *catalog, segments),
         at_open(catalog->Snapshot()) {}
 
-  absl::Status PutClaimed(std::span<const DiskPut> entries);
+  // Waits until nobody else puts any of these keys.
+  void Claim(std::span<const EntryKey> keys);
+  void Unclaim(std::span<const EntryKey> keys);
   absl::StatusOr<std::optional<CatalogEntry>> Get(const EntryKey& key);
   absl::Status EnsureSurveyed();
   absl::Status SurveyLocked(const std::function<bool(const EntryMeta&)>& visit);
@@ -79,7 +86,7 @@ struct DiskTier::Impl {
   SegmentSet segments;
   DiskWriter writer;
 
-  // Keys that a Put is writing: a second Put of the same key waits for its outcome.
+  // Keys that are being put: a second put of the same key waits for the outcome.
   std::mutex claim_mutex;
   std::condition_variable claim_changed;
   absl::flat_hash_set<EntryKey> claimed;  // guarded by claim_mutex

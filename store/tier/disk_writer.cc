@@ -7,22 +7,44 @@
 #include "store/recovery/store_files.h"
 
 namespace cairn::store {
+namespace {
 
-absl::StatusOr<std::vector<RecordRoom>> DiskWriter::WriteDurably(
-    std::span<const RecordToWrite> records, RoomPurpose purpose) {
+absl::Status Explained(const absl::Status& status) {
+  if (!absl::IsResourceExhausted(status)) return status;
+  return absl::ResourceExhaustedError(
+      absl::StrCat("the file system is full: ", std::string(status.message())));
+}
+
+}  // namespace
+
+absl::StatusOr<std::vector<RecordRoom>> DiskWriter::TakeRoom(std::span<const RecordToWrite> records,
+                                                             RoomPurpose purpose) {
   std::vector<uint64_t> sizes;
-  uint64_t header_bytes = 0;
-  for (const RecordToWrite& record : records) {
-    sizes.push_back(RecordBytes(*record.meta));
-    header_bytes += RecordHeaderBytes(*record.meta);
-  }
+  for (const RecordToWrite& record : records) sizes.push_back(RecordBytes(*record.meta));
   CAIRN_ASSIGN_OR_RETURN(std::vector<RecordRoom> rooms, segments_.Allocate(sizes, purpose));
   CAIRN_FAULT_POINT(kPutRoomTaken);
+  return rooms;
+}
 
+absl::Status DiskWriter::Write(std::span<const RecordToWrite> records,
+                               std::span<const RecordRoom> rooms, RoomPurpose purpose) {
+  const absl::Status status = WriteRecords(records, rooms, purpose);
+  CAIRN_FAULT_POINT(kPutWritten);
+  if (status.ok()) return Sync(rooms);
+  // What is damaged says nothing about the device, and a full file system takes the same bytes
+  // later. After any other failure nobody knows what the device kept: write there no more.
+  const bool usable = absl::IsDataLoss(status) || absl::IsResourceExhausted(status);
+  segments_.Finish(rooms, usable ? RoomOutcome::kUnused : RoomOutcome::kBroken);
+  return Explained(status);
+}
+
+absl::Status DiskWriter::WriteRecords(std::span<const RecordToWrite> records,
+                                      std::span<const RecordRoom> rooms, RoomPurpose purpose) {
+  uint64_t header_bytes = 0;
+  for (const RecordToWrite& record : records) header_bytes += RecordHeaderBytes(*record.meta);
   IoBuffer headers(header_bytes);
   std::span<uint8_t> left = headers.bytes();
   std::vector<IoRequest> writes;
-  std::vector<SegmentHold> touched;
   for (size_t i = 0; i < records.size(); ++i) {
     const EntryMeta& meta = *records[i].meta;
     const std::span<uint8_t> header = left.first(RecordHeaderBytes(meta));
@@ -30,7 +52,6 @@ absl::StatusOr<std::vector<RecordRoom>> DiskWriter::WriteDurably(
     EncodeRecordHeader(meta, rooms[i].location, rooms[i].segment->tag(), header);
     writes.push_back(IoRequest::Write(rooms[i].segment->file(), rooms[i].location.offset, header,
                                       records[i].payload));
-    if (touched.empty() || touched.back() != rooms[i].segment) touched.push_back(rooms[i].segment);
   }
   // What is wrong already must not be stored: it could only be found out on some other day. It is
   // looked at while it is on its way, and nobody is told of it before.
@@ -41,26 +62,23 @@ absl::StatusOr<std::vector<RecordRoom>> DiskWriter::WriteDurably(
     const RecordToWrite& record = records[static_cast<size_t>(&write - writes.data())];
     damage.Update(VerifyParts(*record.meta, record.payload));
   });
-  if (!damage.ok()) {
-    segments_.Finish(rooms, RoomOutcome::kUnused);
-    return absl::DataLossError(
-        absl::StrCat("disk tier: put refused, ", std::string(damage.message())));
-  }
-  CAIRN_FAULT_POINT(kPutWritten);
+  for (const IoRequest& write : writes) CAIRN_RETURN_IF_ERROR(write.status);
+  if (damage.ok()) return damage;
+  return absl::DataLossError(
+      absl::StrCat("disk tier: put refused, ", std::string(damage.message())));
+}
+
+absl::Status DiskWriter::Sync(std::span<const RecordRoom> rooms) {
   absl::Status status;
-  for (const IoRequest& write : writes) status.Update(write.status);
-  for (const SegmentHold& segment : touched) {
-    if (status.ok()) status.Update(segment->file().Sync());
+  const Segment* synced = nullptr;
+  for (const RecordRoom& room : rooms) {
+    if (room.segment.get() == synced || !status.ok()) continue;
+    synced = room.segment.get();
+    status = segments_.Sync(*room.segment);
   }
   CAIRN_FAULT_POINT(kPutSynced);
-  if (status.ok()) return rooms;
-  // A full file system takes the same bytes later. After any other failure, of a sync above all,
-  // nobody knows what the device kept: write there no more.
-  const bool full = absl::IsResourceExhausted(status);
-  segments_.Finish(rooms, full ? RoomOutcome::kUnused : RoomOutcome::kBroken);
-  if (!full) return status;
-  return absl::ResourceExhaustedError(
-      absl::StrCat("the file system is full: ", std::string(status.message())));
+  if (!status.ok()) segments_.Finish(rooms, RoomOutcome::kBroken);
+  return Explained(status);
 }
 
 absl::Status DiskWriter::Catalogue(std::span<const RecordToWrite> records,

@@ -26,15 +26,23 @@ class DiskWriter {
   DiskWriter(FileSystem& files, Catalog& catalog, SegmentSet& segments)
       : files_(files), catalog_(catalog), segments_(segments) {}
 
-  // Takes room, writes all records with many operations in flight, checks what is put against its
-  // checksums meanwhile (DATA_LOSS: nothing is kept), and syncs. The rooms are then
-  // durable but not yet found: give them to Catalogue, or back to SegmentSet::Finish.
-  absl::StatusOr<std::vector<RecordRoom>> WriteDurably(std::span<const RecordToWrite> records,
-                                                       RoomPurpose purpose);
-  // Makes them found, durably, and finishes the rooms either way.
+  // Room for all records or none. Give it to Write, or back to SegmentSet::Finish.
+  absl::StatusOr<std::vector<RecordRoom>> TakeRoom(std::span<const RecordToWrite> records,
+                                                   RoomPurpose purpose);
+  // Writes the records into their rooms with many operations in flight, checks what is put against
+  // its checksums meanwhile (DATA_LOSS), and syncs. The rooms are then durable but not yet found:
+  // give them to Catalogue, or back to SegmentSet::Finish. After an error none is kept, and they
+  // are given back already.
+  absl::Status Write(std::span<const RecordToWrite> records, std::span<const RecordRoom> rooms,
+                     RoomPurpose purpose);
+  // Makes them found, durably, and finishes the rooms either way. Looks at the records' meta only.
   absl::Status Catalogue(std::span<const RecordToWrite> records, std::span<const RecordRoom> rooms);
 
  private:
+  absl::Status WriteRecords(std::span<const RecordToWrite> records,
+                            std::span<const RecordRoom> rooms, RoomPurpose purpose);
+  absl::Status Sync(std::span<const RecordRoom> rooms);
+
   FileSystem& files_;
   Catalog& catalog_;
   SegmentSet& segments_;
