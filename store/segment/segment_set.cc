@@ -256,7 +256,7 @@ absl::Status SegmentSet::Sync(Segment& segment) {
   }
   const absl::Status status = segment.file().Sync();
   const Lock lock(mutex_);
-  segment.broken_ = !status.ok();
+  segment.broken_ |= !status.ok();
   return status;
 }
 
