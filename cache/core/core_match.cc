@@ -109,13 +109,14 @@ std::optional<LeasedPrefix> CoreImpl::LeaseHostLocked(SessionId id, Session& ses
   LeasedPrefix prefix = HandOut(digests, pins);
   for (const LeasedEntry& entry : prefix.rows) prefix.host_bytes += entry.payload.size();
   prefix.host_bytes += prefix.checkpoint->payload.size();
-  if (!CheckArenaShareLocked(session, ArenaBytesOf(prefix)).ok()) return std::nullopt;
+  const uint64_t arena_bytes_held = ArenaBytesOf(prefix);
+  if (!CheckArenaShareLocked(session, arena_bytes_held).ok()) return std::nullopt;
   // The bytes are held by their pins. In the index the tip is enough: rows do not go from a tier
   // before their children's.
   residency_.index.AddLease(tip, 1);
   residency_.index.AddLease(checkpoint, 1);
   prefix.lease =
-      AddLeaseLocked(id, session, lease, ArenaBytesOf(prefix), {tip, checkpoint}, std::move(pins));
+      AddLeaseLocked(id, session, lease, arena_bytes_held, {tip, checkpoint}, std::move(pins));
   Counters& counters = residency_.counters;
   counters.match_leased_calls.Add();
   counters.fetch_rows_entries.Add(prefix.rows.size());
