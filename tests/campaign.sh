@@ -21,4 +21,5 @@ if command -v ccache >/dev/null; then launcher=(-DCMAKE_CXX_COMPILER_LAUNCHER=cc
 cmake --preset release --log-level=WARNING "${launcher[@]}" >&2
 read -ra targets < <(tests/run_attacks.py nightly --build build/release --targets "${only[@]}")
 cmake --build --preset release --parallel "$(nproc)" --target "${targets[@]}" >&2
+if [[ " ${targets[*]} " == *" fuzz_targets "* ]]; then tests/fuzz/fuzz.sh --build; fi  # its clang's build is not its share of the time
 tests/run_attacks.py nightly --build build/release --minutes "$minutes" --report build/campaign.md "${only[@]}"

@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
 # Builds the fuzz targets with clang and runs each of them for a while: README.md.
 #
-# usage: tests/fuzz/fuzz.sh [--seconds N | --total-seconds N | --replay DIR] [--keep] [TARGET...]
+# usage: tests/fuzz/fuzz.sh [--seconds N | --total-seconds N | --build | --replay DIR] [--keep] [TARGET...]
 #   --seconds N  of fuzzing each target (60)
 #   --total-seconds N  shared by all targets
+#   --build      only builds them
 #   --replay DIR only replays the corpora, by the programs of build folder DIR; needs no clang
 #   --keep       afterwards adds the inputs that reach new code, minimised, to tests/fuzz/corpus
 #   TARGET       as in tests/fuzz/CMakeLists.txt; all of them if none is named
@@ -16,12 +17,14 @@ cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 seconds=60
 total=
 replay=
+build_only=false
 keep=false
 targets=()
 while (($# > 0)); do
   case $1 in
     --seconds) seconds=${2:?fuzz: --seconds needs a number}; shift 2 ;;
     --total-seconds) total=${2:?fuzz: --total-seconds needs a number}; shift 2 ;;
+    --build) build_only=true; shift ;;
     --replay) replay=${2:?fuzz: --replay needs a build folder}; shift 2 ;;
     --keep) keep=true; shift ;;
     -*) sed -n '2,/^set/s/^# \{0,1\}//p' "$0" >&2; exit 2 ;;
@@ -64,6 +67,7 @@ launcher=()
 if command -v ccache >/dev/null; then launcher=(-DCMAKE_CXX_COMPILER_LAUNCHER=ccache); fi
 cmake --preset fuzz --log-level=WARNING "${launcher[@]}" >&2
 cmake --build --preset fuzz --parallel "$(nproc)" --target "${targets[@]/#/fuzz_}" >&2
+if $build_only; then exit 0; fi
 
 crashes=build/fuzz/crashes
 mkdir -p "$crashes"
