@@ -19,8 +19,8 @@
 #include "absl/container/flat_hash_map.h"
 #include "absl/container/flat_hash_set.h"
 #include "cache/core/cache_core.h"
-#include "cache/core/mutex.h"
 #include "cache/core/prefix_index.h"
+#include "store/base/mutex.h"
 
 namespace cairn::cache {
 

@@ -25,8 +25,8 @@
 #include "absl/container/flat_hash_set.h"
 #include "cache/core/counters.h"
 #include "cache/core/departure.h"
-#include "cache/core/mutex.h"
 #include "cache/core/prefix_index.h"
+#include "store/base/mutex.h"
 #include "store/tier/disk_tier.h"
 #include "store/tier/host_tier.h"
 

@@ -8,8 +8,8 @@
 #include <cstdint>
 #include <limits>
 
-#include "cache/core/mutex.h"
 #include "store/base/clock.h"
+#include "store/base/mutex.h"
 
 namespace cairn::cache {
 

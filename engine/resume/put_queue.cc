@@ -30,14 +30,14 @@ PutQueue::PutQueue(std::shared_ptr<cache::CacheApi> cache, uint64_t bytes_max)
 
 PutQueue::~PutQueue() {
   {
-    const absl::MutexLock lock(&mutex_);
+    const MutexLock lock(&mutex_);
     stop_ = true;
   }
   worker_.join();
 }
 
 void PutQueue::Add(PutItem item) {
-  const absl::MutexLock lock(&mutex_);
+  const MutexLock lock(&mutex_);
   if (detached_ || queued_bytes_ + item.size() > bytes_max_) {
     ++stats_.dropped_entries;
     if (!detached_ && item.reservation.has_value()) abandoned_.push_back(*item.reservation);
@@ -48,24 +48,23 @@ void PutQueue::Add(PutItem item) {
 }
 
 void PutQueue::Abandon(std::vector<uint64_t> reservations) {
-  const absl::MutexLock lock(&mutex_);
+  const MutexLock lock(&mutex_);
   if (!detached_) abandoned_.insert(abandoned_.end(), reservations.begin(), reservations.end());
 }
 
 bool PutQueue::Flush(absl::Duration deadline) {
-  const absl::MutexLock lock(&mutex_);
-  const bool in_time =
-      mutex_.AwaitWithTimeout(absl::Condition(this, &PutQueue::IdleLocked), deadline);
+  const MutexLock lock(&mutex_);
+  const bool in_time = mutex_.AwaitWithTimeout([this] { return IdleLocked(); }, deadline);
   return in_time && stats_.dropped_entries == 0;
 }
 
 bool PutQueue::detached() const {
-  const absl::MutexLock lock(&mutex_);
+  const MutexLock lock(&mutex_);
   return detached_;
 }
 
 PutStats PutQueue::stats() const {
-  const absl::MutexLock lock(&mutex_);
+  const MutexLock lock(&mutex_);
   return stats_;
 }
 
@@ -86,11 +85,11 @@ void PutQueue::Work() {
     std::vector<PutItem> batch;
     std::vector<uint64_t> abandoned;
     {
-      const absl::MutexLock lock(&mutex_);
+      const MutexLock lock(&mutex_);
       const auto ready = [this]() ABSL_SHARED_LOCKS_REQUIRED(mutex_) {
         return stop_ || !queue_.empty() || !abandoned_.empty();
       };
-      mutex_.Await(absl::Condition(&ready));
+      mutex_.Await(ready);
       if (stop_) return;
       batch = TakeBatch();
       abandoned.swap(abandoned_);
@@ -100,7 +99,7 @@ void PutQueue::Work() {
     for (const PutItem& item : batch) bytes += item.size();
     absl::Status status = abandoned.empty() ? absl::OkStatus() : cache_->Abort(abandoned);
     if (!absl::IsUnavailable(status) && !absl::IsDeadlineExceeded(status)) status = PutBatch(batch);
-    const absl::MutexLock lock(&mutex_);
+    const MutexLock lock(&mutex_);
     busy_ = false;
     queued_bytes_ -= bytes;
     if (status.ok()) {
@@ -173,7 +172,7 @@ absl::Status PutQueue::PutBatch(std::vector<PutItem>& batch) {
   if (!items.empty()) {
     CAIRN_ASSIGN_OR_RETURN(results, cache_->Commit(items, /*durable=*/false));
   }
-  const absl::MutexLock lock(&mutex_);
+  const MutexLock lock(&mutex_);
   stats_.existing_entries += existing;
   for (size_t i = 0; i < results.size(); ++i) {
     if (results[i].ok()) {

@@ -19,9 +19,9 @@
 #include <vector>
 
 #include "absl/base/thread_annotations.h"
-#include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
 #include "cache/client/cache_api.h"
+#include "store/base/mutex.h"
 
 namespace cairn::engine {
 
@@ -77,7 +77,7 @@ class PutQueue {
 
   const std::shared_ptr<cache::CacheApi> cache_;
   const uint64_t bytes_max_;
-  mutable absl::Mutex mutex_;
+  mutable Mutex mutex_;
   std::deque<PutItem> queue_ ABSL_GUARDED_BY(mutex_);
   std::vector<uint64_t> abandoned_ ABSL_GUARDED_BY(mutex_);
   uint64_t queued_bytes_ ABSL_GUARDED_BY(mutex_) = 0;

@@ -38,7 +38,7 @@ std::string HfTokenizer::Bytes(int32_t id) const {
 }
 
 std::unique_ptr<BpeScratch> HfTokenizer::TakeScratch() const {
-  absl::MutexLock lock(&mutex_);
+  MutexLock lock(&mutex_);
   if (idle_.empty()) return std::make_unique<BpeScratch>();
   std::unique_ptr<BpeScratch> scratch = std::move(idle_.back());
   idle_.pop_back();
@@ -66,7 +66,7 @@ absl::StatusOr<std::vector<int32_t>> HfTokenizer::Encode(std::string_view text,
     }
   });
   {
-    absl::MutexLock lock(&mutex_);
+    MutexLock lock(&mutex_);
     idle_.push_back(std::move(scratch));
   }
   CAIRN_RETURN_IF_ERROR(status);

@@ -20,11 +20,11 @@
 #include "absl/base/thread_annotations.h"
 #include "absl/container/flat_hash_map.h"
 #include "absl/container/flat_hash_set.h"
-#include "absl/synchronization/mutex.h"
 #include "engine/text/added_tokens.h"
 #include "engine/text/bpe.h"
 #include "engine/text/pre_tokenizer.h"
 #include "engine/text/tokenizer.h"
+#include "store/base/mutex.h"
 
 namespace cairn::engine {
 
@@ -65,7 +65,7 @@ class HfTokenizer final : public Tokenizer {
 
   const TokenizerParts parts_;
   const int64_t vocab_;
-  mutable absl::Mutex mutex_;
+  mutable Mutex mutex_;
   mutable std::vector<std::unique_ptr<BpeScratch>> idle_ ABSL_GUARDED_BY(mutex_);
 };
 

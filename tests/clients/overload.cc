@@ -12,11 +12,11 @@
 #include <string>
 
 #include "absl/strings/str_cat.h"
-#include "absl/synchronization/mutex.h"
 #include "cache/client/protocol.h"
 #include "cache/client/remote_cache.h"
 #include "cache/service/refusal.h"
 #include "store/base/clock.h"
+#include "store/base/mutex.h"
 #include "tests/clients/attack.h"
 #include "tests/clients/prefixes.h"
 #include "tests/clients/raw_session.h"
@@ -60,7 +60,7 @@ class Asker {
     call->context.set_deadline(
         gpr_time_from_millis(absl::ToInt64Milliseconds(kPatience), GPR_TIMESPAN));
     {
-      const absl::MutexLock lock(&mutex_);
+      const MutexLock lock(&mutex_);
       ++tally_.asked;
       ++in_flight_;
     }
@@ -71,13 +71,11 @@ class Asker {
                                    });
   }
   void AwaitAtMost(uint64_t in_flight) {
-    const absl::MutexLock lock(&mutex_);
-    awaited_ = in_flight;
-    mutex_.Await(absl::Condition(
-        +[](Asker* self) { return self->in_flight_ <= self->awaited_; }, this));
+    const MutexLock lock(&mutex_);
+    mutex_.Await([&] { return in_flight_ <= in_flight; });
   }
   Tally TakeTally() {
-    const absl::MutexLock lock(&mutex_);
+    const MutexLock lock(&mutex_);
     return std::exchange(tally_, Tally());
   }
 
@@ -100,7 +98,7 @@ class Asker {
     // Late: it may have got one all the same.
     const bool late = status.error_code() == grpc::StatusCode::DEADLINE_EXCEEDED;
     if (status.ok() || late) LetGo(call.request.lease());
-    const absl::MutexLock lock(&mutex_);
+    const MutexLock lock(&mutex_);
     --in_flight_;
     if (status.ok()) {
       ++tally_.given;
@@ -123,23 +121,22 @@ class Asker {
     auto* release = new Release();
     release->request = session_.ReleaseOf(lease);
     {
-      const absl::MutexLock lock(&mutex_);
+      const MutexLock lock(&mutex_);
       ++in_flight_;
     }
     session_.stub().async()->Release(&release->context, &release->request, &release->answer,
                                      [this, release](const grpc::Status&) {
                                        delete release;
-                                       const absl::MutexLock lock(&mutex_);
+                                       const MutexLock lock(&mutex_);
                                        --in_flight_;
                                      });
   }
 
   RawSession& session_;
   SeededRandom random_;
-  absl::Mutex mutex_;
+  Mutex mutex_;
   Tally tally_ ABSL_GUARDED_BY(mutex_);
   uint64_t in_flight_ ABSL_GUARDED_BY(mutex_) = 0;
-  uint64_t awaited_ ABSL_GUARDED_BY(mutex_) = 0;
 };
 
 class OverloadAttack {

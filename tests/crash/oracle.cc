@@ -32,41 +32,41 @@ Prefix MakePrefix(const Digest& root, uint64_t number, size_t blocks) {
 }
 
 Oracle::Oracle(const Oracle& other) {
-  const absl::MutexLock lock(&mutex_), other_lock(&other.mutex_);
+  const MutexLock lock(&mutex_), other_lock(&other.mutex_);
   beliefs_ = other.beliefs_;
   prefixes_ = other.prefixes_;
 }
 
 void Oracle::Maybe(const EntryKey& key) {
-  const absl::MutexLock lock(&mutex_);
+  const MutexLock lock(&mutex_);
   Belief& belief = beliefs_[key];
   if (belief != Belief::kKept) belief = Belief::kMaybe;
 }
 
 void Oracle::Certain(const EntryKey& key) {
-  const absl::MutexLock lock(&mutex_);
+  const MutexLock lock(&mutex_);
   Belief& belief = beliefs_[key];
   if (belief != Belief::kKept) belief = Belief::kCertain;
 }
 
 void Oracle::Keep(const EntryKey& key) {
-  const absl::MutexLock lock(&mutex_);
+  const MutexLock lock(&mutex_);
   beliefs_[key] = Belief::kKept;
 }
 
 void Oracle::Begin(const Prefix& prefix) {
-  const absl::MutexLock lock(&mutex_);
+  const MutexLock lock(&mutex_);
   Prefix& known = prefixes_[prefix.number];
   if (known.chain.size() < prefix.chain.size()) known = prefix;
 }
 
 bool Oracle::Knows(const EntryKey& key) const {
-  const absl::MutexLock lock(&mutex_);
+  const MutexLock lock(&mutex_);
   return beliefs_.contains(key);
 }
 
 Oracle::Missing Oracle::EndPinsAndCompare(const std::set<EntryKey>& there) {
-  const absl::MutexLock lock(&mutex_);
+  const MutexLock lock(&mutex_);
   Missing missing;
   for (auto& [key, belief] : beliefs_) {
     if (belief == Belief::kMaybe) continue;
@@ -81,7 +81,7 @@ Oracle::Missing Oracle::EndPinsAndCompare(const std::set<EntryKey>& there) {
 }
 
 std::vector<Prefix> Oracle::Prefixes() const {
-  const absl::MutexLock lock(&mutex_);
+  const MutexLock lock(&mutex_);
   std::vector<Prefix> prefixes;
   for (const auto& [number, prefix] : prefixes_) prefixes.push_back(prefix);
   return prefixes;

@@ -17,8 +17,8 @@
 #include <span>
 #include <vector>
 
-#include "absl/synchronization/mutex.h"
 #include "cache/client/cache_api.h"
+#include "store/base/mutex.h"
 
 namespace cairn::crash {
 
@@ -56,7 +56,7 @@ class Oracle {
 
  private:
   enum class Belief : uint8_t { kMaybe, kCertain, kKept };
-  mutable absl::Mutex mutex_;
+  mutable Mutex mutex_;
   std::map<EntryKey, Belief> beliefs_ ABSL_GUARDED_BY(mutex_);
   std::map<uint64_t, Prefix> prefixes_ ABSL_GUARDED_BY(mutex_);
 };

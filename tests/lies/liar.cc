@@ -147,7 +147,7 @@ std::vector<Lie> LiesAbout(Message& message) {
 
 void Liar::Speak(const std::string& method, Message& answer) {
   if (method != method_) return;
-  const absl::MutexLock lock(&mutex_);
+  const MutexLock lock(&mutex_);
   const std::vector<Lie> lies = LiesAbout(answer);
   const uint64_t first = passed_;
   passed_ += lies.size();
@@ -157,7 +157,7 @@ void Liar::Speak(const std::string& method, Message& answer) {
 }
 
 std::string Liar::told() const {
-  const absl::MutexLock lock(&mutex_);
+  const MutexLock lock(&mutex_);
   return told_;
 }
 

@@ -14,7 +14,7 @@
 #include <string>
 #include <vector>
 
-#include "absl/synchronization/mutex.h"
+#include "store/base/mutex.h"
 
 namespace cairn::lies {
 
@@ -38,7 +38,7 @@ class Liar {
  private:
   const std::string method_;
   const uint64_t index_;
-  mutable absl::Mutex mutex_;
+  mutable Mutex mutex_;
   uint64_t passed_ ABSL_GUARDED_BY(mutex_) = 0;
   std::string told_ ABSL_GUARDED_BY(mutex_);
 };

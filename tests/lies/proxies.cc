@@ -95,7 +95,7 @@ StreamProxy::~StreamProxy() {
   saboteur_.Release();
   std::vector<std::unique_ptr<Line>> lines;
   {
-    const absl::MutexLock lock(&mutex_);
+    const MutexLock lock(&mutex_);
     lines.swap(lines_);
   }
   for (const auto& line : lines) {
@@ -121,7 +121,7 @@ void StreamProxy::Accept() {
       }
     }
     Line& made = *line;
-    const absl::MutexLock lock(&mutex_);
+    const MutexLock lock(&mutex_);
     lines_.push_back(std::move(line));
     made.up = std::thread([this, &made] { Carry(made, true); });
     made.down = std::thread([this, &made] { Carry(made, false); });

@@ -14,7 +14,7 @@
 #include <thread>
 #include <vector>
 
-#include "absl/synchronization/mutex.h"
+#include "store/base/mutex.h"
 #include "store/device/file_descriptor.h"
 #include "store/device/socket.h"
 #include "tests/lies/saboteur.h"
@@ -45,7 +45,7 @@ class StreamProxy {
   Saboteur& saboteur_;
   store::FileDescriptor listener_;
   uint16_t port_ = 0;
-  absl::Mutex mutex_;
+  Mutex mutex_;
   std::vector<std::unique_ptr<Line>> lines_ ABSL_GUARDED_BY(mutex_);
   std::thread thread_;
 };

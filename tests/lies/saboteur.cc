@@ -13,7 +13,7 @@ const char* HarmName(Harm harm) {
 }
 
 Saboteur::Then Saboteur::Meet(Wire wire, std::vector<uint8_t>& message) {
-  const absl::MutexLock lock(&mutex_);
+  const MutexLock lock(&mutex_);
   if (passed_++ != target_) return Then::kPass;
   switch (harm_) {
     case Harm::kCut:
@@ -21,7 +21,7 @@ Saboteur::Then Saboteur::Meet(Wire wire, std::vector<uint8_t>& message) {
     case Harm::kTruncate:
       return Then::kCutInside;
     case Harm::kDelay:
-      mutex_.Await(absl::Condition(&released_));
+      mutex_.Await([this] { return released_; });
       return Then::kPass;
     case Harm::kFlip:
       message[random_.Next() % message.size()] ^= static_cast<uint8_t>(1 << random_.Next() % 8);
@@ -53,12 +53,12 @@ void Saboteur::ChangeLength(Wire wire, std::vector<uint8_t>& message) {
 }
 
 void Saboteur::Release() {
-  const absl::MutexLock lock(&mutex_);
+  const MutexLock lock(&mutex_);
   released_ = true;
 }
 
 bool Saboteur::fired() const {
-  const absl::MutexLock lock(&mutex_);
+  const MutexLock lock(&mutex_);
   return passed_ > target_;
 }
 

@@ -11,7 +11,7 @@
 #include <span>
 #include <vector>
 
-#include "absl/synchronization/mutex.h"
+#include "store/base/mutex.h"
 #include "store/base/random.h"
 
 namespace cairn::lies {
@@ -49,7 +49,7 @@ class Saboteur {
 
   const Harm harm_;
   const uint64_t target_;
-  mutable absl::Mutex mutex_;
+  mutable Mutex mutex_;
   SeededRandom random_ ABSL_GUARDED_BY(mutex_);
   uint64_t passed_ ABSL_GUARDED_BY(mutex_) = 0;
   bool released_ ABSL_GUARDED_BY(mutex_) = false;
