@@ -111,6 +111,8 @@ void AddServeOptions(CLI::App* app, ServeOptions& o) {
       ->check(CLI::Range(0, 4096));
   app->add_option("--step-tokens", o.scheduler.step_tokens, "tokens a step of the model")
       ->check(CLI::Range(1, 65536));
+  app->add_flag("--speculate", o.scheduler.speculate,
+                "guess a token ahead with the model's MTP block; answers stay the same");
   app->add_option("--kv-bytes", o.scheduler.kv_bytes_max, "memory for the requests' states")
       ->transform(CLI::AsSizeValue(false));
   app->add_option("--answer-tokens", o.answer_tokens_default,
@@ -133,6 +135,9 @@ int RunServeCommand(const ServeOptions& options) {
   absl::StatusOr<std::unique_ptr<Model>> model =
       LoadModel(options.model, {options.numerics, options.threads});
   if (!model.ok()) return Fail(model.status(), kExitBadWeights);
+  if (options.scheduler.speculate && (*model)->mtp == nullptr) {
+    return Fail(absl::InvalidArgumentError("--speculate: the model has no MTP block"), kExitUsage);
+  }
   return Serve(options, **model, **tokenizer);
 }
 

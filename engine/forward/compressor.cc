@@ -132,6 +132,10 @@ void RunCompressor(Step& step, const BlockOp& block, CompressorRole role, const 
       if (!main) kernels::Hadamard(row.data(), op.dim);
       span.session->WriteRow(slot, codec, first + i, row.data());
     });
+    if (span.guessed && end % op.ratio == 0) {
+      CompressorUndo& undo = span.session->undo().layer(block.index);
+      (main ? undo.main : undo.indexer) = NextState(op, reader, state, end - 1);
+    }
     state = NextState(op, reader, state, end);
   }
 }

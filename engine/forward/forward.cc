@@ -15,7 +15,8 @@ Step MakeStep(const Model& model, kernels::ThreadPool& pool, Workspace& workspac
   Step step{model, pool, workspace, {}, {}, {}};
   for (const StepItem& item : items) {
     const int64_t count = static_cast<int64_t>(item.tokens.size());
-    step.spans.push_back({item.session, step.rows(), count, item.session->position()});
+    step.spans.push_back(
+        {item.session, step.rows(), count, item.session->position(), item.guessed});
     for (int64_t i = 0; i < count; ++i) step.positions.push_back(item.session->position() + i);
     step.tokens.insert(step.tokens.end(), item.tokens.begin(), item.tokens.end());
   }
@@ -90,10 +91,11 @@ absl::Status Forward::Run(std::span<StepItem> items) {
 
 void Forward::RunMtp(std::span<StepItem> items, const Step& main, const float* streams) {
   const int64_t width = model_.config.hc * model_.config.dim;
+  std::vector<MtpRows> all;
   for (size_t i = 0; i < items.size(); ++i) {
     const StepSpan& span = main.spans[i];
     MtpRows rows;
-    std::vector<float>& hidden = span.session->last_hidden();
+    const std::vector<float>& hidden = span.session->last_hidden();
     if (!hidden.empty()) rows.previous.push_back(hidden.data());
     for (int64_t r = 0; r + 1 < span.count; ++r) {
       rows.previous.push_back(streams + (span.begin + r) * width);
@@ -101,17 +103,37 @@ void Forward::RunMtp(std::span<StepItem> items, const Step& main, const float* s
     rows.session = span.session;
     rows.position = span.position - (hidden.empty() ? 0 : 1);
     rows.tokens = items[i].tokens.last(rows.previous.size());
-    const std::vector<float> logits =
-        RunMtpBlock(model_, pool_, workspace_, rows, items[i].mtp_from);
+    rows.wanted = std::clamp<int64_t>(rows.end() - items[i].mtp_from, 0, rows.count());
+    all.push_back(std::move(rows));
+  }
+  RunMtpBlock(model_, pool_, workspace_, all);
+  for (size_t i = 0; i < items.size(); ++i) {
+    const StepSpan& span = main.spans[i];
     const int64_t vocab = model_.config.vocab;
-    const int64_t count = static_cast<int64_t>(logits.size()) / vocab;
-    const int64_t first = rows.position + static_cast<int64_t>(rows.previous.size()) - count;
-    for (int64_t r = 0; r < count && items[i].on_mtp; ++r) {
-      items[i].on_mtp(first + r, {logits.data() + r * vocab, static_cast<size_t>(vocab)});
+    for (int64_t r = 0; r < all[i].wanted && items[i].on_mtp; ++r) {
+      items[i].on_mtp(all[i].end() - all[i].wanted + r,
+                      {all[i].logits.data() + r * vocab, static_cast<size_t>(vocab)});
     }
     const float* last = streams + (span.begin + span.count - 1) * width;
+    std::vector<float>& hidden = span.session->last_hidden();
+    if (span.guessed) span.session->undo().last_hidden.assign(last - width, last);
     hidden.assign(last, last + width);
   }
+}
+
+void Forward::Draft(std::span<DraftItem> items) {
+  std::vector<MtpRows> all;
+  for (const DraftItem& item : items) {
+    MtpRows rows;
+    rows.session = item.session;
+    rows.position = item.session->position() - 1;
+    rows.previous.push_back(item.session->last_hidden().data());
+    rows.tokens = std::span(&item.token, 1);
+    rows.wanted = 1;
+    all.push_back(std::move(rows));
+  }
+  RunMtpBlock(model_, pool_, workspace_, all);
+  for (size_t i = 0; i < items.size(); ++i) items[i].logits = std::move(all[i].logits);
 }
 
 }  // namespace cairn::engine

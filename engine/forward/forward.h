@@ -5,7 +5,7 @@
 // other sequences in the step, the number of threads, or the point from which the session was
 // resumed (kernels/README.md).
 //
-// Threads:   one Run at a time; a Forward owns its pool and its scratch memory.
+// Threads:   one Run or Draft at a time; a Forward owns its pool and its scratch memory.
 // Errors:    INVALID_ARGUMENT for a token outside of the vocabulary (naming its place) or a
 // position beyond the model's
 //            maximum; nothing has changed then.
@@ -31,6 +31,9 @@ enum class WantLogits : uint8_t { kNone, kLast, kAll };
 struct StepItem {
   SessionState* session = nullptr;
   std::span<const int32_t> tokens;  // follow what the session holds; at least one
+  // The last token is a guess: until the session's next step, session->TakeBack() undoes it.
+  // REQUIRES: it is not the first of a block, nor of the step.
+  bool guessed = false;
   WantLogits want = WantLogits::kNone;
   std::vector<float> logits;  // out: [0, 1 or tokens.size(), vocab]
   // With an MTP block: called with (position i, logits [vocab]) for each position i >= mtp_from
@@ -38,6 +41,13 @@ struct StepItem {
   // token i + 2.
   int64_t mtp_from = INT64_MAX;
   std::function<void(int64_t, std::span<const float>)> on_mtp;
+};
+
+// The MTP block's guess at the token after next.
+struct DraftItem {
+  SessionState* session = nullptr;  // not at position 0
+  int32_t token = 0;                // follows what the session holds; not computed yet
+  std::vector<float> logits;        // out: [vocab], of the token after that one
 };
 
 class Forward {
@@ -50,6 +60,9 @@ class Forward {
 
   // Processes all items' tokens in one step; sessions are distinct.
   absl::Status Run(std::span<StepItem> items);
+  // One step of the MTP block; the sessions stay where they are. REQUIRES: the model has one, and
+  // the tokens are in the vocabulary.
+  void Draft(std::span<DraftItem> items);
 
   // Residual streams [hc, dim] of the last row of each main layer are given to it, for tests:
   // (layer, rows, streams).

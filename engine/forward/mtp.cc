@@ -9,7 +9,7 @@ namespace cairn::engine {
 namespace {
 
 // X [R, hc, d] = e_proj . norm(embed(token)) in every stream + h_proj . norm(previous stream).
-float* Combine(Step& step, const MtpOp& op, const MtpRows& rows) {
+float* Combine(Step& step, const MtpOp& op, const std::vector<const float*>& previous) {
   const ModelConfig& config = step.model.config;
   const int64_t d = config.dim;
   const int64_t n = step.rows();
@@ -19,7 +19,7 @@ float* Combine(Step& step, const MtpOp& op, const MtpRows& rows) {
     const size_t i = static_cast<size_t>(r);
     std::memcpy(embedded + r * d, step.model.embed.data() + step.tokens[i] * d,
                 static_cast<size_t>(d) * sizeof(float));
-    std::memcpy(streams + r * config.hc * d, rows.previous[i],
+    std::memcpy(streams + r * config.hc * d, previous[i],
                 static_cast<size_t>(config.hc * d) * sizeof(float));
   }
   NormRows(step, embedded, op.enorm, n, embedded);
@@ -39,19 +39,26 @@ float* Combine(Step& step, const MtpOp& op, const MtpRows& rows) {
 
 }  // namespace
 
-std::vector<float> RunMtpBlock(const Model& model, kernels::ThreadPool& pool, Workspace& workspace,
-                               const MtpRows& rows, int64_t logits_from) {
-  const int64_t n = static_cast<int64_t>(rows.previous.size());
-  if (n == 0) return {};
+void RunMtpBlock(const Model& model, kernels::ThreadPool& pool, Workspace& workspace,
+                 std::span<MtpRows> all) {
   const ModelConfig& config = model.config;
-  Step step{model, pool, workspace, {{rows.session, 0, n, rows.position}}, {}, {}};
-  step.tokens.assign(rows.tokens.begin(), rows.tokens.end());
-  for (int64_t i = 0; i < n; ++i) step.positions.push_back(rows.position + i);
+  Step step{model, pool, workspace, {}, {}, {}};
+  std::vector<const float*> previous;
+  int64_t wanted = 0;
+  for (const MtpRows& rows : all) {
+    if (rows.count() == 0) continue;
+    step.spans.push_back({rows.session, step.rows(), rows.count(), rows.position});
+    step.tokens.insert(step.tokens.end(), rows.tokens.begin(), rows.tokens.end());
+    for (int64_t i = rows.position; i < rows.end(); ++i) step.positions.push_back(i);
+    previous.insert(previous.end(), rows.previous.begin(), rows.previous.end());
+    wanted += rows.wanted;
+  }
+  const int64_t n = step.rows();
+  if (n == 0) return;
 
   const Workspace::Frame frame(workspace);
   const MtpOp& op = *model.mtp;
-  float* streams = Combine(step, op, rows);
-  const int64_t wanted = std::clamp<int64_t>(rows.position + n - logits_from, 0, n);
+  float* streams = Combine(step, op, previous);
   if (wanted == 0) {
     float* x = workspace.Floats(n * config.dim);
     float* post = workspace.Floats(n * config.hc);
@@ -59,12 +66,17 @@ std::vector<float> RunMtpBlock(const Model& model, kernels::ThreadPool& pool, Wo
     HcMix(step, op.block.hc_attn, streams, n, x, post, comb);
     NormRows(step, x, op.block.attn_norm, n, x);
     AppendWindow(step, op.block, x);
-    return {};
+    return;
   }
   RunBlock(step, op.block, streams);
-  std::vector<float> logits(static_cast<size_t>(wanted * config.vocab));
-  RunHead(step, op.head, streams + (n - wanted) * config.hc * config.dim, wanted, logits.data());
-  return logits;
+  const float* end = streams;
+  for (MtpRows& rows : all) {
+    end += rows.count() * config.hc * config.dim;
+    if (rows.wanted == 0) continue;
+    rows.logits.resize(static_cast<size_t>(rows.wanted * config.vocab));
+    RunHead(step, op.head, end - rows.wanted * config.hc * config.dim, rows.wanted,
+            rows.logits.data());
+  }
 }
 
 }  // namespace cairn::engine

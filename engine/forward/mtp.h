@@ -21,12 +21,17 @@ struct MtpRows {
   int64_t position = 0;                // of the first row
   std::vector<const float*> previous;  // streams [hc, d] at position + i
   std::span<const int32_t> tokens;     // token at position + i + 1
+  int64_t wanted = 0;                  // of the last rows, the logits
+  std::vector<float> logits;           // out: [wanted, vocab]
+
+  int64_t count() const { return static_cast<int64_t>(previous.size()); }
+  int64_t end() const { return position + count(); }
 };
 
-// Appends the rows to the session's MTP window. Returns the logits of the rows at positions >=
-// logits_from, [n, vocab]; without any, only the window is kept up (no attention, no experts).
-std::vector<float> RunMtpBlock(const Model& model, kernels::ThreadPool& pool, Workspace& workspace,
-                               const MtpRows& rows, int64_t logits_from);
+// Appends the rows to their sessions' MTP windows; sessions are distinct. Where no logits are
+// wanted at all, only the windows are kept up (no attention, no experts).
+void RunMtpBlock(const Model& model, kernels::ThreadPool& pool, Workspace& workspace,
+                 std::span<MtpRows> all);
 
 }  // namespace cairn::engine
 

@@ -25,6 +25,7 @@ struct StepSpan {
   int64_t begin = 0;  // first row
   int64_t count = 0;
   int64_t position = 0;  // of the first row
+  bool guessed = false;  // the last row may be taken back
 };
 
 struct Step {

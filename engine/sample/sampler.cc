@@ -50,16 +50,20 @@ Sampler::Sampler(SamplingParams params, std::span<const int32_t> prompt)
   if (params_.repetition_penalty != 1) seen_.insert(prompt.begin(), prompt.end());
 }
 
-SampledToken Sampler::Next(std::span<const float> logits, int64_t position) {
+int32_t Sampler::Guess(std::span<const float> logits, int64_t position) {
   scores_.assign(logits.begin(), logits.end());
   for (const auto& [token, bias] : params_.logit_bias) {
     scores_[static_cast<size_t>(token)] += static_cast<float>(bias);
   }
   AddPenalties();
+  return params_.temperature < kGreedyTemperature
+             ? Likeliest(scores_)
+             : Draw(UniformAt(params_.seed, static_cast<uint64_t>(position)));
+}
+
+SampledToken Sampler::Next(std::span<const float> logits, int64_t position) {
   SampledToken sampled;
-  sampled.token = params_.temperature < kGreedyTemperature
-                      ? Likeliest(scores_)
-                      : Draw(UniformAt(params_.seed, static_cast<uint64_t>(position)));
+  sampled.token = Guess(logits, position);
   if (params_.top_logprobs != kNoLogprobs) AddLogprobs(logits, params_.top_logprobs, sampled);
   if (params_.repetition_penalty != 1) seen_.insert(sampled.token);
   if (params_.presence_penalty != 0 || params_.frequency_penalty != 0) ++in_answer_[sampled.token];

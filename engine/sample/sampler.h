@@ -51,6 +51,8 @@ class Sampler {
   // The token at `position` of the sequence; it counts for the penalties from then on. `logits`
   // [vocab].
   SampledToken Next(std::span<const float> logits, int64_t position);
+  // What Next would take of these; it counts for nothing.
+  int32_t Guess(std::span<const float> logits, int64_t position);
 
  private:
   void AddPenalties();

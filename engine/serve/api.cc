@@ -41,12 +41,14 @@ Api::Api(Scheduler& scheduler, const Tokenizer& tokenizer, const CacheSlots* cac
       started_(clock.WallMicros() / 1'000'000) {}
 
 absl::StatusOr<Api::Call> Api::Complete(std::string_view body) {
-  const absl::MutexLockMaybe lock(body.size() > kLargeBodyBytes ? &large_bodies_ : nullptr);
+  std::optional<MutexLock> lock;
+  if (body.size() > kLargeBodyBytes) lock.emplace(&large_bodies_);
   return ParseAndComplete(body);
 }
 
 absl::StatusOr<Api::Call> Api::Chat(std::string_view body) {
-  const absl::MutexLockMaybe lock(body.size() > kLargeBodyBytes ? &large_bodies_ : nullptr);
+  std::optional<MutexLock> lock;
+  if (body.size() > kLargeBodyBytes) lock.emplace(&large_bodies_);
   return ParseAndChat(body);
 }
 

@@ -10,10 +10,10 @@
 #include <string>
 #include <string_view>
 
-#include "absl/synchronization/mutex.h"
 #include "engine/serve/api_answer.h"
 #include "engine/serve/api_request.h"
 #include "engine/serve/scheduler.h"
+#include "store/base/mutex.h"
 #include "store/base/random.h"
 
 namespace cairn::engine {
@@ -58,7 +58,7 @@ class Api {
   Clock& clock_;
   Random& random_;
   const Options options_;
-  absl::Mutex large_bodies_;
+  Mutex large_bodies_;
   const int64_t started_;  // seconds since 1970
 };
 

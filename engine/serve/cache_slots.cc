@@ -104,7 +104,7 @@ CacheSlots::~CacheSlots() { AwaitConnect(); }
 void CacheSlots::AwaitConnect() {
   std::thread connector;
   {
-    const absl::MutexLock lock(&mutex_);
+    const MutexLock lock(&mutex_);
     connector = std::move(connector_);
   }
   if (connector.joinable()) connector.join();
@@ -117,11 +117,11 @@ void CacheSlots::SayLocked(const std::string& line) {
 void CacheSlots::ConnectOnce() {
   {
     std::vector<std::unique_ptr<CacheSlot>> lost;  // dies outside of the lock
-    const absl::MutexLock lock(&mutex_);
+    const MutexLock lock(&mutex_);
     lost.swap(lost_);
   }
   absl::StatusOr<std::unique_ptr<cache::CacheApi>> api = connect_();
-  const absl::MutexLock lock(&mutex_);
+  const MutexLock lock(&mutex_);
   connecting_ = false;
   retry_at_nanos_ = clock_.NowNanos() + absl::ToInt64Nanoseconds(options_.retry);
   if (!api.ok()) {
@@ -139,7 +139,7 @@ void CacheSlots::ConnectOnce() {
 void CacheSlots::Reconnect() {
   std::thread before;  // has ended, or connecting_ would be true
   {
-    const absl::MutexLock lock(&mutex_);
+    const MutexLock lock(&mutex_);
     const bool lost = session_ == nullptr || session_->lost.load();
     if (connecting_ || !lost || clock_.NowNanos() < retry_at_nanos_) return;
     connecting_ = true;
@@ -159,7 +159,7 @@ void CacheSlots::RemoveLocked(CacheSlot* slot) {
 
 CacheSlot* CacheSlots::Take() {
   Reconnect();
-  const absl::MutexLock lock(&mutex_);
+  const MutexLock lock(&mutex_);
   while (!free_.empty()) {
     CacheSlot* slot = free_.back();
     free_.pop_back();
@@ -170,7 +170,7 @@ CacheSlot* CacheSlots::Take() {
   PrefixCache::Options options{.wait = options_.wait,
                                .put_queue_bytes = options_.put_queue_bytes,
                                .say = [this](const std::string& line) {
-                                 const absl::MutexLock say_lock(&mutex_);
+                                 const MutexLock say_lock(&mutex_);
                                  if (!std::exchange(said_, true)) SayLocked(line);
                                }};
   all_.push_back(std::make_unique<CacheSlot>(session_, model_, clock_, std::move(options)));
@@ -179,7 +179,7 @@ CacheSlot* CacheSlots::Take() {
 
 void CacheSlots::Give(CacheSlot* slot) {
   slot->InterruptBy(nullptr);
-  const absl::MutexLock lock(&mutex_);
+  const MutexLock lock(&mutex_);
   if (slot->lost()) {
     RemoveLocked(slot);
   } else {
@@ -188,12 +188,12 @@ void CacheSlots::Give(CacheSlot* slot) {
 }
 
 bool CacheSlots::attached() const {
-  const absl::MutexLock lock(&mutex_);
+  const MutexLock lock(&mutex_);
   return session_ != nullptr && !session_->lost.load();
 }
 
 void CacheSlots::Flush(absl::Duration deadline) {
-  const absl::MutexLock lock(&mutex_);
+  const MutexLock lock(&mutex_);
   const int64_t end = clock_.NowNanos() + absl::ToInt64Nanoseconds(deadline);
   for (const std::unique_ptr<CacheSlot>& slot : all_) {
     slot->cache().Flush(absl::Nanoseconds(std::max<int64_t>(end - clock_.NowNanos(), 0)));
@@ -201,7 +201,7 @@ void CacheSlots::Flush(absl::Duration deadline) {
 }
 
 PutStats CacheSlots::put_stats() const {
-  const absl::MutexLock lock(&mutex_);
+  const MutexLock lock(&mutex_);
   PutStats sum = gone_;
   for (const std::unique_ptr<CacheSlot>& slot : all_) Add(slot->cache().put_stats(), sum);
   return sum;

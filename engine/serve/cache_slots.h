@@ -20,9 +20,9 @@
 #include <vector>
 
 #include "absl/base/thread_annotations.h"
-#include "absl/synchronization/mutex.h"
 #include "cache/client/cache_api.h"
 #include "engine/resume/prefix_cache.h"
+#include "store/base/mutex.h"
 
 namespace cairn::engine {
 
@@ -85,7 +85,7 @@ class CacheSlots {
   const Model& model_;
   Clock& clock_;
   const Options options_;
-  mutable absl::Mutex mutex_;
+  mutable Mutex mutex_;
   std::shared_ptr<CacheSession> session_ ABSL_GUARDED_BY(mutex_);  // null: lost
   std::vector<std::unique_ptr<CacheSlot>> all_ ABSL_GUARDED_BY(mutex_);
   std::vector<CacheSlot*> free_ ABSL_GUARDED_BY(mutex_);

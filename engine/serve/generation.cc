@@ -17,14 +17,14 @@ Generation::Generation() : ready_fd_(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)) {
 Generation::~Generation() { close(ready_fd_); }
 
 std::optional<Output> Generation::Take() {
-  const absl::MutexLock lock(&mutex_);
+  const MutexLock lock(&mutex_);
   eventfd_t count = 0;
   eventfd_read(ready_fd_, &count);
   return std::exchange(pending_, std::nullopt);
 }
 
 void Generation::Push(Output more) {
-  const absl::MutexLock lock(&mutex_);
+  const MutexLock lock(&mutex_);
   if (pending_.has_value()) {
     more.text.insert(0, pending_->text);
     more.tokens.insert(more.tokens.begin(), std::make_move_iterator(pending_->tokens.begin()),

@@ -16,8 +16,8 @@
 #include <vector>
 
 #include "absl/base/thread_annotations.h"
-#include "absl/synchronization/mutex.h"
 #include "engine/sample/sampler.h"
+#include "store/base/mutex.h"
 #include "store/base/status.h"
 
 namespace cairn::engine {
@@ -64,7 +64,7 @@ class Generation {
  private:
   int ready_fd_;
   std::atomic<bool> cancelled_{false};
-  absl::Mutex mutex_;
+  Mutex mutex_;
   std::optional<Output> pending_ ABSL_GUARDED_BY(mutex_);
 };
 

@@ -24,14 +24,14 @@ void Append(const std::string& name, const std::string& help, const char* type, 
 void Histogram::Observe(double seconds) {
   size_t bucket = 0;
   while (bucket < kBuckets && seconds > UpperBound(bucket)) ++bucket;
-  const absl::MutexLock lock(&mutex_);
+  const MutexLock lock(&mutex_);
   ++counts_[bucket];
   sum_ += seconds;
 }
 
 void Histogram::Append(const std::string& name, const std::string& help, std::string& text) const {
   Head(name, help, "histogram", text);
-  const absl::MutexLock lock(&mutex_);
+  const MutexLock lock(&mutex_);
   uint64_t count = 0;
   for (size_t i = 0; i < kBuckets; ++i) {
     count += counts_[i];
@@ -43,14 +43,14 @@ void Histogram::Append(const std::string& name, const std::string& help, std::st
 }
 
 void Metrics::CountAnswer(const std::string& path, int status) {
-  const absl::MutexLock lock(&mutex_);
+  const MutexLock lock(&mutex_);
   ++answers_[{path, status}];
 }
 
 std::string Metrics::Render(const PutStats& puts, bool cache_attached) const {
   std::string text;
   {
-    const absl::MutexLock lock(&mutex_);
+    const MutexLock lock(&mutex_);
     Head("http_answers_total", "HTTP answers.", "counter", text);
     for (const auto& [key, count] : answers_) {
       absl::StrAppend(&text, kPrefix, "http_answers_total{path=\"", key.first, "\",status=\"",
@@ -81,6 +81,8 @@ std::string Metrics::Render(const PutStats& puts, bool cache_attached) const {
   counter("answer_tokens_total", "Tokens generated.", answer_tokens.load());
   counter("computed_tokens_total", "Tokens that went through the model.", computed_tokens.load());
   counter("steps_total", "Steps of the model.", steps.load());
+  counter("drafted_tokens_total", "Tokens guessed by the MTP block.", drafted_tokens.load());
+  counter("accepted_tokens_total", "Of these, right.", accepted_tokens.load());
   gauge("cache_attached", "1 while there is a cache.", cache_attached ? 1 : 0);
   counter("cache_failures_total", "Restored prefixes that were taken back and computed again.",
           cache_failures.load());

@@ -12,8 +12,8 @@
 #include <utility>
 
 #include "absl/base/thread_annotations.h"
-#include "absl/synchronization/mutex.h"
 #include "engine/resume/put_queue.h"
+#include "store/base/mutex.h"
 
 namespace cairn::engine {
 
@@ -27,7 +27,7 @@ class Histogram {
   void Append(const std::string& name, const std::string& help, std::string& text) const;
 
  private:
-  mutable absl::Mutex mutex_;
+  mutable Mutex mutex_;
   std::array<uint64_t, kBuckets + 1> counts_ ABSL_GUARDED_BY(mutex_) = {};  // the last: beyond
   double sum_ ABSL_GUARDED_BY(mutex_) = 0;
 };
@@ -48,9 +48,11 @@ struct Metrics {
   std::atomic<uint64_t> answer_tokens{0};
   std::atomic<uint64_t> computed_tokens{0};
   std::atomic<uint64_t> steps{0};
-  std::atomic<uint64_t> cache_failures{0};  // restored rows that did not hold and were recomputed
-  Histogram queue_seconds;                  // from arrival to admission
-  Histogram first_token_seconds;            // from arrival
+  std::atomic<uint64_t> drafted_tokens{0};   // guessed by the MTP block
+  std::atomic<uint64_t> accepted_tokens{0};  // of these, sampled
+  std::atomic<uint64_t> cache_failures{0};   // restored rows that did not hold and were recomputed
+  Histogram queue_seconds;                   // from arrival to admission
+  Histogram first_token_seconds;             // from arrival
   Histogram between_tokens_seconds;
   Histogram request_seconds;  // from arrival to the end
 
@@ -60,7 +62,7 @@ struct Metrics {
   std::string Render(const PutStats& puts, bool cache_attached) const;
 
  private:
-  mutable absl::Mutex mutex_;
+  mutable Mutex mutex_;
   std::map<std::pair<std::string, int>, uint64_t> answers_ ABSL_GUARDED_BY(mutex_);
 };
 

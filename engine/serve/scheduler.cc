@@ -62,7 +62,7 @@ absl::StatusOr<std::shared_ptr<Generation>> Scheduler::Submit(GenerationRequest 
   sequence->arrived_nanos = clock_.NowNanos();
   sequence->kv_bytes = SequenceBytes(model().config, *model().layout,
                                      sequence->prompt_tokens() + sequence->request.max_tokens);
-  const absl::MutexLock lock(&mutex_);
+  const MutexLock lock(&mutex_);
   if (closed_) return ShuttingDown();
   if (unfinished_ >= options_.queue_max + options_.sequences_max) {
     ++metrics_.requests_refused;
@@ -79,21 +79,21 @@ absl::StatusOr<std::shared_ptr<Generation>> Scheduler::Submit(GenerationRequest 
 }
 
 int64_t Scheduler::RetryAfterSeconds() const {
-  const absl::MutexLock lock(&mutex_);
+  const MutexLock lock(&mutex_);
   const double seconds = request_seconds_ * static_cast<double>(waiting_.size() + 1) /
                          static_cast<double>(options_.sequences_max);
   return static_cast<int64_t>(std::ceil(std::clamp(seconds, 1.0, kRetryAfterMax)));
 }
 
 void Scheduler::Drain(absl::Duration deadline) {
-  const absl::MutexLock lock(&mutex_);
+  const MutexLock lock(&mutex_);
   closed_ = true;
   const auto done = [this]() ABSL_SHARED_LOCKS_REQUIRED(mutex_) { return unfinished_ == 0; };
-  mutex_.AwaitWithTimeout(absl::Condition(&done), deadline);
+  mutex_.AwaitWithTimeout(done, deadline);
 }
 
 void Scheduler::Stop() {
-  const absl::MutexLock lock(&mutex_);
+  const MutexLock lock(&mutex_);
   closed_ = stop_ = true;
 }
 
@@ -103,8 +103,8 @@ void Scheduler::Run() {
   const auto woken = [this]() ABSL_SHARED_LOCKS_REQUIRED(mutex_) { return wake_ || stop_; };
   for (;;) {
     const bool computed = Step();
-    const absl::MutexLock lock(&mutex_);
-    if (!computed) mutex_.Await(absl::Condition(&woken));
+    const MutexLock lock(&mutex_);
+    if (!computed) mutex_.Await(woken);
     if (stop_) break;
   }
   EndAll();
@@ -115,7 +115,7 @@ bool Scheduler::Step() {
   bool woken = true;
   while (plan.items.empty() && woken) {
     {
-      const absl::MutexLock lock(&mutex_);
+      const MutexLock lock(&mutex_);
       wake_ = false;
     }
     TakeBack();
@@ -123,12 +123,13 @@ bool Scheduler::Step() {
     Sweep();
     Admit();
     plan = MakePlan();
-    const absl::MutexLock lock(&mutex_);
+    const MutexLock lock(&mutex_);
     woken = wake_;
   }
   if (plan.items.empty()) return false;
 
   const int64_t start = clock_.NowNanos();
+  Guess(plan);
   const absl::Status status = forward_.Run(plan.items);
   const double seconds = SecondsSince(start);
   int64_t computed = 0;
@@ -150,7 +151,7 @@ bool Scheduler::Step() {
 void Scheduler::TakeBack() {
   std::vector<Sequence*> returned;
   {
-    const absl::MutexLock lock(&mutex_);
+    const MutexLock lock(&mutex_);
     returned.swap(returned_);
   }
   for (Sequence* sequence : returned) {
@@ -174,7 +175,7 @@ void Scheduler::DropCancelled() {
       End(*sequence, {.finish = FinishReason::kFailed, .status = absl::CancelledError("")});
     }
   }
-  const absl::MutexLock lock(&mutex_);
+  const MutexLock lock(&mutex_);
   const size_t dropped = std::erase_if(
       waiting_, [](const auto& sequence) { return sequence->out->cancelled().load(); });
   metrics_.requests_cancelled += dropped;
@@ -186,7 +187,7 @@ void Scheduler::DropCancelled() {
 void Scheduler::Admit() {
   const size_t before = running_.size();
   {
-    const absl::MutexLock lock(&mutex_);
+    const MutexLock lock(&mutex_);
     while (!waiting_.empty() && std::ssize(running_) < options_.sequences_max &&
            waiting_.front()->kv_bytes <= options_.kv_bytes_max - kv_bytes_used_) {
       kv_bytes_used_ += waiting_.front()->kv_bytes;
@@ -215,16 +216,20 @@ Scheduler::Plan Scheduler::MakePlan() {
   for (Sequence* sequence : plan.sequences) {
     const int64_t from = sequence->session->position();
     const int64_t end = std::ssize(sequence->tokens);
-    int64_t stop = std::min(end, from + std::max<int64_t>(budget / left--, 1));
+    const int64_t share = std::max<int64_t>(budget / left--, 1);
+    int64_t stop = std::min(end, from + share);
     if (sequence->cache_usable) {
       stop = std::min(stop, sequence->slot->cache().NextStop(from, end, sequence->prompt_tokens()));
     }
-    budget -= stop - from;
     StepItem item;
+    item.guessed = share > 1 && MayGuess(*sequence);
+    budget -= stop - from + (item.guessed ? 1 : 0);
     item.session = sequence->session.get();
     item.tokens = std::span(sequence->tokens)
                       .subspan(static_cast<size_t>(from), static_cast<size_t>(stop - from));
-    item.want = stop == end ? WantLogits::kLast : WantLogits::kNone;
+    item.want = item.guessed  ? WantLogits::kAll
+                : stop == end ? WantLogits::kLast
+                              : WantLogits::kNone;
     plan.items.push_back(std::move(item));
   }
   return plan;
@@ -236,7 +241,7 @@ void Scheduler::HandOff(Sequence& sequence, std::function<void()> task) {
   sequence.away = true;
   spawn_([this, &sequence, task = std::move(task)] {
     task();
-    const absl::MutexLock lock(&mutex_);
+    const MutexLock lock(&mutex_);
     returned_.push_back(&sequence);
     wake_ = true;
   });
@@ -261,13 +266,11 @@ void Scheduler::Start(Sequence& sequence) {
 
 // After a step that computed `computed` tokens of all sequences in `seconds`.
 void Scheduler::Continue(Sequence& sequence, int64_t computed, double seconds, StepItem& item) {
-  if (sequence.cache_usable) {
-    PrefixCache& cache = sequence.slot->cache();
-    if (item.tokens.size() > 1) cache.ObservePrefill(computed, seconds);
-    const auto position = static_cast<size_t>(sequence.session->position());
-    cache.Store(*sequence.session, std::span(sequence.tokens).first(position),
-                sequence.prompt_tokens());
+  if (item.guessed) return ContinueGuessed(sequence, item);
+  if (sequence.cache_usable && item.tokens.size() > 1) {
+    sequence.slot->cache().ObservePrefill(computed, seconds);
   }
+  sequence.StoreFinished();
   if (sequence.to_compute() > 0) return;
   if (sequence.settled) return Produce(sequence, item.logits);
   sequence.logits = std::move(item.logits);
@@ -344,7 +347,7 @@ void Scheduler::CountEnd(const Sequence& sequence, FinishReason reason) {
                                        : metrics_.requests_failed);
   const double seconds = SecondsSince(sequence.arrived_nanos);
   metrics_.request_seconds.Observe(seconds);
-  const absl::MutexLock lock(&mutex_);
+  const MutexLock lock(&mutex_);
   request_seconds_ += (request_seconds_ == 0 ? 1 : kMeanWeight) * (seconds - request_seconds_);
 }
 
@@ -359,7 +362,7 @@ void Scheduler::Sweep() {
   });
   metrics_.requests_running = std::ssize(running_);
   metrics_.kv_bytes_used = kv_bytes_used_;
-  const absl::MutexLock lock(&mutex_);
+  const MutexLock lock(&mutex_);
   unfinished_ -= swept;
 }
 
@@ -371,7 +374,7 @@ void Scheduler::EndAll() {
   };
   std::deque<std::unique_ptr<Sequence>> waiting;
   {
-    const absl::MutexLock lock(&mutex_);
+    const MutexLock lock(&mutex_);
     waiting.swap(waiting_);
     unfinished_ -= std::ssize(waiting);
   }
@@ -387,8 +390,8 @@ void Scheduler::EndAll() {
     if (running_.empty()) return;
     const auto returned = [this]()
                               ABSL_SHARED_LOCKS_REQUIRED(mutex_) { return !returned_.empty(); };
-    const absl::MutexLock lock(&mutex_);
-    mutex_.Await(absl::Condition(&returned));
+    const MutexLock lock(&mutex_);
+    mutex_.Await(returned);
   }
 }
 

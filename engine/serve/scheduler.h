@@ -10,8 +10,10 @@
 // Calls to the cache that may wait (resume, check, finish) are tasks; meanwhile the others go on.
 // No token leaves before the rows that it was computed from have been checked (prefix_cache.h).
 //
-// Speculation has its place in Plan (draft tokens behind the last one, logits of all) and in
-// Produce (which of them stand).
+// Speculation (Options.speculate): the MTP block guesses the token after the last one, which the
+// step then computes too. The token is sampled from the model's own logits as ever, and what is
+// drawn is a function of those and its position (sampler.h). So answers are what they are without,
+// greedy or not; a guess that was right has saved a step, one that was wrong is taken back.
 //
 // Threads:   Submit, Drain, Stop and RetryAfterSeconds from any; Step and Run from one.
 // Ownership: everything given to the constructor outlives this.
@@ -28,10 +30,10 @@
 #include <vector>
 
 #include "absl/base/thread_annotations.h"
-#include "absl/synchronization/mutex.h"
 #include "engine/serve/metrics.h"
 #include "engine/serve/sequence.h"
 #include "store/base/clock.h"
+#include "store/base/mutex.h"
 
 namespace cairn::engine {
 
@@ -42,6 +44,7 @@ class Scheduler {
     int64_t sequences_max = 16;  // at once
     int64_t queue_max = 64;      // beyond these
     int64_t kv_bytes_max = 4ll << 30;
+    bool speculate = false;  // REQUIRES: the model has an MTP block
   };
   // Runs it on another thread, or later.
   using Spawn = std::function<void(std::function<void()>)>;
@@ -67,6 +70,9 @@ class Scheduler {
   using LogitsProbe =
       std::function<void(const GenerationRequest&, int64_t, std::span<const float>)>;
   void set_logits_probe(LogitsProbe probe) { probe_ = std::move(probe); }
+  // For tests: takes the place of the MTP block's guess at the token at a position.
+  using Guesser = std::function<int32_t(const GenerationRequest&, int64_t, int32_t)>;
+  void set_guesser(Guesser guesser) { guesser_ = std::move(guesser); }
 
  private:
   struct Plan {
@@ -80,9 +86,12 @@ class Scheduler {
   void DropCancelled();
   void Admit();
   Plan MakePlan();
+  bool MayGuess(const Sequence& sequence) const;
+  void Guess(Plan& plan);
   void HandOff(Sequence& sequence, std::function<void()> task);
   void Start(Sequence& sequence);
   void Continue(Sequence& sequence, int64_t computed, double seconds, StepItem& item);
+  void ContinueGuessed(Sequence& sequence, const StepItem& item);
   void Produce(Sequence& sequence, std::span<const float> logits);
   void Push(const Sequence& sequence, Output output);
   void End(Sequence& sequence, Output output);
@@ -99,12 +108,13 @@ class Scheduler {
   Metrics& metrics_;
   const Options options_;
   LogitsProbe probe_;
+  Guesser guesser_;
 
   // The stepping thread's.
   std::vector<std::unique_ptr<Sequence>> running_;  // admitted, in order
   int64_t kv_bytes_used_ = 0;
 
-  mutable absl::Mutex mutex_;
+  mutable Mutex mutex_;
   std::deque<std::unique_ptr<Sequence>> waiting_ ABSL_GUARDED_BY(mutex_);
   std::vector<Sequence*> returned_ ABSL_GUARDED_BY(mutex_);  // from tasks
   int64_t unfinished_ ABSL_GUARDED_BY(mutex_) = 0;           // waiting and running

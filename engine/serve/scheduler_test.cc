@@ -4,104 +4,13 @@
 // Goal: what a request is answered depends on nothing but the request, and what it has to wait for
 // is bounded. Method: answers and the logits they were chosen from are compared bit for bit with
 // those of the same request alone.
-#include "engine/serve/scheduler.h"
-
-#include <gtest/gtest.h>
-
-#include <cstring>
-#include <map>
 #include <thread>
 
-#include "engine/forward/test_models.h"
-#include "engine/text/byte_tokenizer.h"
+#include "engine/serve/scheduler_rig.h"
 #include "store/base/random.h"
 
 namespace cairn::engine {
 namespace {
-
-const Model& TheModel() { return ModelOf(kModes[1]); }
-
-struct Answer {
-  Output output;
-  std::vector<float> logits;  // that its tokens were chosen from, in order
-};
-
-class Rig {
- public:
-  explicit Rig(Scheduler::Options options = {})
-      : forward_(TheModel(), 1),
-        scheduler(
-            forward_, tokenizer_, nullptr, [](std::function<void()> task) { task(); }, clock,
-            metrics, options) {
-    scheduler.set_logits_probe(
-        [this](const GenerationRequest& request, int64_t, std::span<const float> logits) {
-          std::vector<float>& all = logits_[request.sampling.seed];
-          all.insert(all.end(), logits.begin(), logits.end());
-        });
-  }
-
-  std::shared_ptr<Generation> Submit(const GenerationRequest& request) {
-    auto out = scheduler.Submit(request);
-    EXPECT_TRUE(out.ok()) << out.status();
-    return out.ok() ? *out : nullptr;
-  }
-  // The answer when it has come; requests are told apart by their seeds.
-  Answer Finish(Generation& generation, uint64_t seed) {
-    Answer answer;
-    for (;;) {
-      if (auto more = generation.Take()) {
-        more->text.insert(0, answer.output.text);
-        more->tokens.insert(more->tokens.begin(), answer.output.tokens.begin(),
-                            answer.output.tokens.end());
-        answer.output = std::move(*more);
-        if (answer.output.finish.has_value()) break;
-      } else if (!scheduler.Step()) {
-        ADD_FAILURE() << "it never ends";
-        break;
-      }
-    }
-    answer.logits = logits_[seed];
-    return answer;
-  }
-
-  FakeClock clock;
-  Metrics metrics;
-
- private:
-  ByteTokenizer tokenizer_{64};
-  Forward forward_;
-  std::map<uint64_t, std::vector<float>> logits_;
-
- public:
-  Scheduler scheduler;
-};
-
-GenerationRequest Request(size_t prompt, int64_t max_tokens, uint64_t seed) {
-  GenerationRequest request;
-  request.prompt = RandomTokens(static_cast<int64_t>(prompt), static_cast<uint32_t>(seed));
-  request.max_tokens = max_tokens;
-  request.sampling.seed = seed;
-  return request;
-}
-
-Answer Alone(const GenerationRequest& request) {
-  Rig rig;
-  return rig.Finish(*rig.Submit(request), request.sampling.seed);
-}
-
-std::vector<int32_t> Ids(const Answer& answer) {
-  std::vector<int32_t> ids;
-  for (const SampledToken& token : answer.output.tokens) ids.push_back(token.token);
-  return ids;
-}
-
-void ExpectSame(const Answer& a, const Answer& b) {
-  EXPECT_EQ(Ids(a), Ids(b));
-  EXPECT_EQ(a.output.text, b.output.text);
-  EXPECT_EQ(a.output.finish, b.output.finish);
-  ASSERT_EQ(a.logits.size(), b.logits.size());
-  EXPECT_EQ(std::memcmp(a.logits.data(), b.logits.data(), a.logits.size() * sizeof(float)), 0);
-}
 
 TEST(Scheduler, GreedyIsWhatTheModelSays) {
   GenerationRequest request = Request(150, 8, 1);
@@ -214,18 +123,7 @@ TEST(Scheduler, SequenceBytesCoverTheSession) {
     Outcome ignored;
     const std::vector<int32_t> prompt = RandomTokens(tokens, 3);
     Continue(forward, session, prompt, 64, ignored, INT64_MAX);
-    size_t held = static_cast<size_t>(session.rows().count()) *
-                  static_cast<size_t>(TheModel().layout->rows_entry_bytes());
-    held += session.last_hidden().size() * sizeof(float);
-    for (size_t i = 0; i < TheModel().layout->layers().size(); ++i) {
-      const LayerState& layer = session.layer(static_cast<int64_t>(i));
-      held += layer.window.bytes().size();
-      for (const CompressorState* state : {&layer.main, &layer.indexer}) {
-        held += (state->overlap.values.size() + state->partial.kv.size() +
-                 state->partial.score.size()) *
-                sizeof(float);
-      }
-    }
+    const size_t held = HeldBytes(session);
     EXPECT_LE(held,
               static_cast<size_t>(SequenceBytes(TheModel().config, *TheModel().layout, tokens)));
   }

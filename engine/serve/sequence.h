@@ -57,9 +57,17 @@ struct Sequence {
     cached_tokens = 0;
   }
 
+  // Puts what has been computed since the last time into the cache, if there is one.
+  void StoreFinished() {
+    if (!cache_usable) return;
+    slot->cache().Store(*session, std::span(tokens).first(static_cast<size_t>(session->position())),
+                        prompt_tokens());
+  }
+
   const GenerationRequest request;
   const std::shared_ptr<Generation> out;
-  std::vector<int32_t> tokens;  // the prompt, then the answer
+  std::vector<int32_t> tokens;   // the prompt, then the answer
+  std::vector<int32_t> guessed;  // what a step computes of it, if that ends with a guess
   Sampler sampler;
   AnswerText text;
   std::unique_ptr<SessionState> session;

@@ -10,14 +10,14 @@ TaskPool::TaskPool(int threads) {
 
 TaskPool::~TaskPool() {
   {
-    const absl::MutexLock lock(&mutex_);
+    const MutexLock lock(&mutex_);
     stop_ = true;
   }
   for (std::thread& thread : threads_) thread.join();
 }
 
 void TaskPool::Add(std::function<void()> task) {
-  const absl::MutexLock lock(&mutex_);
+  const MutexLock lock(&mutex_);
   tasks_.push_back(std::move(task));
 }
 
@@ -25,11 +25,11 @@ void TaskPool::Work() {
   for (;;) {
     std::function<void()> task;
     {
-      const absl::MutexLock lock(&mutex_);
+      const MutexLock lock(&mutex_);
       const auto ready = [this]() ABSL_SHARED_LOCKS_REQUIRED(mutex_) {
         return stop_ || !tasks_.empty();
       };
-      mutex_.Await(absl::Condition(&ready));
+      mutex_.Await(ready);
       if (tasks_.empty()) return;
       task = std::move(tasks_.front());
       tasks_.pop_front();

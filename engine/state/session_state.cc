@@ -17,6 +17,17 @@ void CopyIn(std::span<const uint8_t> in, const ComponentSlot& slot, void* to) {
   std::memcpy(to, in.data() + slot.offset, static_cast<size_t>(slot.bytes()));
 }
 
+// `open`: tokens of the open group, the one to be taken back among them.
+void TakeBackOne(CompressorState& state, std::optional<CompressorState>& undo, int64_t open) {
+  if (open == 0) {
+    state = *std::exchange(undo, std::nullopt);
+    return;
+  }
+  for (std::vector<float>* values : {&state.partial.kv, &state.partial.score}) {
+    values->resize(values->size() / static_cast<size_t>(open) * static_cast<size_t>(open - 1));
+  }
+}
+
 }  // namespace
 
 WindowRing::WindowRing(const kernels::RowCodec& codec, int64_t window)
@@ -69,6 +80,18 @@ SessionState::SessionState(const ModelConfig& config, const KvLayout& layout)
         static_cast<size_t>(slots.index_overlap.bytes()) / sizeof(float), 0.0f);
     layers_.push_back(std::move(state));
   }
+  undo_.layers.resize(layers_.size());
+}
+
+void SessionState::TakeBack() {
+  for (size_t i = 0; i < layers_.size(); ++i) {
+    const int64_t ratio = layout_->layers()[i].ratio;
+    if (ratio == 0) continue;
+    TakeBackOne(layers_[i].main, undo_.layers[i].main, position_ % ratio);
+    if (ratio == 4) TakeBackOne(layers_[i].indexer, undo_.layers[i].indexer, position_ % ratio);
+  }
+  if (hidden_values_ > 0) last_hidden_.swap(undo_.last_hidden);
+  --position_;
 }
 
 void SessionState::ReadRow(const ComponentSlot& slot, const kernels::RowCodec& codec, int64_t row,

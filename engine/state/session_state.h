@@ -12,6 +12,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <span>
 #include <vector>
 
@@ -83,6 +84,19 @@ struct CompressorState {
   PartialState partial;
 };
 
+// What a guessed token changed and cannot be cut off: the state before it of a group it closed.
+struct CompressorUndo {
+  std::optional<CompressorState> main;
+  std::optional<CompressorState> indexer;
+};
+
+struct GuessUndo {
+  CompressorUndo& layer(int64_t i) { return layers[static_cast<size_t>(i)]; }
+
+  std::vector<CompressorUndo> layers;
+  std::vector<float> last_hidden;
+};
+
 struct LayerState {
   WindowRing window;
   CompressorState main;
@@ -96,6 +110,10 @@ class SessionState {
   const KvLayout& layout() const { return *layout_; }
   int64_t position() const { return position_; }  // tokens processed; the next token's position
   void Advance(int64_t tokens) { position_ += tokens; }
+  // Undoes the last token, a guess (forward.h). What it wrote into the window and the rows is left:
+  // it replaced what no later token sees, and is replaced before any sees it.
+  void TakeBack();
+  GuessUndo& undo() { return undo_; }
 
   LayerState& layer(int64_t i) { return layers_[static_cast<size_t>(i)]; }
   const LayerState& layer(int64_t i) const { return layers_[static_cast<size_t>(i)]; }
@@ -122,6 +140,7 @@ class SessionState {
   std::vector<LayerState> layers_;
   RowBlocks rows_;
   std::vector<float> last_hidden_;
+  GuessUndo undo_;
   int64_t hidden_values_ = 0;
   int64_t position_ = 0;
 };

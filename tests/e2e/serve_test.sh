@@ -70,9 +70,9 @@ cold=$(ask /v1/completions "$body" | get choices)
 cold_chat=$(ask /v1/chat/completions "$chat" | get choices.0.message)
 stop_server
 
-# ---- cached, and the same ----
+# ---- cached, speculating, and the same ----
 start_daemon
-start_server --cache "unix:$work/cairn.sock"
+start_server --cache "unix:$work/cairn.sock" --speculate
 ask /v1/completions "$body" >"$work/first.json"
 equals "first answer" "$(get choices <"$work/first.json")" "$cold"
 equals "cached of the first" "$(get usage.prompt_tokens_details.cached_tokens <"$work/first.json")" 0
@@ -83,6 +83,7 @@ equals "cached of the second" "$(get usage.prompt_tokens_details.cached_tokens <
 equals "hit" "$(get usage.prompt_cache_hit_tokens <"$work/second.json")" 512
 equals "miss" "$(get usage.prompt_cache_miss_tokens <"$work/second.json")" 88
 equals "hits in /metrics" "$(metric prompt_cached_tokens_total)" 512
+[ "$(metric drafted_tokens_total)" -gt 0 ] || die "nothing was speculated"
 equals "chat" "$(ask /v1/chat/completions "$chat" | get choices.0.message)" "$cold_chat"
 
 # ---- streamed ----
