@@ -40,7 +40,7 @@ absl::StatusOr<std::vector<cache::EntryRef>> FillArena(PutFixture& fixture,
   fixture.random.Fill(attributes.root.bytes);
   attributes.parent = attributes.root;
   std::vector<cache::EntryRef> refs;
-  cache::MutexLock lock(&residency.mutex);
+  MutexLock lock(&residency.mutex);
   for (; attributes.index < fixture.entries(); ++attributes.index) {
     CAIRN_ASSIGN_OR_RETURN(store::HostRoom room,
                            residency.ReserveHost(fixture.entry_bytes, fixture.parts.size()));
@@ -70,7 +70,7 @@ absl::StatusOr<double> MeasurePut(PutFixture& fixture) {
     for (const cache::EntryRef ref : refs) keys.push_back(ref.key());
     const SteadyClock::time_point start = SteadyClock::now();
     {
-      cache::MutexLock lock(&residency.mutex);
+      MutexLock lock(&residency.mutex);
       for (const cache::EntryRef ref : refs) writer.Enqueue(ref);
     }
     CAIRN_RETURN_IF_ERROR(writer.Drain(cache::kNoDeadline, RealClock()));
