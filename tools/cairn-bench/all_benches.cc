@@ -13,6 +13,7 @@ std::vector<Bench> AllBenches() {
   AddHitBenches(benches);
   AddMemoryBenches(benches);
   AddTextBenches(benches);
+  AddServeBenches(benches);
   return benches;
 }
 

@@ -1,6 +1,3 @@
-// benches.h: the functions that add comparisons, one a file of them.
-//
-// Threads: called once each, by AllBenches.
 // benches.h: what each file of comparisons adds to the list.
 //
 // Threads, units, errors: bench.h.
@@ -21,6 +18,7 @@ void AddDiskPutBench(std::vector<Bench>& benches);    // disk_put_bench.cc
 void AddHitBenches(std::vector<Bench>& benches);      // hit_bench.cc
 void AddMemoryBenches(std::vector<Bench>& benches);   // memory_bench.cc
 void AddTextBenches(std::vector<Bench>& benches);     // text_bench.cc
+void AddServeBenches(std::vector<Bench>& benches);    // serve_bench.cc
 
 }  // namespace cairn::bench
 

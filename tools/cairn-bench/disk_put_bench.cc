@@ -94,10 +94,9 @@ absl::StatusOr<Prepared> PreparePut(const BenchContext& context) {
   CAIRN_ASSIGN_OR_RETURN(
       fixture->host, store::HostTier::Create({.capacity_bytes = (fixture->entries() + 1) * room}));
   CAIRN_ASSIGN_OR_RETURN(
-      fixture->disk,
-      store::DiskTier::Open({.directory = context.directory + "/tier",
-                             .capacity_bytes = 2 * kPutBytes + (1ull << 30)},
-                            fixture->files, store::MakeRocksCatalog(), RealClock(), nullptr));
+      fixture->disk, store::DiskTier::Open(
+                         {.directory = context.directory + "/tier", .capacity_bytes = 16ull << 30},
+                         fixture->files, store::MakeRocksCatalog(), RealClock(), nullptr));
   prepared.contenders.push_back({"the core's writer, verified, durable batch by batch", Role::kOurs,
                                  [fixture] { return MeasurePut(*fixture); }});
   return prepared;

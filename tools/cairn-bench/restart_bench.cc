@@ -3,17 +3,9 @@
 //
 // The store is made for it: a catalog of entries with Flash's part tables, and segment files of the
 // true sizes without the payloads (holes), which a match does not read.
-#include <signal.h>
-#include <spawn.h>
-#include <sys/wait.h>
-#include <unistd.h>
-
-#include <chrono>
 #include <filesystem>
-#include <thread>
 
 #include "cache/client/digest_chain.h"
-#include "cache/client/remote_cache.h"
 #include "cache/core/attributes.h"
 #include "store/base/clock.h"
 #include "store/base/limits.h"
@@ -22,6 +14,7 @@
 #include "store/recovery/recovery.h"
 #include "store/recovery/store_files.h"
 #include "tools/cairn-bench/benches.h"
+#include "tools/cairn-bench/daemon_process.h"
 #include "tools/cairn-bench/flash_layout.h"
 
 namespace cairn::bench {
@@ -33,53 +26,13 @@ constexpr uint32_t kEntries = 1'000'000;
 constexpr uint32_t kChainBlocks = 512;
 constexpr uint64_t kSegmentBytes = 256ull << 20;
 constexpr size_t kBatch = 2000;
-constexpr absl::Duration kStartMax = absl::Seconds(60);
 
-// cairnd lies beside this program.
-absl::StatusOr<std::string> DaemonPath() {
-  std::error_code error;
-  const std::filesystem::path self = std::filesystem::read_symlink("/proc/self/exe", error);
-  const std::filesystem::path path = self.parent_path() / "cairnd";
-  if (error || !std::filesystem::exists(path)) {
-    return absl::NotFoundError(absl::StrCat(path.string(), " is not there: build cairnd too"));
-  }
-  return path.string();
+absl::StatusOr<std::unique_ptr<DaemonProcess>> Start(const std::string& folder) {
+  return DaemonProcess::Start(folder, {"--host-bytes", "4GiB", "--disk-bytes", "2000GiB"});
 }
 
-class Daemon {
- public:
-  static absl::StatusOr<std::unique_ptr<Daemon>> Start(const std::string& folder) {
-    CAIRN_ASSIGN_OR_RETURN(const std::string path, DaemonPath());
-    std::vector<std::string> words = {
-        path,   "--dir",        folder + "/data", "--socket",    folder + "/s", "--host-bytes",
-        "4GiB", "--disk-bytes", "2000GiB",        "--log-level", "error"};
-    std::vector<char*> arguments;
-    for (std::string& word : words) arguments.push_back(word.data());
-    arguments.push_back(nullptr);
-    std::unique_ptr<Daemon> daemon(new Daemon);
-    if (::posix_spawn(&daemon->pid_, path.c_str(), nullptr, nullptr, arguments.data(), environ)) {
-      return absl::UnavailableError(absl::StrCat("cannot start ", path));
-    }
-    return daemon;
-  }
-  ~Daemon() {
-    ::kill(pid_, SIGTERM);
-    ::waitpid(pid_, nullptr, 0);
-  }
-
- private:
-  Daemon() = default;
-  pid_t pid_ = 0;
-};
-
 absl::StatusOr<std::unique_ptr<cache::CacheApi>> Connect(const std::string& folder) {
-  const int64_t end = RealClock().NowNanos() + absl::ToInt64Nanoseconds(kStartMax);
-  while (true) {
-    absl::StatusOr<std::unique_ptr<cache::CacheApi>> api = cache::ConnectCache(
-        "unix:" + folder + "/s", {FlashLayout(), ""}, {.call_timeout = absl::Seconds(10)});
-    if (api.ok() || RealClock().NowNanos() > end) return api;
-    std::this_thread::sleep_for(std::chrono::milliseconds(2));
-  }
+  return ConnectToDaemon(folder, {FlashLayout(), ""});
 }
 
 struct Store {
@@ -91,7 +44,7 @@ struct Store {
 // Seconds from exec to an answered match, and that the answer is right.
 absl::StatusOr<double> SecondsToServe(const Store& store) {
   const int64_t start = RealClock().NowNanos();
-  CAIRN_ASSIGN_OR_RETURN(const auto daemon, Daemon::Start(store.folder));
+  CAIRN_ASSIGN_OR_RETURN(const auto daemon, Start(store.folder));
   CAIRN_ASSIGN_OR_RETURN(const auto api, Connect(store.folder));
   CAIRN_ASSIGN_OR_RETURN(const cache::MatchResult match, api->Match(store.chain));
   const double seconds = static_cast<double>(RealClock().NowNanos() - start) * 1e-9;
@@ -175,7 +128,7 @@ absl::StatusOr<Store> MakeStore(const std::string& folder, bool filled) {
   Digest root;
   {
     // Its first start makes the store and the tenant's key, from which the root follows.
-    CAIRN_ASSIGN_OR_RETURN(const auto daemon, Daemon::Start(folder));
+    CAIRN_ASSIGN_OR_RETURN(const auto daemon, Start(folder));
     CAIRN_ASSIGN_OR_RETURN(const auto api, Connect(folder));
     root = api->registration().root;
   }

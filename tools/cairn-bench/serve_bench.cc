@@ -1,0 +1,140 @@
+// What a cache costs a server that finds nothing in it: the same load with and without.
+//
+// Every prompt is new, so all of it is looked up, computed, put and written to disk for nothing.
+#include <poll.h>
+
+#include <filesystem>
+#include <memory>
+#include <thread>
+
+#include "engine/model/maker.h"
+#include "engine/model/presets.h"
+#include "engine/serve/scheduler.h"
+#include "engine/serve/task_pool.h"
+#include "engine/text/byte_tokenizer.h"
+#include "store/base/clock.h"
+#include "store/base/random.h"
+#include "tools/cairn-bench/benches.h"
+#include "tools/cairn-bench/daemon_process.h"
+
+namespace cairn::bench {
+namespace {
+
+constexpr int kRequests = 8;  // at once
+constexpr size_t kPromptTokens = 640;
+constexpr int64_t kAnswerTokens = 32;
+constexpr absl::Duration kFlushMax = absl::Seconds(60);
+
+struct ServeFixture {
+  std::unique_ptr<DaemonProcess> daemon;
+  std::unique_ptr<engine::Model> model;
+  std::unique_ptr<engine::Tokenizer> tokenizer;
+  std::unique_ptr<engine::Forward> forward;
+  SeededRandom random{1};
+  std::string folder = {};
+};
+
+absl::Status Finish(engine::Generation& generation) {
+  for (;;) {
+    if (const std::optional<engine::Output> more = generation.Take()) {
+      if (more->finish.has_value()) return more->status;
+      continue;
+    }
+    pollfd ready{.fd = generation.ready_fd(), .events = POLLIN, .revents = 0};
+    ::poll(&ready, 1, -1);
+  }
+}
+
+// Submits all, and returns when all are answered.
+absl::Status Load(ServeFixture& fixture, engine::Scheduler& scheduler) {
+  std::vector<std::shared_ptr<engine::Generation>> all;
+  for (int i = 0; i < kRequests; ++i) {
+    engine::GenerationRequest request;
+    request.max_tokens = kAnswerTokens;
+    for (size_t t = 0; t < kPromptTokens; ++t) {
+      const auto vocab = static_cast<uint64_t>(fixture.model->config.vocab);
+      request.prompt.push_back(static_cast<int32_t>(fixture.random.Next() % vocab));
+    }
+    CAIRN_ASSIGN_OR_RETURN(std::shared_ptr<engine::Generation> one,
+                           scheduler.Submit(std::move(request)));
+    all.push_back(std::move(one));
+  }
+  absl::Status status;
+  for (const auto& generation : all) status.Update(Finish(*generation));
+  return status;
+}
+
+// Tokens of prompts and answers a second, until the last one is answered and all is put.
+absl::StatusOr<double> MeasureServe(ServeFixture& fixture, bool cached) {
+  engine::Metrics metrics;
+  std::unique_ptr<engine::CacheSlots> slots;
+  if (cached) {
+    const cache::NamespaceSpec spec{
+        fixture.model->layout->Descriptor(fixture.model->weights_identity), ""};
+    slots = std::make_unique<engine::CacheSlots>(
+        [&fixture, spec] { return cache::ConnectCache("unix:" + fixture.folder + "/s", spec); },
+        *fixture.model, RealClock(), engine::CacheSlots::Options());
+    if (!slots->attached()) return absl::UnavailableError("the daemon is not there");
+  }
+  auto tasks = std::make_unique<engine::TaskPool>(cached ? kRequests : 0);
+  engine::Scheduler scheduler(*fixture.forward, *fixture.tokenizer, slots.get(),
+                              [&tasks](std::function<void()> task) { tasks->Add(std::move(task)); },
+                              RealClock(), metrics, {.sequences_max = kRequests});
+  std::thread steps([&] { scheduler.Run(); });
+  const int64_t start = RealClock().NowNanos();
+  absl::Status status = Load(fixture, scheduler);
+  scheduler.Drain(absl::InfiniteDuration());
+  if (cached) slots->Flush(kFlushMax);
+  const double seconds = static_cast<double>(RealClock().NowNanos() - start) * 1e-9;
+  scheduler.Stop();
+  steps.join();
+  tasks.reset();
+  if (cached && (slots->put_stats().put_entries == 0 || slots->put_stats().dropped_entries > 0)) {
+    status.Update(absl::DataLossError("not all was put"));
+  }
+  if (metrics.cached_tokens > 0) status.Update(absl::DataLossError("something was found"));
+  CAIRN_RETURN_IF_ERROR(status);
+  return static_cast<double>(metrics.prompt_tokens + metrics.answer_tokens) / seconds;
+}
+
+absl::StatusOr<Prepared> PrepareServe(const BenchContext& context) {
+  const auto fixture = std::make_shared<ServeFixture>();
+  fixture->folder = context.directory + "/serve";
+  std::filesystem::create_directory(fixture->folder);
+  const std::string model = fixture->folder + "/mini";
+  const int threads = static_cast<int>(std::thread::hardware_concurrency());
+  engine::MakeOptions make;
+  make.seed = 1;
+  make.threads = threads;
+  CAIRN_ASSIGN_OR_RETURN(make.config, engine::PresetConfig("mini"));
+  CAIRN_RETURN_IF_ERROR(engine::MakeModel(make, model));
+  engine::LoadOptions load;
+  load.threads = threads;
+  CAIRN_ASSIGN_OR_RETURN(fixture->model, engine::LoadModel(model, load));
+  fixture->tokenizer = std::make_unique<engine::ByteTokenizer>(fixture->model->config.vocab);
+  fixture->forward = std::make_unique<engine::Forward>(*fixture->model, threads);
+  CAIRN_ASSIGN_OR_RETURN(
+      fixture->daemon,
+      DaemonProcess::Start(fixture->folder, {"--host-bytes", "256MiB", "--disk-bytes", "1GiB"}));
+  const cache::NamespaceSpec spec{
+      fixture->model->layout->Descriptor(fixture->model->weights_identity), ""};
+  CAIRN_RETURN_IF_ERROR(ConnectToDaemon(fixture->folder, spec).status());
+  return Prepared{
+      {{"without a cache", Role::kLimit, [fixture] { return MeasureServe(*fixture, false); }},
+       {"with one in which nothing is found", Role::kOurs,
+        [fixture] { return MeasureServe(*fixture, true); }}},
+      {}};
+}
+
+}  // namespace
+
+void AddServeBenches(std::vector<Bench>& benches) {
+  benches.push_back({.name = "serve-nothing-cached",
+                     .what = "the server's throughput, mini, 8 new prompts of 640 tokens at once",
+                     .unit = "tokens/s",
+                     .higher_is_better = true,
+                     .ratio_bound = 0.99,
+                     .prepare = PrepareServe});
+}
+
+}  // namespace cairn::bench
