@@ -18,7 +18,8 @@ void Model::Catalogued(const store::CatalogEntry& entry) {
   note_(absl::StrCat("catalogued: ", NameOf(key), " at ", entry.location.segment, ":",
                      entry.location.offset));
   Facts& facts = facts_[key];
-  if (!facts.catalogued || facts.at != entry.location) facts.flipped = facts.hurt = false;
+  // At the same place it is the same record: one that was withdrawn, come back with a power cut.
+  if (facts.at != entry.location) facts.flipped = facts.hurt = false;
   facts.catalogued = true;
   facts.at = entry.location;
   facts.put_event = ++events_;
@@ -30,7 +31,7 @@ void Model::Uncatalogued(const EntryKey& key) {
   if (!facts.catalogued) return;
   note_("no longer catalogued: " + NameOf(key));
   if (Kept(facts) && operators_evicting_ == 0 && Reachable(key)) ++unexplained_losses_;
-  facts.catalogued = facts.durable = facts.flipped = false;
+  facts.catalogued = facts.durable = false;
   facts.gone_event = ++events_;
 }
 
@@ -51,7 +52,7 @@ void Model::Found(const store::CatalogEntry& entry) {
 
 void Model::NotFound(const EntryKey& key) {
   Facts& facts = facts_[key];
-  facts.catalogued = facts.durable = facts.flipped = false;
+  facts.catalogued = facts.durable = false;
 }
 
 const store::RecordLocation* Model::LocationOf(const EntryKey& key) const {

@@ -48,7 +48,7 @@ Settings Settings::Draw(Random& random, Canary canary) {
   core.eviction_host = policies[pick(policies.size())];
   core.eviction_disk = policies[pick(policies.size())];
   core.scrub_bytes_per_second = pick(2) == 0 ? 0 : 1000 + pick(1'000'000);
-  core.scrub_round_min = absl::Seconds(pick(60));
+  core.scrub_round_min = absl::Seconds(std::max<uint64_t>(pick(60), 1));  // 0: no clock would go on
   return settings;
 }
 
