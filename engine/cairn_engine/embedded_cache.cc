@@ -1,6 +1,5 @@
 #include "engine/cairn_engine/embedded_cache.h"
 
-#include <algorithm>
 #include <utility>
 
 #include "cache/core/cache_core.h"
@@ -11,8 +10,6 @@
 
 namespace cairn::engine {
 namespace {
-
-constexpr uint64_t kBytesMax = 4ull << 30;
 
 class CoreInProcess final : public EmbeddedCache {
  public:
@@ -28,31 +25,26 @@ class CoreInProcess final : public EmbeddedCache {
   const std::unique_ptr<cache::CacheCore> core_;
 };
 
-uint64_t RoomOfBlock(const cache::LayoutDescriptor& layout) {
+}  // namespace
+
+uint64_t EmbeddedCache::BytesFor(const cache::LayoutDescriptor& layout, uint64_t blocks) {
   uint64_t room = 0;
   for (const auto scope : {cache::LayoutScope::kPrefix, cache::LayoutScope::kTrailing}) {
     room += store::HostRoomBytes(layout.entry_bytes(scope), layout.part_bytes(scope).size());
   }
-  return room;
+  return 2 * room * blocks;  // freed room lies in pieces
 }
 
-}  // namespace
-
-absl::StatusOr<std::unique_ptr<EmbeddedCache>> EmbeddedCache::Create(
-    const cache::LayoutDescriptor& layout, uint64_t longest, uint64_t all) {
-  // Twice: freed room lies in pieces.
-  const uint64_t bytes = 2 * RoomOfBlock(layout);
-  CAIRN_ASSIGN_OR_RETURN(
-      std::unique_ptr<store::HostTier> host,
-      store::HostTier::Create(
-          {.capacity_bytes = std::max(longest * bytes, std::min(all * bytes, kBytesMax)),
-           .memory = store::ArenaMemory::kAtUse}));
-  cache::CacheCore::Options options;
-  options.policy.full = true;
-  options.eviction_host = "lru";
+absl::StatusOr<std::unique_ptr<EmbeddedCache>> EmbeddedCache::Create(const Options& options) {
+  CAIRN_ASSIGN_OR_RETURN(std::unique_ptr<store::HostTier> host,
+                         store::HostTier::Create({.capacity_bytes = options.bytes,
+                                                  .memory = store::ArenaMemory::kAtUse}));
+  cache::CacheCore::Options core_options;
+  core_options.policy = options.policy;
+  if (!options.eviction.empty()) core_options.eviction_host = options.eviction;
   CAIRN_ASSIGN_OR_RETURN(
       std::unique_ptr<cache::CacheCore> core,
-      cache::CacheCore::Create(options, *host, /*disk=*/nullptr, RealClock(), SystemRandom()));
+      cache::CacheCore::Create(core_options, *host, /*disk=*/nullptr, RealClock(), SystemRandom()));
   return std::make_unique<CoreInProcess>(std::move(host), std::move(core));
 }
 

@@ -1,6 +1,6 @@
-// embedded_cache.h: a cache of this process alone, for `verify` where there is no daemon: the
-// daemon's core over host memory, without its sockets. The one place where the engine sees more of
-// the cache than its client.
+// embedded_cache.h: a cache of this process alone, where there is no daemon: the daemon's core over
+// host memory, without its sockets. The one place where the engine sees more of the cache than its
+// client.
 //
 // Threads:   any.
 // Ownership: sessions must end before it does.
@@ -10,6 +10,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <string>
 
 #include "cache/client/cache_api.h"
 
@@ -21,10 +22,15 @@ class EmbeddedCache {
   virtual absl::StatusOr<std::unique_ptr<cache::CacheApi>> Connect(
       const cache::NamespaceSpec& spec) = 0;
 
-  // With room for rows and checkpoints of `all` blocks, but no more than 4 GiB, unless the
-  // `longest` prefix needs it. Memory is taken as it is used.
-  static absl::StatusOr<std::unique_ptr<EmbeddedCache>> Create(
-      const cache::LayoutDescriptor& layout, uint64_t longest, uint64_t all);
+  struct Options {
+    uint64_t bytes = 0;                   // of host memory, taken as it is used
+    cache::CheckpointPolicy policy = {};  // which checkpoints it keeps
+    std::string eviction;                 // of PolicyNames(); empty: cairnd's default
+  };
+  static absl::StatusOr<std::unique_ptr<EmbeddedCache>> Create(const Options& options);
+
+  // Room for rows and checkpoints of so many blocks.
+  static uint64_t BytesFor(const cache::LayoutDescriptor& layout, uint64_t blocks);
 };
 
 }  // namespace cairn::engine

@@ -10,6 +10,7 @@
 #include <thread>
 
 #include "cache/client/remote_cache.h"
+#include "engine/cairn_engine/embedded_cache.h"
 #include "engine/cairn_engine/failure.h"
 #include "engine/serve/api.h"
 #include "engine/serve/cache_slots.h"
@@ -33,8 +34,17 @@ sigset_t BlockStopSignals() {
   return signals;
 }
 
-std::unique_ptr<CacheSlots> AttachSlots(const ServeOptions& options, const Model& model) {
-  if (options.cache.empty()) return nullptr;
+absl::StatusOr<std::unique_ptr<EmbeddedCache>> Embed(const ServeOptions& options) {
+  if (options.embedded_bytes == 0) return nullptr;
+  CAIRN_ASSIGN_OR_RETURN(const cache::CheckpointPolicy policy,
+                         cache::CheckpointPolicy::Parse(options.embedded_policy));
+  return EmbeddedCache::Create({.bytes = options.embedded_bytes, .policy = policy, .eviction = ""});
+}
+
+// `embedded` may be null.
+std::unique_ptr<CacheSlots> AttachSlots(const ServeOptions& options, const Model& model,
+                                        EmbeddedCache* embedded) {
+  if (options.cache.empty() && embedded == nullptr) return nullptr;
   const cache::NamespaceSpec spec{model.layout->Descriptor(model.weights_identity), options.tenant};
   CacheSlots::Options slots;
   slots.wait = absl::Seconds(options.wait_seconds);
@@ -42,8 +52,10 @@ std::unique_ptr<CacheSlots> AttachSlots(const ServeOptions& options, const Model
     std::fprintf(stderr, "cairn-engine: %s\n", line.c_str());
   };
   return std::make_unique<CacheSlots>(
-      [target = options.cache, spec] { return cache::ConnectCache(target, spec); }, model,
-      RealClock(), std::move(slots));
+      [target = options.cache, spec, embedded] {
+        return embedded == nullptr ? cache::ConnectCache(target, spec) : embedded->Connect(spec);
+      },
+      model, RealClock(), std::move(slots));
 }
 
 ServedModel Served(const ServeOptions& options, const ModelConfig& config) {
@@ -53,11 +65,12 @@ ServedModel Served(const ServeOptions& options, const ModelConfig& config) {
   return {folder.filename().string(), config.vocab};
 }
 
-int Serve(const ServeOptions& options, const Model& model, const Tokenizer& tokenizer) {
+int Serve(const ServeOptions& options, const Model& model, const Tokenizer& tokenizer,
+          EmbeddedCache* embedded) {
   const sigset_t signals = BlockStopSignals();
   Forward forward(model, options.threads);
   Metrics metrics;
-  const std::unique_ptr<CacheSlots> slots = AttachSlots(options, model);
+  const std::unique_ptr<CacheSlots> slots = AttachSlots(options, model, embedded);
   auto tasks = std::make_unique<TaskPool>(
       slots == nullptr ? 0 : static_cast<int>(options.scheduler.sequences_max));
   Scheduler scheduler(
@@ -102,6 +115,12 @@ void AddServeOptions(CLI::App* app, ServeOptions& o) {
       ->transform(CLI::AsSizeValue(false));
   app->add_option("--threads", o.threads, "compute threads")->check(CLI::Range(1, 256));
   app->add_option("--cache", o.cache, "cairnd to use: unix:PATH or HOST:PORT");
+  app->add_option("--embedded-cache", o.embedded_bytes,
+                  "without a daemon: a cache of this process's own, with so many bytes of memory")
+      ->transform(CLI::AsSizeValue(false))
+      ->excludes("--cache");
+  app->add_option("--embedded-policy", o.embedded_policy, "the checkpoints that it keeps")
+      ->capture_default_str();
   app->add_option("--tenant", o.tenant, "whose prefixes; empty: the default tenant's");
   app->add_option("--wait", o.wait_seconds,
                   "seconds to wait for another engine's prefill of the same prefix");
@@ -138,7 +157,9 @@ int RunServeCommand(const ServeOptions& options) {
   if (options.scheduler.speculate && (*model)->mtp == nullptr) {
     return Fail(absl::InvalidArgumentError("--speculate: the model has no MTP block"), kExitUsage);
   }
-  return Serve(options, **model, **tokenizer);
+  const absl::StatusOr<std::unique_ptr<EmbeddedCache>> embedded = Embed(options);
+  if (!embedded.ok()) return Fail(embedded.status(), kExitUsage);
+  return Serve(options, **model, **tokenizer, embedded->get());
 }
 
 }  // namespace cairn::engine

@@ -23,6 +23,8 @@ namespace {
 // Nobody waits for a first token here.
 constexpr absl::Duration kPatience = absl::Seconds(10);
 
+constexpr uint64_t kEmbeddedBytesMax = 4ull << 30;  // unless the longest prompt needs more
+
 // Another identity than the model's own: of these names no engine that serves ever asks.
 cache::NamespaceSpec VerifyNamespace(const Model& model, const std::string& tenant) {
   cache::LayoutDescriptor layout = model.layout->Descriptor(model.weights_identity);
@@ -42,7 +44,13 @@ absl::StatusOr<std::unique_ptr<EmbeddedCache>> CacheFor(const cache::LayoutDescr
     longest = std::max(longest, blocks);
     all += blocks;
   }
-  return EmbeddedCache::Create(layout, longest, all);
+  cache::CheckpointPolicy full;
+  full.full = true;
+  return EmbeddedCache::Create(
+      {.bytes = std::max(EmbeddedCache::BytesFor(layout, longest),
+                         std::min(EmbeddedCache::BytesFor(layout, all), kEmbeddedBytesMax)),
+       .policy = full,
+       .eviction = "lru"});
 }
 
 absl::Status CheckPrompts(const ModelConfig& config, const std::vector<FilePrompt>& prompts) {

@@ -70,6 +70,14 @@ cold=$(ask /v1/completions "$body" | get choices)
 cold_chat=$(ask /v1/chat/completions "$chat" | get choices.0.message)
 stop_server
 
+# ---- a cache of its own ----
+start_server --embedded-cache 64MiB --embedded-policy full
+equals "first answer" "$(ask /v1/completions "$body" | get choices)" "$cold"
+found_here() { ask /v1/completions "$body" >"$work/own.json" && [ "$(get usage.prompt_cache_hit_tokens <"$work/own.json")" = 512 ]; }
+await found_here
+equals "answer from its own" "$(get choices <"$work/own.json")" "$cold"
+stop_server
+
 # ---- cached, speculating, and the same ----
 start_daemon
 start_server --cache "unix:$work/cairn.sock" --speculate
