@@ -254,17 +254,35 @@ void PrefixCache::Put(PutItem item) {
   if (pending_bytes_ > kPendingBytesMax) StillIntact();
 }
 
-bool PrefixCache::Settle(SessionState& session) {
+absl::StatusOr<SharedRows::Block> PrefixCache::CopyOf(const cache::EntryView& entry,
+                                                      const Digest& digest) const {
+  SharedRows::Block there = options_.shared == nullptr ? nullptr : options_.shared->Find(digest);
+  if (there != nullptr) {
+    // Those that the session computed from are these, to the byte.
+    if (std::equal(there->begin(), there->end(), entry.payload.begin(), entry.payload.end())) {
+      return there;
+    }
+    return absl::DataLossError("the mapped rows are not those of their name");
+  }
+  std::vector<uint8_t> bytes(entry.payload.size());
+  CAIRN_RETURN_IF_ERROR(entry.CopyOut(bytes));
+  if (options_.shared != nullptr) return options_.shared->Add(digest, std::move(bytes));
+  return std::make_shared<const std::vector<uint8_t>>(std::move(bytes));
+}
+
+bool PrefixCache::Settle(SessionState& session, int64_t* in_shared) {
   if (mapped_ == nullptr) return true;
   const std::shared_ptr<const cache::FetchedPrefix> mapped = std::move(mapped_);
   for (size_t i = 0; i < mapped->rows.size(); ++i) {
-    const cache::EntryView& entry = mapped->rows[i];
-    auto bytes = std::make_shared<std::vector<uint8_t>>(entry.payload.size());
-    if (!entry.CopyOut(*bytes).ok()) {
+    absl::StatusOr<SharedRows::Block> block = CopyOf(mapped->rows[i], chain_[i]);
+    if (!block.ok()) {
       Taint();
       return false;
     }
-    session.rows().Own(static_cast<int64_t>(i), std::move(bytes));
+    if (in_shared != nullptr && options_.shared != nullptr) {
+      *in_shared += static_cast<int64_t>((*block)->size());
+    }
+    session.rows().Replace(static_cast<int64_t>(i), *std::move(block));
   }
   return true;
 }

@@ -32,6 +32,7 @@
 #include "engine/forward/model.h"
 #include "engine/resume/cost_model.h"
 #include "engine/resume/put_queue.h"
+#include "engine/resume/shared_rows.h"
 #include "engine/state/session_state.h"
 #include "store/base/clock.h"
 
@@ -62,6 +63,7 @@ class PrefixCache {
     // Though computing would be faster, and with all of fetch_deadline: for proving what a hit
     // gives.
     bool always_load = false;
+    SharedRows* shared = nullptr;  // what Settle copies goes there, to be had by other sessions too
     std::function<void(const std::string&)>
         say;  // told once why the cache is not used; may be empty
   };
@@ -80,9 +82,10 @@ class PrefixCache {
   // after a miss or a copying fetch.
   // Puts of what was computed from them wait for this.
   bool StillIntact();
-  // Copies the restored rows into the session, checks the copy and lets the lease go. False: they
-  // were taken back meanwhile, and the session must be computed again.
-  bool Settle(SessionState& session);
+  // Copies the restored rows, checks the copy and lets the lease go. False: they were taken back
+  // meanwhile, and the session must be computed again. `in_shared`: the bytes of what the session
+  // now holds in Options::shared.
+  bool Settle(SessionState& session, int64_t* in_shared = nullptr);
 
   // The next position at which a step should end so that a checkpoint can be taken: a block's end
   // that the policy wants, or `end`. `prompt_end` and `end` in tokens.
@@ -114,6 +117,8 @@ class PrefixCache {
                                ResumeReport& report) const;
   uint64_t FetchBytes(uint32_t blocks) const;
   absl::Duration FetchDeadline(size_t blocks) const;
+  absl::StatusOr<SharedRows::Block> CopyOf(const cache::EntryView& entry,
+                                           const Digest& digest) const;
   void Put(PutItem item);
   PutItem MakeItem(int64_t block, EntryKind kind, std::shared_ptr<const uint8_t> bytes);
   PutItem MakeCheckpoint(const SessionState& session);

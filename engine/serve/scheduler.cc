@@ -156,6 +156,7 @@ void Scheduler::TakeBack() {
   }
   for (Sequence* sequence : returned) {
     sequence->away = false;
+    kv_bytes_used_ -= sequence->GiveBackShared();
     if (sequence->ended || sequence->logits.empty()) continue;
     const std::vector<float> logits = std::exchange(sequence->logits, {});
     if (sequence->settled) {
@@ -189,7 +190,7 @@ void Scheduler::Admit() {
   {
     const MutexLock lock(&mutex_);
     while (!waiting_.empty() && std::ssize(running_) < options_.sequences_max &&
-           waiting_.front()->kv_bytes <= options_.kv_bytes_max - kv_bytes_used_) {
+           waiting_.front()->kv_bytes <= options_.kv_bytes_max - kv_bytes_used()) {
       kv_bytes_used_ += waiting_.front()->kv_bytes;
       running_.push_back(std::move(waiting_.front()));
       waiting_.pop_front();
@@ -197,7 +198,7 @@ void Scheduler::Admit() {
     metrics_.requests_waiting = std::ssize(waiting_);
   }
   metrics_.requests_running = std::ssize(running_);
-  metrics_.kv_bytes_used = kv_bytes_used_;
+  metrics_.kv_bytes_used = kv_bytes_used();
   for (size_t i = before; i < running_.size(); ++i) Start(*running_[i]);
 }
 
@@ -274,11 +275,7 @@ void Scheduler::Continue(Sequence& sequence, int64_t computed, double seconds, S
   if (sequence.to_compute() > 0) return;
   if (sequence.settled) return Produce(sequence, item.logits);
   sequence.logits = std::move(item.logits);
-  HandOff(sequence, [&sequence] {
-    // The copy is of rows that were whole after all was computed from them, so they were before.
-    PrefixCache& cache = sequence.slot->cache();
-    sequence.settled = cache.Settle(*sequence.session) && cache.StillIntact();
-  });
+  HandOff(sequence, [&sequence] { sequence.Settle(); });
 }
 
 void Scheduler::Produce(Sequence& sequence, std::span<const float> logits) {
@@ -361,7 +358,7 @@ void Scheduler::Sweep() {
     return true;
   });
   metrics_.requests_running = std::ssize(running_);
-  metrics_.kv_bytes_used = kv_bytes_used_;
+  metrics_.kv_bytes_used = kv_bytes_used();
   const MutexLock lock(&mutex_);
   unfinished_ -= swept;
 }

@@ -98,6 +98,9 @@ class Scheduler {
   void CountEnd(const Sequence& sequence, FinishReason reason);
   void Sweep();
   void EndAll();
+  int64_t kv_bytes_used() const {
+    return kv_bytes_used_ + (cache_ == nullptr ? 0 : cache_->shared_rows().bytes());
+  }
   double SecondsSince(int64_t nanos) const;
 
   Forward& forward_;
@@ -112,7 +115,7 @@ class Scheduler {
 
   // The stepping thread's.
   std::vector<std::unique_ptr<Sequence>> running_;  // admitted, in order
-  int64_t kv_bytes_used_ = 0;
+  int64_t kv_bytes_used_ = 0;                       // without the rows that sequences share
 
   mutable Mutex mutex_;
   std::deque<std::unique_ptr<Sequence>> waiting_ ABSL_GUARDED_BY(mutex_);

@@ -8,6 +8,7 @@
 #include <cstdint>
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "engine/forward/forward.h"
@@ -64,6 +65,19 @@ struct Sequence {
                         prompt_tokens());
   }
 
+  // Checks what was restored and makes it the session's own.
+  void Settle() {
+    // The copy is of rows that were whole after all was computed from them, so they were before.
+    PrefixCache& cache = slot->cache();
+    settled = cache.Settle(*session, &shared_bytes) && cache.StillIntact();
+    if (!settled) shared_bytes = 0;
+  }
+  // Of what was admitted for it: from here on, rows that others may have too count once for all.
+  int64_t GiveBackShared() {
+    kv_bytes -= shared_bytes;
+    return std::exchange(shared_bytes, 0);
+  }
+
   const GenerationRequest request;
   const std::shared_ptr<Generation> out;
   std::vector<int32_t> tokens;   // the prompt, then the answer
@@ -78,7 +92,8 @@ struct Sequence {
   bool ended = false;
   std::vector<float> logits;  // of the last token, while restored rows are being checked
   int64_t cached_tokens = 0;
-  int64_t kv_bytes = 0;
+  int64_t kv_bytes = 0;      // admitted
+  int64_t shared_bytes = 0;  // of these, in rows that others may have too; not yet given back
   int64_t arrived_nanos = 0;
   int64_t last_token_nanos = 0;
 };

@@ -58,9 +58,9 @@ void RowBlocks::Adopt(const uint8_t* bytes, std::shared_ptr<const void> owner) {
   blocks_.push_back({bytes, nullptr, std::move(owner)});
 }
 
-void RowBlocks::Own(int64_t block, std::shared_ptr<std::vector<uint8_t>> bytes) {
-  uint8_t* data = bytes->data();
-  blocks_[static_cast<size_t>(block)] = {data, data, std::move(bytes)};
+void RowBlocks::Replace(int64_t block, std::shared_ptr<const std::vector<uint8_t>> bytes) {
+  const uint8_t* data = bytes->data();
+  blocks_[static_cast<size_t>(block)] = {data, nullptr, std::move(bytes)};
 }
 
 std::shared_ptr<const uint8_t> RowBlocks::Share(int64_t block) const {

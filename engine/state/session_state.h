@@ -48,9 +48,9 @@ class RowBlocks {
   uint8_t* Write(int64_t block);
   // Appends a whole block that somebody else owns; it must stay unchanged while `owner` lives.
   void Adopt(const uint8_t* bytes, std::shared_ptr<const void> owner);
-  // Replaces an adopted block by a copy of its own, of which `bytes` are exactly the same; its
-  // owner is let go.
-  void Own(int64_t block, std::shared_ptr<std::vector<uint8_t>> bytes);
+  // Replaces an adopted block by a copy, of which `bytes` are exactly the same; its owner is let
+  // go.
+  void Replace(int64_t block, std::shared_ptr<const std::vector<uint8_t>> bytes);
   // A hold on a finished block for storing it in the background.
   std::shared_ptr<const uint8_t> Share(int64_t block) const;
 

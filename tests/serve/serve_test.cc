@@ -112,6 +112,32 @@ void ExpectSame(const Answer& a, const Answer& b) {
   EXPECT_EQ(a.finish, b.finish);
 }
 
+// Of what two sequences restored, the rows are once in memory, and are admitted once.
+TEST(Serve, SequencesThatBeginAlikeShareTheirRows) {
+  const Daemon daemon;
+  const std::vector<int32_t> prompt = Prompt(700);
+  Server server(daemon);
+  const Answer cold = server.Run(prompt);
+  std::vector<std::shared_ptr<Generation>> both = {server.Submit(prompt), server.Submit(prompt)};
+  // Until each has its first token, which comes after its rows are its own.
+  for (const auto& one : both) {
+    while (!one->Take().has_value()) {
+      ASSERT_TRUE(server.scheduler.Step() || server.RunTask());
+    }
+  }
+  const KvLayout& layout = *SmallModel().layout;
+  const int64_t blocks = 5;  // of 128 tokens, below 700
+  EXPECT_EQ(server.slots.shared_rows().bytes(), blocks * layout.rows_entry_bytes());
+  EXPECT_EQ(server.metrics.kv_bytes_used, 2 * SequenceBytes(SmallModel().config, layout, 704) -
+                                              blocks * layout.rows_entry_bytes());
+  for (const auto& one : both) server.Finish(*one);
+  while (server.scheduler.Step() || server.RunTask()) {
+  }
+  EXPECT_EQ(server.slots.shared_rows().bytes(), 0);
+  EXPECT_EQ(server.metrics.kv_bytes_used, 0);
+  ExpectSame(server.Run(prompt), cold);
+}
+
 TEST(Serve, TheSecondRequestIsCachedAndTheSame) {
   const Daemon daemon;
   const std::vector<int32_t> prompt = Prompt(700);
