@@ -67,6 +67,31 @@ TEST(DiskTierTest, AFlippedByteOfThePaddingIsHarmless) {
   EXPECT_TRUE(ReadBack(*tier, entry).ok());
 }
 
+// After a failed write of the catalog nobody knows whether it will be found one day. The entry is
+// there as long as this process lives; a put that took it for stored would be lost with the next
+// start.
+TEST(DiskTierTest, AnErasureThatFailedAndShowsLaterCostsNoLaterPut) {
+  TestDisk disk;
+  const TestEntry entry = MakeEntry(1);
+  const TestEntry other = MakeEntry(2);
+  auto tier = disk.Open();
+  ASSERT_TRUE(tier->Put({{entry.put(), other.put()}}).ok());
+  disk.catalog->SetFault([] { return absl::UnavailableError("Input/output error"); });
+  EXPECT_TRUE(absl::IsUnavailable(tier->Erase({{entry.meta.key}})));
+  EXPECT_TRUE(absl::IsUnavailable(tier->Put({{entry.put()}}))) << "it cannot be stored for certain";
+  disk.catalog->SetFault(nullptr);
+  disk.catalog->ApplyUnseen({.puts = {}, .erases = {entry.meta.key}, .values = {}});
+  ASSERT_TRUE(tier->Put({{entry.put()}}).ok());
+  const DiskTierStats stats = tier->stats();
+  EXPECT_EQ(stats.entries, 2u);
+  tier.reset();
+  disk.Crash();
+  tier = disk.Open();
+  EXPECT_TRUE(ReadBack(*tier, entry).ok());
+  EXPECT_TRUE(ReadBack(*tier, other).ok());
+  EXPECT_EQ(tier->stats().live_bytes, stats.live_bytes);
+}
+
 TEST(DiskTierTest, ADamagedCatalogValueIsACountedMiss) {
   TestDisk disk;
   const auto tier = disk.Open();

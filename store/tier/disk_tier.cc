@@ -111,6 +111,7 @@ absl::Status DiskTier::Put(std::span<const DiskPut> entries) {
 absl::Status DiskTier::Impl::PutClaimed(std::span<const DiskPut> entries) {
   std::vector<RecordToWrite> records;
   for (const DiskPut& entry : entries) {
+    if (doubts != 0) CAIRN_RETURN_IF_ERROR(CatalogFailed(SettleDoubt(entry.meta->key)));
     const absl::StatusOr<std::optional<CatalogEntry>> there = Get(entry.meta->key);
     CAIRN_RETURN_IF_ERROR(CatalogFailed(there.status()));
     if (!there->has_value()) records.push_back({.meta = entry.meta, .payload = entry.payload});
@@ -275,7 +276,16 @@ absl::Status DiskTier::Impl::EraseBatch(const CatalogBatch& batch,
   CAIRN_FAULT_POINT(kEraseBegun);
   CatalogBatch marked = batch;
   marked.values = {{kValueWatermark, EncodeWatermark(segments.watermark({}))}};
-  CAIRN_RETURN_IF_ERROR(catalog->Apply(marked, /*sync=*/empties));
+  const absl::Status status = catalog->Apply(marked, /*sync=*/empties);
+  for (const EntryKey& key : batch.erases) {
+    if (status.ok()) {
+      doubtful.erase(key);
+    } else {
+      doubtful.insert(key);
+    }
+  }
+  doubts = doubtful.size();
+  CAIRN_RETURN_IF_ERROR(status);
   CAIRN_FAULT_POINT(kEraseCatalogued);
   for (const CatalogEntry& entry : dead) segments.Die(entry.location);
   CAIRN_FAULT_POINT(kEraseCounted);
@@ -299,6 +309,19 @@ absl::Status DiskTier::Erase(std::span<const EntryKey> keys) {
     if (entry.ok()) dead.push_back(**std::move(entry));
   }
   return batch.erases.empty() ? absl::OkStatus() : impl_->EraseBatch(batch, dead);
+}
+
+// Erases what is in doubt once more: what is put after that comes after it, whatever became of the
+// first time.
+absl::Status DiskTier::Impl::SettleDoubt(const EntryKey& key) {
+  const std::lock_guard<std::mutex> held(change_mutex);
+  if (!doubtful.contains(key)) return absl::OkStatus();
+  const absl::StatusOr<std::optional<CatalogEntry>> entry = catalog->Get(key);
+  if (!entry.ok() && !absl::IsDataLoss(entry.status())) return entry.status();
+  CatalogBatch batch;
+  batch.erases = {key};
+  if (!entry.ok() || !entry->has_value()) return EraseBatch(batch, {});
+  return EraseBatch(batch, {&**entry, 1});
 }
 
 // ---- withdraw ----

@@ -76,6 +76,7 @@ struct DiskTier::Impl {
   void Quarantine(const CatalogEntry& entry, const absl::Status& why);
   absl::Status ForgetDamaged(const EntryKey& key, const absl::Status& why);
   absl::Status EraseBatch(const CatalogBatch& batch, std::span<const CatalogEntry> dead);
+  absl::Status SettleDoubt(const EntryKey& key);
   absl::StatusOr<SegmentScan> ScanHeaders(const Segment& segment, uint64_t to = UINT64_MAX);
   absl::Status Evacuate(const SegmentSet::Victim& victim);
   absl::Status MoveLive(const SegmentScan& scan, Segment& from);
@@ -100,7 +101,11 @@ struct DiskTier::Impl {
   // are absent and need not take it.
   std::mutex change_mutex;
   std::function<void(const EntryKey&, const absl::Status&)> withdrawn;  // guarded by change_mutex
-  std::mutex reclaim_mutex;  // one Reclaim at a time; before change_mutex
+  // Keys whose erasing failed. The catalog shows them still, but after such a failure nobody knows
+  // whether it will after the next start; so a Put does not take them for stored.
+  absl::flat_hash_set<EntryKey> doubtful;  // guarded by change_mutex
+  std::atomic<size_t> doubts{0};           // of doubtful
+  std::mutex reclaim_mutex;                // one Reclaim at a time; before change_mutex
 
   std::mutex survey_mutex;                   // before change_mutex; held while surveying
   std::unique_ptr<CatalogSnapshot> at_open;  // until surveyed; guarded by survey_mutex
