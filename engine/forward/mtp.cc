@@ -53,12 +53,7 @@ std::vector<float> RunMtpBlock(const Model& model, kernels::ThreadPool& pool, Wo
   float* streams = Combine(step, op, rows);
   const int64_t wanted = std::clamp<int64_t>(rows.position + n - logits_from, 0, n);
   if (wanted == 0) {
-    float* x = workspace.Floats(n * config.dim);
-    float* post = workspace.Floats(n * config.hc);
-    float* comb = workspace.Floats(n * config.hc * config.hc);
-    HcMix(step, op.block.hc_attn, streams, n, x, post, comb);
-    NormRows(step, x, op.block.attn_norm, n, x);
-    AppendWindow(step, op.block, x);
+    AppendBlock(step, op.block, streams);
     return {};
   }
   RunBlock(step, op.block, streams);

@@ -48,6 +48,9 @@ struct Metrics {
   std::atomic<uint64_t> answer_tokens{0};
   std::atomic<uint64_t> computed_tokens{0};
   std::atomic<uint64_t> steps{0};
+  // Of prefixes replayed from rows alone: the work, and what it is without the trapezoid.
+  std::atomic<uint64_t> replay_token_layers{0};
+  std::atomic<uint64_t> replay_rectangle_token_layers{0};
   std::atomic<uint64_t> cache_failures{0};  // restored rows that did not hold and were recomputed
   Histogram queue_seconds;                  // from arrival to admission
   Histogram first_token_seconds;            // from arrival
