@@ -72,6 +72,7 @@ ResumeReport PrefixCache::Resume(std::span<const int32_t> tokens, SessionState& 
   chain_.clear();
   output_end_.reset();
   stored_blocks_ = 0;
+  branch_blocks_ = 0;
   mapped_.reset();
   pending_.clear();
   pending_bytes_ = 0;
@@ -87,20 +88,10 @@ ResumeReport PrefixCache::Resume(std::span<const int32_t> tokens, SessionState& 
 absl::StatusOr<cache::MatchResult> PrefixCache::MatchOrWait(std::span<const Digest> chain,
                                                             ResumeReport& report) {
   const int64_t start = clock_.NowNanos();
-  CAIRN_ASSIGN_OR_RETURN(cache::MatchResult match, cache_->Match(chain, {.lease_host = true}));
+  CAIRN_ASSIGN_OR_RETURN(cache::MatchResult match, Match(chain));
   report.match_seconds += SecondsSince(clock_, start);
-  if (match.rows_blocks >= chain.size()) return match;
-
-  // Reserve what is missing: rows of every block and the checkpoints that the policy wants.
-  std::vector<cache::ReserveItem> items;
-  for (size_t i = match.rows_blocks; i < chain.size() && items.size() + 2 <= kReserveAhead; ++i) {
-    const Digest& parent = i == 0 ? cache_->registration().root : chain[i - 1];
-    const uint32_t index = static_cast<uint32_t>(i);
-    items.push_back({{chain[i], EntryKind::kRows}, parent, index});
-    if (cache_->registration().policy.Wants(i + 1, i + 1 == chain_.size())) {
-      items.push_back({{chain[i], EntryKind::kCheckpoint}, parent, index});
-    }
-  }
+  std::vector<cache::ReserveItem> items = Missing(match, chain);
+  if (items.empty()) return match;
   const absl::StatusOr<std::vector<cache::ReserveResult>> reserved =
       cache_->Reserve(items, absl::ZeroDuration());
   // The session's other sequences hold all it may have: computed without, and reserved when put.
@@ -127,7 +118,37 @@ absl::StatusOr<cache::MatchResult> PrefixCache::MatchOrWait(std::span<const Dige
     reservations_[deepest.key] = waited[0].reservation;  // given up by its maker
   }
   report.wait_seconds = SecondsSince(clock_, wait_start);
-  return cache_->Match(chain, {.lease_host = true});
+  return Match(chain);
+}
+
+absl::StatusOr<cache::MatchResult> PrefixCache::Match(std::span<const Digest> chain) {
+  CAIRN_ASSIGN_OR_RETURN(cache::MatchResult match, cache_->Match(chain, {.lease_host = true}));
+  CAIRN_RETURN_IF_ERROR(CheckMatch(match, chain.size()));
+  branch_blocks_ = match.branches ? match.rows_blocks : 0;
+  return match;
+}
+
+std::vector<cache::ReserveItem> PrefixCache::Missing(const cache::MatchResult& match,
+                                                     std::span<const Digest> chain) const {
+  std::vector<cache::ReserveItem> items;
+  const auto add = [&](size_t block, EntryKind kind) {
+    const Digest& parent = block == 0 ? cache_->registration().root : chain[block - 1];
+    items.push_back({{chain[block], kind}, parent, static_cast<uint32_t>(block)});
+  };
+  const uint32_t deepest = match.checkpoints.empty() ? 0 : match.checkpoints.front().blocks;
+  if (branch_blocks_ > deepest && cache_->registration().policy.branches) {
+    add(match.rows_blocks - 1, EntryKind::kCheckpoint);
+  }
+  for (size_t i = match.rows_blocks; i < chain.size() && items.size() + 2 <= kReserveAhead; ++i) {
+    add(i, EntryKind::kRows);
+    if (Wants(static_cast<int64_t>(i) + 1, std::ssize(chain_))) add(i, EntryKind::kCheckpoint);
+  }
+  return items;
+}
+
+bool PrefixCache::Wants(int64_t blocks, int64_t end) const {
+  return cache_->registration().policy.Wants(static_cast<uint64_t>(blocks), blocks == end,
+                                             blocks == branch_blocks_);
 }
 
 absl::Status PrefixCache::TryResume(std::span<const int32_t> tokens, SessionState& session,
@@ -137,7 +158,6 @@ absl::Status PrefixCache::TryResume(std::span<const int32_t> tokens, SessionStat
   const std::span<const Digest> chain(chain_.data(), std::min(usable, chain_.size()));
   if (chain.empty()) return absl::OkStatus();
   CAIRN_ASSIGN_OR_RETURN(cache::MatchResult match, MatchOrWait(chain, report));
-  CAIRN_RETURN_IF_ERROR(CheckMatch(match, chain.size()));
   stored_blocks_ = match.rows_blocks;
   ResumePoints found = RankResumePoints(match, model_.config, *model_.layout, costs_);
   if (options_.always_load) {
@@ -301,9 +321,7 @@ void PrefixCache::Extend(std::span<const int32_t> tokens) {
 int64_t PrefixCache::NextStop(int64_t position, int64_t end, int64_t prompt_end) const {
   if (!attached()) return end;
   for (int64_t blocks = position / kBlockTokens + 1; blocks * kBlockTokens < end; ++blocks) {
-    const bool is_end = blocks == prompt_end / kBlockTokens;
-    if (cache_->registration().policy.Wants(static_cast<uint64_t>(blocks), is_end))
-      return blocks * kBlockTokens;
+    if (Wants(blocks, prompt_end / kBlockTokens)) return blocks * kBlockTokens;
   }
   return end;
 }
@@ -341,10 +359,9 @@ void PrefixCache::Store(const SessionState& session, std::span<const int32_t> to
     Put(MakeItem(stored_blocks_, EntryKind::kRows, session.rows().Share(stored_blocks_)));
   }
   if (session.position() % kBlockTokens != 0 || whole == 0) return;
-  const cache::CheckpointPolicy& policy = cache_->registration().policy;
-  if (policy.Wants(static_cast<uint64_t>(whole), whole == prompt_end / kBlockTokens)) {
+  if (Wants(whole, prompt_end / kBlockTokens)) {
     Put(MakeCheckpoint(session));
-  } else if (policy.ends && session.position() > prompt_end) {
+  } else if (cache_->registration().policy.ends && session.position() > prompt_end) {
     output_end_ = MakeCheckpoint(session);
   }
 }

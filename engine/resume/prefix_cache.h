@@ -110,6 +110,11 @@ class PrefixCache {
                          ResumeReport& report);
   absl::StatusOr<cache::MatchResult> MatchOrWait(std::span<const Digest> chain,
                                                  ResumeReport& report);
+  absl::StatusOr<cache::MatchResult> Match(std::span<const Digest> chain);
+  // What a prefill of the rest would put: rows of every block, and the checkpoints that the policy
+  // wants.
+  std::vector<cache::ReserveItem> Missing(const cache::MatchResult& match,
+                                          std::span<const Digest> chain) const;
   // These are false, or null, when it went meanwhile, is damaged, or the daemon has no room for it.
   absl::StatusOr<bool> ResumeAt(const ResumePoint& point, cache::MatchResult& match,
                                 std::span<const Digest> chain, SessionState& session,
@@ -122,6 +127,8 @@ class PrefixCache {
                                std::shared_ptr<const void> owner, SessionState& session,
                                ResumeReport& report) const;
   absl::Duration FetchDeadline(size_t blocks) const;
+  // Whether the policy wants a checkpoint there. `end`: the prompt's last whole block.
+  bool Wants(int64_t blocks, int64_t end) const;
   void Put(PutItem item);
   PutItem MakeItem(int64_t block, EntryKind kind, std::shared_ptr<const uint8_t> bytes);
   PutItem MakeCheckpoint(const SessionState& session);
@@ -141,6 +148,7 @@ class PrefixCache {
   std::vector<Digest> chain_;  // of the sequence being computed
   absl::flat_hash_map<EntryKey, uint64_t> reservations_;
   int64_t stored_blocks_ = 0;  // rows put or known to be there
+  int64_t branch_blocks_ = 0;  // where this prompt parts from another; 0: nowhere known
   std::shared_ptr<const cache::FetchedPrefix>
       mapped_;                    // what the session's adopted rows lie in; null once settled
   std::vector<PutItem> pending_;  // computed from mapped rows that were not checked since

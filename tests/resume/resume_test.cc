@@ -103,6 +103,47 @@ TEST(Resume, PoliciesDecideWhereToResume) {
   }
 }
 
+// The second to part from a stored prompt leaves a checkpoint where it does; the third resumes
+// there.
+TEST(Resume, BranchesStoresACheckpointWherePromptsPart) {
+  const Daemon daemon("branches");
+  const auto prompt = [](size_t shared, size_t length, uint32_t seed) {
+    std::vector<int32_t> tokens = Prompt(shared);
+    const std::vector<int32_t> rest = Prompt(length - shared, seed);
+    tokens.insert(tokens.end(), rest.begin(), rest.end());
+    return tokens;
+  };
+  Engine(daemon.Connect()).Run(Prompt(700));
+  EXPECT_EQ(daemon.rig->Stat("commit_entries"), 5u);  // rows
+  const SequenceResult second = Engine(daemon.Connect()).Run(prompt(400, 700, 8));
+  EXPECT_EQ(second.logits, RunCold(prompt(400, 700, 8)).logits);
+  EXPECT_EQ(daemon.rig->Stat("commit_entries"), 5u + 2u + 1u);
+  const SequenceResult third = Engine(daemon.Connect()).Run(prompt(400, 700, 9));
+  EXPECT_EQ(third.resume.prefix_tokens, 384);
+  EXPECT_EQ(third.resume.replay_token_layers, 0);
+  EXPECT_EQ(third.logits, RunCold(prompt(400, 700, 9)).logits);
+  EXPECT_EQ(daemon.rig->Stat("commit_entries"), 5u + 2u + 1u + 2u);
+  // One that only goes on where the first ended parts from nobody.
+  const std::vector<int32_t> longer = Prompt(900);
+  Engine(daemon.Connect()).Run(longer);
+  EXPECT_EQ(daemon.rig->Stat("commit_entries"), 5u + 2u + 1u + 2u + 2u);
+}
+
+// What a replay ends at is a state like any other.
+TEST(Resume, BranchesStoresACheckpointAtTheEndOfAReplay) {
+  const Daemon daemon("branches");
+  Engine(daemon.Connect()).Run(Prompt(1500));
+  for (const uint32_t seed : {8u, 9u}) {
+    std::vector<int32_t> prompt = Prompt(1200);
+    const std::vector<int32_t> other = Prompt(100, seed);
+    prompt.insert(prompt.end(), other.begin(), other.end());
+    const SequenceResult warm = Engine(daemon.Connect()).Run(prompt);
+    EXPECT_EQ(warm.resume.prefix_tokens, 1152);
+    EXPECT_EQ(warm.resume.replay_token_layers > 0, seed == 8);
+    EXPECT_EQ(warm.logits, RunCold(prompt).logits);
+  }
+}
+
 TEST(Resume, RowsAloneAreReplayed) {
   const Daemon daemon("zero");
   const std::vector<int32_t> prompt = Prompt(1200);
