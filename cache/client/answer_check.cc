@@ -110,6 +110,7 @@ absl::StatusOr<MatchResult> CheckMatch(const v1::MatchResponse& answer, size_t c
     }
     out.checkpoints.push_back({hit.blocks(), static_cast<Tier>(hit.tier())});
   }
+  out.branches = answer.branches();
   return out;
 }
 

@@ -87,6 +87,10 @@ v1::MatchResponse HonestMatch() {
 
 TEST(AnswerCheck, MatchLies) {
   ASSERT_TRUE(CheckMatch(HonestMatch(), 5).ok());
+  EXPECT_FALSE(CheckMatch(HonestMatch(), 5)->branches);
+  v1::MatchResponse branches = HonestMatch();
+  branches.set_branches(true);
+  EXPECT_TRUE(CheckMatch(branches, 5)->branches);
   ExpectLie(CheckMatch(HonestMatch(), 4).status(), "rows_blocks 5 of 4");
   const std::vector<std::function<void(v1::MatchResponse&)>> lies = {
       [](auto& a) { a.set_rows_host_blocks(6); },

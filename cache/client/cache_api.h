@@ -33,19 +33,35 @@ namespace cairn::cache {
 
 enum class Tier : uint8_t { kNone = 0, kHost = 1, kDisk = 2 };
 
-// Which checkpoints are worth storing (design: checkpoint policies). Combinable.
+// Which checkpoints are worth storing (design: checkpoint policies), and for how long. Combinable.
 struct CheckpointPolicy {
   bool full = false;          // at every block's end
   uint32_t every_tokens = 0;  // at multiples of N tokens; 0: none. A multiple of kBlockTokens.
+  bool branches = false;      // where prompts part: see MatchResult::branches
   bool ends = false;          // at the end of the prompt and of the output, rounded down to a block
   // None of them is the policy `zero`: rows only.
 
-  // "full", "every:4096", "ends", "every:4096+ends", "zero".
+  // How long one of each is kept that is not used. Infinite: as long as there is room. Else whole
+  // seconds.
+  absl::Duration full_ttl = absl::InfiniteDuration();
+  absl::Duration every_ttl = absl::InfiniteDuration();
+  absl::Duration branches_ttl = absl::InfiniteDuration();
+  absl::Duration ends_ttl = absl::InfiniteDuration();
+
+  // Joined by "+": "full", "every:4096", "branches", "ends"; or "zero". Behind each, but not behind
+  // zero, may stand ":ttl=" and a whole number of s, m, h or d: "every:4096:ttl=10m+ends:ttl=3d".
   static absl::StatusOr<CheckpointPolicy> Parse(const std::string& text);
   std::string ToString() const;
+  // The same checkpoints, for ever: what an engine needs to know.
+  CheckpointPolicy WithoutTtls() const;
+  bool has_ttl() const { return !(*this == WithoutTtls()); }
   // Whether the end of block `blocks` (a count, >= 1) gets a checkpoint. `is_end`: it is the last
-  // whole block of the prompt or of the output.
-  bool Wants(uint64_t blocks, bool is_end) const;
+  // whole block of the prompt or of the output. `is_branch`: prompts part there.
+  bool Wants(uint64_t blocks, bool is_end, bool is_branch) const;
+  // How long the checkpoint there is kept. It is put down to what surely wants it, the longest of
+  // `full`, `every` and, where prompts part, `branches`; else, as nobody remembers what was an end,
+  // to `ends`, or without that to `branches`. Infinite for one that nothing wants any more.
+  absl::Duration TtlAt(uint64_t blocks, bool is_branch) const;
   friend bool operator==(const CheckpointPolicy&, const CheckpointPolicy&) = default;
 };
 
@@ -79,6 +95,9 @@ struct MatchResult {
   uint32_t rows_host_blocks = 0;  // of these, leading ones in host memory
   // Checkpoints at or before rows_blocks, deepest first, at most 16. Empty: nothing to resume from.
   std::vector<CheckpointHit> checkpoints = {};
+  // Another prompt went on behind the last of rows_blocks, otherwise than this one as far as its
+  // whole blocks say: prompts part there.
+  bool branches = false;
   // What Fetch of the first checkpoint's prefix would give; null: not asked for, not all in host
   // memory, not mapped, or too many leases are held already.
   std::shared_ptr<FetchedPrefix> leased = {};

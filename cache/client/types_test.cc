@@ -197,19 +197,51 @@ TEST(Layout, ValidateBoundsTheWhole) {
 
 TEST(CheckpointPolicy, ParseAndToStringAreInverse) {
   for (const std::string text : {"zero", "full", "ends", "every:128", "every:4096+ends",
-                                 "full+every:256", "full+every:8388608+ends"}) {
+                                 "full+every:256", "full+every:8388608+ends", "branches",
+                                 "full:ttl=3650d+every:128:ttl=90s+branches:ttl=2h+ends:ttl=5m"}) {
     const absl::StatusOr<CheckpointPolicy> policy = CheckpointPolicy::Parse(text);
     ASSERT_TRUE(policy.ok()) << policy.status();
     EXPECT_EQ(policy->ToString(), text);
   }
   EXPECT_EQ(CheckpointPolicy::Parse("ends+every:128")->ToString(), "every:128+ends");
+  EXPECT_EQ(CheckpointPolicy::Parse("ends:ttl=120m+branches:ttl=48h")->ToString(),
+            "branches:ttl=2d+ends:ttl=2h");
 }
 
 TEST(CheckpointPolicy, ParseRefuses) {
-  for (const std::string text :
-       {"", "+", "full+", "+ends", "zero+ends", "Full", "every", "every:", "every:0", "every:100",
-        "every:-128", "every:8388736", "every:99999999999", "every:128+every:256", "full+full",
-        "ends+ends", "every:128 "}) {
+  for (const std::string text : {"",
+                                 "+",
+                                 "full+",
+                                 "+ends",
+                                 "zero+ends",
+                                 "Full",
+                                 "every",
+                                 "every:",
+                                 "every:0",
+                                 "every:100",
+                                 "every:-128",
+                                 "every:8388736",
+                                 "every:99999999999",
+                                 "every:128+every:256",
+                                 "full+full",
+                                 "ends+ends",
+                                 "every:128 ",
+                                 "branches+branches",
+                                 "zero:ttl=1h",
+                                 "ends:ttl=",
+                                 "ends:ttl=h",
+                                 "ends:ttl=0s",
+                                 "ends:ttl=1",
+                                 "ends:ttl=-1h",
+                                 "ends:ttl=1h1m",
+                                 "ends:ttl=1.5h",
+                                 "ends:ttl=3651d",
+                                 "ends:ttl=99999999999s",
+                                 "ends:ttl=4294967295d",
+                                 "ends:ttl=1h:ttl=1h",
+                                 "ends ttl=1h",
+                                 "every:ttl=1h",
+                                 "ttl=1h"}) {
     const absl::StatusOr<CheckpointPolicy> policy = CheckpointPolicy::Parse(text);
     EXPECT_EQ(policy.status().code(), absl::StatusCode::kInvalidArgument) << text;
   }
@@ -219,13 +251,39 @@ TEST(CheckpointPolicy, Wants) {
   const CheckpointPolicy zero;
   const CheckpointPolicy full = *CheckpointPolicy::Parse("full");
   const CheckpointPolicy mixed = *CheckpointPolicy::Parse("every:384+ends");
+  const CheckpointPolicy branches = *CheckpointPolicy::Parse("branches");
   for (uint64_t blocks = 1; blocks <= 12; ++blocks) {
-    EXPECT_FALSE(zero.Wants(blocks, true));
-    EXPECT_TRUE(full.Wants(blocks, false));
-    EXPECT_EQ(mixed.Wants(blocks, false), blocks % 3 == 0) << blocks;
-    EXPECT_TRUE(mixed.Wants(blocks, true));
+    EXPECT_FALSE(zero.Wants(blocks, true, true));
+    EXPECT_TRUE(full.Wants(blocks, false, false));
+    EXPECT_EQ(mixed.Wants(blocks, false, true), blocks % 3 == 0) << blocks;
+    EXPECT_TRUE(mixed.Wants(blocks, true, false));
+    EXPECT_EQ(branches.Wants(blocks, true, false), false);
+    EXPECT_TRUE(branches.Wants(blocks, false, true));
   }
-  EXPECT_FALSE(full.Wants(0, true));
+  EXPECT_FALSE(full.Wants(0, true, true));
+}
+
+TEST(CheckpointPolicy, ACheckpointIsKeptForWhatSurelyWantsIt) {
+  const auto ttl = [](const char* text, uint64_t blocks, bool is_branch) {
+    return CheckpointPolicy::Parse(text)->TtlAt(blocks, is_branch);
+  };
+  constexpr char kAll[] = "every:256:ttl=1m+branches:ttl=2m+ends:ttl=3m";
+  EXPECT_EQ(ttl(kAll, 2, false), absl::Minutes(1));
+  EXPECT_EQ(ttl(kAll, 2, true), absl::Minutes(2));
+  EXPECT_EQ(ttl(kAll, 3, true), absl::Minutes(2));
+  EXPECT_EQ(ttl(kAll, 3, false), absl::Minutes(3));
+  EXPECT_EQ(ttl("full:ttl=1h+ends:ttl=2h", 3, false), absl::Hours(1));
+  EXPECT_EQ(ttl("full:ttl=1h+branches", 3, true), absl::InfiniteDuration());
+  EXPECT_EQ(ttl("branches:ttl=1h", 3, false), absl::Hours(1));
+  EXPECT_EQ(ttl("every:256:ttl=1h", 3, false), absl::InfiniteDuration());
+  EXPECT_EQ(ttl("every:256+ends:ttl=1h", 2, false), absl::InfiniteDuration());
+}
+
+TEST(CheckpointPolicy, AnEngineIsToldNoTtls) {
+  const CheckpointPolicy policy = *CheckpointPolicy::Parse("full:ttl=1s+every:128+ends:ttl=1d");
+  EXPECT_TRUE(policy.has_ttl());
+  EXPECT_EQ(policy.WithoutTtls().ToString(), "full+every:128+ends");
+  EXPECT_FALSE(policy.WithoutTtls().has_ttl());
 }
 
 }  // namespace

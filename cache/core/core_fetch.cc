@@ -49,7 +49,8 @@ absl::Status CoreImpl::PlanFetchLocked(const Session& session, const FetchReques
     bytes += store::HostRoomBytes(block->rows.bytes, work.rows_parts.size());
   }
   const bool whole = blocks.size() == request.chain.size() && !blocks.empty();
-  const bool with_checkpoint = whole && request.checkpoint && blocks.back()->checkpoint.present();
+  const bool with_checkpoint = whole && request.checkpoint && blocks.back()->checkpoint.present() &&
+                               !expiry_.Past(*blocks.back());
   if (with_checkpoint) {
     bytes += store::HostRoomBytes(blocks.back()->checkpoint.bytes, work.checkpoint_parts.size());
   }

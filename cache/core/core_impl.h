@@ -15,6 +15,7 @@
 #include "absl/container/flat_hash_set.h"
 #include "cache/core/cache_core.h"
 #include "cache/core/disk_writer.h"
+#include "cache/core/expiry.h"
 #include "cache/core/lease_table.h"
 #include "cache/core/reservation_table.h"
 #include "cache/core/residency.h"
@@ -115,6 +116,8 @@ class CoreImpl final : public CacheCore {
   absl::StatusOr<Digest> RootOf(const NamespaceSpec& spec) const;
   absl::Status CheckReserveItemLocked(const Session& session, const ReserveItem& item, size_t at);
   bool StoredLocked(const EntryKey& key) const;
+  // A checkpoint past its time that somebody would put again is as good as new.
+  void RenewLocked(const EntryKey& key);
   // The reservation handed over while waiting; 0 when the wait ended otherwise.
   absl::StatusOr<uint64_t> WaitForKeyLocked(SessionId session, const ReserveItem& item,
                                             absl::Duration wait);
@@ -154,6 +157,7 @@ class CoreImpl final : public CacheCore {
   absl::flat_hash_set<EntryKey> loading_;  // being read from disk by some Fetch
   CondVar loaded_;
   Verifier verifier_;
+  Expiry expiry_;
   DiskWriter writer_;  // these three last: their threads use the rest
   UseLearner learner_;
   Scrubber scrubber_;

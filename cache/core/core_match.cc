@@ -47,7 +47,8 @@ MatchResult CoreImpl::MatchLocked(std::span<Block* const> blocks, size_t asked) 
       std::find_if(blocks.begin(), blocks.end(), on_disk_only) - blocks.begin());
   for (size_t i = blocks.size(); i-- > 0;) {
     Block* const block = blocks[i];
-    if (block->checkpoint.present() && result.checkpoints.size() < kMatchCheckpointsMax) {
+    if (block->checkpoint.present() && result.checkpoints.size() < kMatchCheckpointsMax &&
+        !expiry_.Past(*block)) {
       // Only the deepest is of use now; older ones age.
       if (result.checkpoints.empty()) {
         residency_.index.Touch({block, EntryKind::kCheckpoint}, now);
@@ -57,6 +58,7 @@ MatchResult CoreImpl::MatchLocked(std::span<Block* const> blocks, size_t asked) 
     }
     residency_.index.Touch({block, EntryKind::kRows}, now);
   }
+  result.branches = !blocks.empty() && blocks.back()->has_children_present();
   learner_.Noted();
   residency_.counters.match_calls.Add();
   residency_.counters.match_asked_blocks.Add(asked);

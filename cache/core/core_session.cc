@@ -80,7 +80,8 @@ CoreImpl::CoreImpl(const Options& options, store::HostTier& host, store::DiskTie
           residency_.index, [this] { return NewIdLocked(); },
           absl::ToInt64Nanoseconds(options.reservation_max)),
       verifier_(residency_, waiter_, clock),
-      writer_(residency_, waiter_, options.background_writes),
+      expiry_(residency_, options.policy),
+      writer_(residency_, waiter_, expiry_, options.background_writes),
       learner_(residency_, options.background_writes),
       scrubber_(verifier_, clock,
                 {.bytes_per_second = options.scrub_bytes_per_second,
@@ -166,7 +167,7 @@ absl::StatusOr<SessionId> CoreImpl::OpenSession(const NamespaceSpec& spec,
   session.checkpoint_parts = spec.layout.part_bytes(LayoutScope::kTrailing);
   residency_.counters.sessions_opened.Add();
   registration->root = root;
-  registration->policy = options_.policy;
+  registration->policy = options_.policy.WithoutTtls();
   registration->mapped = false;  // the shell knows
   return id;
 }
@@ -210,6 +211,12 @@ absl::Status CoreImpl::Release(SessionId session, LeaseId lease) {
 bool CoreImpl::StoredLocked(const EntryKey& key) const {
   Block* block = residency_.index.Find(key.digest);
   return block != nullptr && block->entry(key.kind).present();
+}
+
+void CoreImpl::RenewLocked(const EntryKey& key) {
+  Block* const block = residency_.index.Find(key.digest);
+  if (key.kind != EntryKind::kCheckpoint || !expiry_.Past(*block)) return;
+  residency_.index.Touch({block, key.kind});
 }
 
 absl::Status CoreImpl::CheckReserveItemLocked(const Session& session, const ReserveItem& item,
@@ -304,6 +311,7 @@ absl::StatusOr<std::vector<ReserveResult>> CoreImpl::Reserve(SessionId session,
       results[i] = {ReserveState::kGo, granted};
       residency_.counters.reserve_go_entries.Add();
     } else if (StoredLocked(items[i].key)) {
+      RenewLocked(items[i].key);
       results[i] = {ReserveState::kExists, 0};
       residency_.counters.reserve_exists_entries.Add();
     } else if (reservations_.MakerOf(items[i].key) != 0) {

@@ -45,6 +45,7 @@ std::vector<NamedCount> Counters::List() const {
       {"evicted_host_unsaved_entries", evicted_host_unsaved_entries.value()},
       {"evicted_disk_entries", evicted_disk_entries.value()},
       {"evicted_disk_bytes", evicted_disk_bytes.value()},
+      {"expired_entries", expired_entries.value()},
       {"disk_written_entries", disk_written_entries.value()},
       {"disk_written_bytes", disk_written_bytes.value()},
       {"disk_write_failed_entries", disk_write_failed_entries.value()},

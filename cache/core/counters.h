@@ -39,6 +39,7 @@ struct Counters {
   Counter verified_entries, verified_bytes;  // by scrubbing and by operators
   Counter evicted_host_entries, evicted_host_bytes, evicted_host_unsaved_entries;
   Counter evicted_disk_entries, evicted_disk_bytes;
+  Counter expired_entries;  // checkpoints past their TTL, taken out
   Counter disk_written_entries, disk_written_bytes, disk_write_failed_entries, disk_full_events;
   Counter promoted_entries, promoted_bytes, joined_reads;
   Counter startup_entries, startup_orphan_entries, startup_unreadable_entries;

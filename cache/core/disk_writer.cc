@@ -27,8 +27,8 @@ struct DiskWriter::Job {
   absl::Status status;
 };
 
-DiskWriter::DiskWriter(Residency& residency, Waiter& waiter, bool background)
-    : residency_(residency), waiter_(waiter) {
+DiskWriter::DiskWriter(Residency& residency, Waiter& waiter, Expiry& expiry, bool background)
+    : residency_(residency), waiter_(waiter), expiry_(expiry) {
   if (background && residency.disk != nullptr) thread_ = std::thread([this] { Run(); });
 }
 
@@ -131,8 +131,11 @@ void DiskWriter::WriteBatch() {
   CAIRN_FAULT_POINT(kWriterBatchTaken);
   if (!jobs.empty()) Put(jobs);
   CAIRN_FAULT_POINT(kWriterBatchPut);
-  MutexLock lock(&residency_.mutex);
-  Finish(jobs);
+  {
+    MutexLock lock(&residency_.mutex);
+    Finish(jobs);
+  }
+  expiry_.Step();
 }
 
 bool DiskWriter::FoundationReady(EntryRef ref, const absl::flat_hash_set<EntryKey>& in_batch) {

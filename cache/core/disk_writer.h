@@ -10,7 +10,7 @@
 // Threads:   any. With `background` it has one thread of its own; without, WaitSaved and Drain do
 // the work themselves,
 //            one step at a time (tests, simulation).
-// Ownership: residency and waiter outlive it. Destruction writes what is queued.
+// Ownership: residency, waiter and expiry outlive it. Destruction writes what is queued.
 // Errors:    RESOURCE_EXHAUSTED (disk full), DATA_LOSS (damaged in host memory before it was
 // written).
 #ifndef CAIRN_CACHE_CORE_DISK_WRITER_H_
@@ -22,6 +22,7 @@
 #include <vector>
 
 #include "absl/container/flat_hash_set.h"
+#include "cache/core/expiry.h"
 #include "cache/core/residency.h"
 #include "cache/core/waiter.h"
 
@@ -29,7 +30,7 @@ namespace cairn::cache {
 
 class DiskWriter {
  public:
-  DiskWriter(Residency& residency, Waiter& waiter, bool background);
+  DiskWriter(Residency& residency, Waiter& waiter, Expiry& expiry, bool background);
   ~DiskWriter();
 
   // REQUIRES: the entry is in host memory.
@@ -62,6 +63,7 @@ class DiskWriter {
 
   Residency& residency_;
   Waiter& waiter_;
+  Expiry& expiry_;              // has its turn after each batch
   std::deque<EntryKey> queue_;  // guarded by residency_.mutex, as all below
   size_t batch_entries_ = 0;    // of the batch being written
   bool stop_ = false;

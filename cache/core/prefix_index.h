@@ -78,6 +78,8 @@ struct Block {
   IndexEntry& entry(EntryKind kind) { return kind == EntryKind::kRows ? rows : checkpoint; }
   EntryKey key(EntryKind kind) const { return {digest, kind}; }
   bool has_children_present() const { return children_present != 0; }
+  // Prompts part at its end.
+  bool is_branch() const { return children_present >= 2; }
 
  private:
   friend class PrefixIndex;

@@ -32,7 +32,8 @@ constexpr Key kKeys[] = {
     {"disk_bytes", &DaemonText::disk_bytes, "10GiB", "limit of the segment files' sizes"},
     {"segment_bytes", &DaemonText::segment_bytes, "256MiB", "size of one segment file"},
     {"policy", &DaemonText::policy, "every:2048+ends",
-     "checkpoints: full, every:N, ends, zero, joined by +"},
+     "checkpoints: full, every:N, branches, ends, joined by +, each with a TTL or without "
+     "(ends:ttl=1h), or zero"},
     {"scrub_rate", &DaemonText::scrub_rate, "auto",
      "bytes a second that are re-read and verified, such as 32MiB/s; auto: all tiers in a day if "
      "they are full; off"},

@@ -58,6 +58,7 @@ absl::Status DoMatch(ServiceState& state, const v1::MatchRequest& request, v1::M
   }
   out->set_rows_blocks(match.found.rows_blocks);
   out->set_rows_host_blocks(match.found.rows_host_blocks);
+  out->set_branches(match.found.branches);
   for (const CheckpointHit& hit : match.found.checkpoints) {
     v1::CheckpointHit* to = out->add_checkpoints();
     to->set_blocks(hit.blocks);

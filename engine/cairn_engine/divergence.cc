@@ -117,13 +117,15 @@ absl::StatusOr<Divergence> FindDivergence(Forward& forward, PrefixCache& cache,
   const int64_t prefix = cache.Resume(prompt, warm).prefix_tokens;
   if (prefix == 0) return Divergence{"none", 0, "the second try was a miss"};
   SessionState cold(model.config, *model.layout);
-  while (cold.position() < prefix) {
-    const int64_t from = cold.position();
-    StepItem item;
-    item.session = &cold;
-    item.tokens = prompt.subspan(static_cast<size_t>(from),
-                                 static_cast<size_t>(std::min(chunk, prefix - from)));
-    CAIRN_RETURN_IF_ERROR(forward.Run({&item, 1}));
+  for (SessionState* session : {&cold, &warm}) {  // the second, if it is to be replayed
+    while (session->position() < prefix) {
+      const int64_t from = session->position();
+      StepItem item;
+      item.session = session;
+      item.tokens = prompt.subspan(static_cast<size_t>(from),
+                                   static_cast<size_t>(std::min(chunk, prefix - from)));
+      CAIRN_RETURN_IF_ERROR(forward.Run({&item, 1}));
+    }
   }
   if (auto found = FirstStateDifference(cold, warm, model); found.has_value()) return *found;
   CAIRN_ASSIGN_OR_RETURN(

@@ -28,7 +28,8 @@ absl::Status Prefill(Forward& forward, PrefixCache* cache, Clock& clock,
     const int64_t start = clock.NowNanos();
     CAIRN_RETURN_IF_ERROR(forward.Run({&item, 1}));
     if (cache != nullptr) {
-      cache->ObservePrefill(stop - from, Seconds(clock, start));
+      const int64_t layers = forward.model().config.layers;
+      cache->ObservePrefill(item.token_layers / layers, Seconds(clock, start));
       cache->Store(session, prompt.first(static_cast<size_t>(stop)), end);
     }
     if (options.progress) options.progress(stop, end);
@@ -59,7 +60,7 @@ absl::StatusOr<SequenceResult> RunSequence(Forward& forward, PrefixCache* cache,
   const int64_t start = clock.NowNanos();
   auto session = std::make_unique<SessionState>(model.config, *model.layout);
   if (cache != nullptr) result.resume = cache->Resume(prompt, *session);
-  result.recomputed_tokens = static_cast<int64_t>(prompt.size()) - session->position();
+  result.recomputed_tokens = std::ssize(prompt) - result.resume.prefix_tokens;
   const int64_t prefill_start = clock.NowNanos();
   StepItem item;
   // Computes `tokens` from nothing, when restored rows turn out to have been taken back.

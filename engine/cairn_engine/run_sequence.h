@@ -28,7 +28,7 @@ struct SequenceResult {
   std::vector<float>
       logits;  // [output.size(), vocab]: those that each output token was chosen from
   ResumeReport resume;
-  int64_t recomputed_tokens = 0;
+  int64_t recomputed_tokens = 0;   // behind what was restored or replayed
   double first_token_seconds = 0;  // from the call to the first token
   double prefill_seconds = 0;
   double decode_seconds = 0;  // of the tokens after the first

@@ -78,6 +78,9 @@ nlohmann::ordered_json FiguresJson(const VerifyFigures& f, double seconds) {
           {"shorter_hits", f.shorter},
           {"hit_tokens", f.hit_tokens},
           {"recomputed_tokens", f.recomputed_tokens},
+          {"replayed", f.replayed},
+          {"replay_token_layers", f.replay_token_layers},
+          {"replay_rectangle_token_layers", f.replay_rectangle_token_layers},
           {"host_bytes", f.host_bytes},
           {"disk_bytes", f.disk_bytes},
           {"checksum_failures", f.checksum_failures},
@@ -108,6 +111,10 @@ void PrintText(const VerifyFigures& f, const std::vector<Difference>& difference
       "%lld taken back\n",
       n(f.pairs), n(f.hits()), n(f.hit_tokens), n(f.recomputed_tokens), n(f.missed),
       n(f.taken_back));
+  if (f.replayed > 0) {
+    std::printf("%lld of them replayed from rows alone: %lld token-layers, as a rectangle %lld\n",
+                n(f.replayed), n(f.replay_token_layers), n(f.replay_rectangle_token_layers));
+  }
   std::printf("%lld equal, %lld differing\n", n(f.equal), n(f.differing));
   for (const Difference& d : differences) {
     std::printf(

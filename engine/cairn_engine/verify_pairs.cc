@@ -92,6 +92,9 @@ absl::Status PairVerifier::CheckPair(std::span<const int32_t> prompt, const Dige
   }
   figures_.hit_tokens += report.prefix_tokens;
   figures_.recomputed_tokens += cut - report.prefix_tokens;
+  figures_.replayed += report.replay_token_layers > 0 ? 1 : 0;
+  figures_.replay_token_layers += report.replay_token_layers;
+  figures_.replay_rectangle_token_layers += report.replay_rectangle_token_layers;
   figures_.host_bytes += report.host_bytes;
   figures_.disk_bytes += report.disk_bytes;
   if (report.prefix_tokens < (cut - 1) / kBlockTokens * kBlockTokens) ++figures_.shorter;

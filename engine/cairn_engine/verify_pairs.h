@@ -35,6 +35,9 @@ struct VerifyFigures {
   int64_t shorter = 0;     // of the equal and differing: hits of fewer blocks than there are
   int64_t hit_tokens = 0;
   int64_t recomputed_tokens = 0;  // behind hits
+  int64_t replayed = 0;           // of the hits: from rows alone (engine/state/replay_plan.h)
+  int64_t replay_token_layers = 0;
+  int64_t replay_rectangle_token_layers = 0;
   uint64_t host_bytes = 0;
   uint64_t disk_bytes = 0;
   uint64_t checksum_failures = 0;

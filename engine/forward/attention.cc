@@ -144,6 +144,11 @@ void ProjectOutput(Step& step, const BlockOp& block, const float* heads, float* 
   LinearInput(step, u, step.rows(), latent).Apply(block.attn.wo_b, out);
 }
 
+void RunCompressors(Step& step, const BlockOp& block, const float* x) {
+  if (block.ratio > 0) RunCompressor(step, block, CompressorRole::kMain, x);
+  if (block.ratio == 4) RunCompressor(step, block, CompressorRole::kIndexer, x);
+}
+
 }  // namespace
 
 void AttentionLayer(Step& step, const BlockOp& block, const float* x, float* out) {
@@ -163,12 +168,9 @@ void AttentionLayer(Step& step, const BlockOp& block, const float* x, float* out
   FinishQueries(step, angles, q);
 
   const float* kv = WindowRows(step, block, input, angles);
-  if (block.ratio > 0) RunCompressor(step, block, CompressorRole::kMain, x);
+  RunCompressors(step, block, x);
   std::vector<std::vector<int32_t>> selected;
-  if (block.ratio == 4) {
-    RunCompressor(step, block, CompressorRole::kIndexer, x);
-    SelectRows(step, block, latent, input, selected);
-  }
+  if (block.ratio == 4) SelectRows(step, block, latent, input, selected);
   float* heads = step.workspace.Floats(rows * config.heads * config.head_dim);
   for (const StepSpan& span : step.spans) {
     const Workspace::Frame inner(step.workspace);
@@ -187,6 +189,7 @@ void AppendWindow(Step& step, const BlockOp& block, const float* x) {
     WindowRing& ring = span.session->layer(block.index).window;
     for (int64_t i = 0; i < span.count; ++i) ring.Put(span.position + i, kv + (span.begin + i) * c);
   }
+  RunCompressors(step, block, x);
 }
 
 }  // namespace cairn::engine

@@ -23,6 +23,18 @@ void RunBlock(Step& step, const BlockOp& block, float* streams) {
   HcMerge(step, f, post, comb, rows, streams);
 }
 
+void AppendBlock(Step& step, const BlockOp& block, const float* streams) {
+  const ModelConfig& config = step.model.config;
+  const int64_t rows = step.rows();
+  const Workspace::Frame frame(step.workspace);
+  float* x = step.workspace.Floats(rows * config.dim);
+  float* post = step.workspace.Floats(rows * config.hc);
+  float* comb = step.workspace.Floats(rows * config.hc * config.hc);
+  HcMix(step, block.hc_attn, streams, rows, x, post, comb);
+  NormRows(step, x, block.attn_norm, rows, x);
+  AppendWindow(step, block, x);
+}
+
 void RunHead(Step& step, const HeadOp& head, const float* streams, int64_t rows, float* logits) {
   const Workspace::Frame frame(step.workspace);
   float* x = step.workspace.Floats(rows * step.model.config.dim);

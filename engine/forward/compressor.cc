@@ -87,6 +87,14 @@ CompressorState NextState(const CompressorOp& op, const GroupReader& reader,
   return next;
 }
 
+// The first row of the step that the compressor is run for. In a replay only the last group before
+// its end leaves anything that is not stored, and that an overlap.
+int64_t FirstRow(const Step& step, const CompressorOp& op) {
+  if (step.replay_end == 0) return 0;
+  if (op.width == op.dim) return step.rows();
+  return std::clamp<int64_t>(step.replay_end - op.ratio - step.positions[0], 0, step.rows());
+}
+
 }  // namespace
 
 void RunCompressor(Step& step, const BlockOp& block, CompressorRole role, const float* x) {
@@ -98,26 +106,30 @@ void RunCompressor(Step& step, const BlockOp& block, CompressorRole role, const 
   const ComponentSlot& slot = main ? slots.rows : slots.index_rows;
   const kernels::RopeTable& rope = model.rope(block.ratio);
   const int64_t rope_dim = rope.dim();
+  const int64_t skipped = FirstRow(step, op);
+  const int64_t rows = step.rows() - skipped;
+  if (rows == 0) return;
 
   const Workspace::Frame frame(step.workspace);
-  float* kv = step.workspace.Floats(step.rows() * op.width);
-  float* score = step.workspace.Floats(step.rows() * op.width);
-  LinearInput input(step, x, step.rows(), model.config.dim);
+  float* kv = step.workspace.Floats(rows * op.width);
+  float* score = step.workspace.Floats(rows * op.width);
+  LinearInput input(step, x + skipped * model.config.dim, rows, model.config.dim);
   input.Apply(op.wkv, kv);
   input.Apply(op.wgate, score);
-  for (int64_t r = 0; r < step.rows(); ++r) {
-    const float* ape = op.ape.data() + step.positions[static_cast<size_t>(r)] % op.ratio * op.width;
+  for (int64_t r = 0; r < rows; ++r) {
+    const int64_t position = step.positions[static_cast<size_t>(skipped + r)];
+    const float* ape = op.ape.data() + position % op.ratio * op.width;
     for (int64_t e = 0; e < op.width; ++e) score[r * op.width + e] += ape[e];
   }
   for (const StepSpan& span : step.spans) {
     LayerState& layer = span.session->layer(block.index);
     CompressorState& state = main ? layer.main : layer.indexer;
     const GroupReader reader(op, state, kv + span.begin * op.width, score + span.begin * op.width,
-                             span.position);
+                             span.position + skipped);
     const int64_t end = span.position + span.count;
     // Blocks are made in order before rows are written by several threads.
     const int64_t first = span.position / op.ratio;
-    const int64_t last = end / op.ratio;
+    const int64_t last = step.replay_end == 0 ? end / op.ratio : first;
     for (int64_t j = first; j < last; ++j) span.session->rows().Write(j / slot.rows);
     step.pool.Run(last - first, [&](int64_t i) {
       thread_local std::vector<float> row;

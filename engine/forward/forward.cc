@@ -10,32 +10,27 @@
 namespace cairn::engine {
 namespace {
 
-Step MakeStep(const Model& model, kernels::ThreadPool& pool, Workspace& workspace,
-              std::span<const StepItem> items) {
-  Step step{model, pool, workspace, {}, {}, {}};
-  for (const StepItem& item : items) {
-    const int64_t count = static_cast<int64_t>(item.tokens.size());
-    step.spans.push_back(
-        {item.session, step.rows(), count, item.session->position(), item.guessed});
-    for (int64_t i = 0; i < count; ++i) step.positions.push_back(item.session->position() + i);
-    step.tokens.insert(step.tokens.end(), item.tokens.begin(), item.tokens.end());
+// What is replayed has no logits. `end`: the item's.
+absl::Status CheckReplay(const StepItem& item, int64_t end) {
+  if (end > item.session->replay()->end ? item.want != WantLogits::kAll
+                                        : item.want == WantLogits::kNone) {
+    return absl::OkStatus();
   }
-  return step;
-}
-
-// streams [R, hc, d]: the token's embedding in every stream.
-void Embed(const Step& step, float* streams) {
-  const int64_t d = step.model.config.dim;
-  const int64_t hc = step.model.config.hc;
-  for (int64_t r = 0; r < step.rows(); ++r) {
-    const float* row = step.model.embed.data() + step.tokens[static_cast<size_t>(r)] * d;
-    for (int64_t j = 0; j < hc; ++j) {
-      std::memcpy(streams + (r * hc + j) * d, row, static_cast<size_t>(d) * sizeof(float));
-    }
-  }
+  return absl::InvalidArgumentError(
+      absl::StrCat("logits of tokens before ", item.session->replay()->end,
+                   " are not to be had: up to there the session is replayed"));
 }
 
 }  // namespace
+
+void Embed(const Model& model, std::span<const int32_t> tokens, float* streams) {
+  const int64_t d = model.config.dim;
+  for (const int32_t token : tokens) {
+    for (int64_t j = 0; j < model.config.hc; ++j, streams += d) {
+      std::memcpy(streams, model.embed.data() + token * d, static_cast<size_t>(d) * sizeof(float));
+    }
+  }
+}
 
 Forward::Forward(const Model& model, int threads) : model_(model), pool_(std::max(threads, 1)) {}
 
@@ -50,6 +45,7 @@ absl::Status Forward::Check(std::span<const StepItem> items) const {
                                                 " tokens long; the model's maximum is ",
                                                 model_.config.max_positions));
     }
+    if (item.session->replay() != nullptr) CAIRN_RETURN_IF_ERROR(CheckReplay(item, end));
     for (size_t i = 0; i < item.tokens.size(); ++i) {
       if (item.tokens[i] < 0 || item.tokens[i] >= model_.config.vocab) {
         return absl::InvalidArgumentError(
@@ -63,18 +59,43 @@ absl::Status Forward::Check(std::span<const StepItem> items) const {
 
 absl::Status Forward::Run(std::span<StepItem> items) {
   CAIRN_RETURN_IF_ERROR(Check(items));
-  Step step = MakeStep(model_, pool_, workspace_, items);
+  std::vector<Part> parts;
+  for (StepItem& item : items) {
+    Part part{&item, item.tokens};
+    item.token_layers = 0;
+    item.logits.clear();
+    if (const ReplayPlan* plan = item.session->replay(); plan != nullptr) {
+      const auto left = static_cast<size_t>(plan->end - item.session->position());
+      Replay({&item, item.tokens.first(std::min(left, item.tokens.size()))});
+      part.tokens = item.tokens.subspan(std::min(left, item.tokens.size()));
+    }
+    if (!part.tokens.empty()) parts.push_back(part);
+  }
+  if (!parts.empty()) RunParts(parts);
+  return absl::OkStatus();
+}
+
+void Forward::RunParts(std::span<const Part> parts) {
+  Step step{model_, pool_, workspace_, {}, {}, {}};
+  for (const Part& part : parts) {
+    SessionState* session = part.item->session;
+    const int64_t count = std::ssize(part.tokens);
+    step.spans.push_back({session, step.rows(), count, session->position(), part.item->guessed});
+    for (int64_t i = 0; i < count; ++i) step.positions.push_back(session->position() + i);
+    step.tokens.insert(step.tokens.end(), part.tokens.begin(), part.tokens.end());
+    part.item->token_layers += count * model_.config.layers;
+  }
   const Workspace::Frame frame(workspace_);
   const int64_t width = model_.config.hc * model_.config.dim;
   float* streams = workspace_.Floats(step.rows() * width);
-  Embed(step, streams);
+  Embed(model_, step.tokens, streams);
   for (const BlockOp& block : model_.layers) {
     RunBlock(step, block, streams);
     if (probe_) probe_(block.index, step.rows(), streams);
   }
-  for (size_t i = 0; i < items.size(); ++i) {
+  for (size_t i = 0; i < parts.size(); ++i) {
     const StepSpan& span = step.spans[i];
-    StepItem& item = items[i];
+    StepItem& item = *parts[i].item;
     const int64_t wanted = item.want == WantLogits::kAll    ? span.count
                            : item.want == WantLogits::kLast ? 1
                                                             : 0;
@@ -83,42 +104,33 @@ absl::Status Forward::Run(std::span<StepItem> items) {
       const float* from = streams + (span.begin + span.count - wanted) * width;
       RunHead(step, model_.head, from, wanted, item.logits.data());
     }
+    if (model_.mtp != nullptr) {
+      RunMtp(parts[i], span, streams + span.begin * width, item.mtp_from);
+    }
   }
-  if (model_.mtp != nullptr) RunMtp(items, step, streams);
   for (const StepSpan& span : step.spans) span.session->Advance(span.count);
-  return absl::OkStatus();
 }
 
-void Forward::RunMtp(std::span<StepItem> items, const Step& main, const float* streams) {
+void Forward::RunMtp(const Part& part, const StepSpan& span, const float* streams,
+                     int64_t logits_from) {
   const int64_t width = model_.config.hc * model_.config.dim;
-  std::vector<MtpRows> all;
-  for (size_t i = 0; i < items.size(); ++i) {
-    const StepSpan& span = main.spans[i];
-    MtpRows rows;
-    const std::vector<float>& hidden = span.session->last_hidden();
-    if (!hidden.empty()) rows.previous.push_back(hidden.data());
-    for (int64_t r = 0; r + 1 < span.count; ++r) {
-      rows.previous.push_back(streams + (span.begin + r) * width);
-    }
-    rows.session = span.session;
-    rows.position = span.position - (hidden.empty() ? 0 : 1);
-    rows.tokens = items[i].tokens.last(rows.previous.size());
-    rows.wanted = std::clamp<int64_t>(rows.end() - items[i].mtp_from, 0, rows.count());
-    all.push_back(std::move(rows));
+  MtpRows rows;
+  std::vector<float>& hidden = span.session->last_hidden();
+  if (!hidden.empty()) rows.previous.push_back(hidden.data());
+  for (int64_t r = 0; r + 1 < span.count; ++r) rows.previous.push_back(streams + r * width);
+  rows.session = span.session;
+  rows.position = span.position - (hidden.empty() ? 0 : 1);
+  rows.tokens = part.tokens.last(rows.previous.size());
+  rows.wanted = std::clamp<int64_t>(rows.end() - logits_from, 0, rows.count());
+  RunMtpBlock(model_, pool_, workspace_, std::span(&rows, 1));
+  const int64_t vocab = model_.config.vocab;
+  for (int64_t r = 0; r < rows.wanted && part.item->on_mtp; ++r) {
+    part.item->on_mtp(rows.end() - rows.wanted + r,
+                      {rows.logits.data() + r * vocab, static_cast<size_t>(vocab)});
   }
-  RunMtpBlock(model_, pool_, workspace_, all);
-  for (size_t i = 0; i < items.size(); ++i) {
-    const StepSpan& span = main.spans[i];
-    const int64_t vocab = model_.config.vocab;
-    for (int64_t r = 0; r < all[i].wanted && items[i].on_mtp; ++r) {
-      items[i].on_mtp(all[i].end() - all[i].wanted + r,
-                      {all[i].logits.data() + r * vocab, static_cast<size_t>(vocab)});
-    }
-    const float* last = streams + (span.begin + span.count - 1) * width;
-    std::vector<float>& hidden = span.session->last_hidden();
-    if (span.guessed) span.session->undo().last_hidden.assign(last - width, last);
-    hidden.assign(last, last + width);
-  }
+  const float* last = streams + (span.count - 1) * width;
+  if (span.guessed) span.session->undo().last_hidden.assign(last - width, last);
+  hidden.assign(last, last + width);
 }
 
 void Forward::Draft(std::span<DraftItem> items) {

@@ -6,9 +6,8 @@
 // resumed (kernels/README.md).
 //
 // Threads:   one Run or Draft at a time; a Forward owns its pool and its scratch memory.
-// Errors:    INVALID_ARGUMENT for a token outside of the vocabulary (naming its place) or a
-// position beyond the model's
-//            maximum; nothing has changed then.
+// Errors:    INVALID_ARGUMENT for a token outside of the vocabulary (naming its place), a position
+//            beyond the model's maximum, or logits of replayed tokens; nothing has changed then.
 #ifndef CAIRN_ENGINE_FORWARD_FORWARD_H_
 #define CAIRN_ENGINE_FORWARD_FORWARD_H_
 
@@ -30,12 +29,15 @@ enum class WantLogits : uint8_t { kNone, kLast, kAll };
 
 struct StepItem {
   SessionState* session = nullptr;
-  std::span<const int32_t> tokens;  // follow what the session holds; at least one
+  // Follow what the session holds; at least one. Those that a session replays have no logits and
+  // no MTP rows.
+  std::span<const int32_t> tokens;
   // The last token is a guess: until the session's next step, session->TakeBack() undoes it.
   // REQUIRES: it is not the first of a block, nor of the step.
   bool guessed = false;
   WantLogits want = WantLogits::kNone;
   std::vector<float> logits;  // out: [0, 1 or tokens.size(), vocab]
+  int64_t token_layers = 0;   // out: tokens times main layers computed; a replay needs fewer
   // With an MTP block: called with (position i, logits [vocab]) for each position i >= mtp_from
   // whose following token is known by the end of this step, ascending: the MTP block's guess at
   // token i + 2.
@@ -71,8 +73,18 @@ class Forward {
   }
 
  private:
+  // Tokens of one item.
+  struct Part {
+    StepItem* item;
+    std::span<const int32_t> tokens;
+  };
+
   absl::Status Check(std::span<const StepItem> items) const;
-  void RunMtp(std::span<StepItem> items, const struct Step& main, const float* streams);
+  // replay.cc: `part` goes no further than its session's replay.
+  void Replay(const Part& part);
+  void RunParts(std::span<const Part> parts);
+  void RunMtp(const Part& part, const struct StepSpan& span, const float* streams,
+              int64_t logits_from);
 
   const Model& model_;
   kernels::ThreadPool pool_;

@@ -60,12 +60,7 @@ void RunMtpBlock(const Model& model, kernels::ThreadPool& pool, Workspace& works
   const MtpOp& op = *model.mtp;
   float* streams = Combine(step, op, previous);
   if (wanted == 0) {
-    float* x = workspace.Floats(n * config.dim);
-    float* post = workspace.Floats(n * config.hc);
-    float* comb = workspace.Floats(n * config.hc * config.hc);
-    HcMix(step, op.block.hc_attn, streams, n, x, post, comb);
-    NormRows(step, x, op.block.attn_norm, n, x);
-    AppendWindow(step, op.block, x);
+    AppendBlock(step, op.block, streams);
     return;
   }
   RunBlock(step, op.block, streams);

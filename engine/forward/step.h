@@ -35,6 +35,9 @@ struct Step {
   std::vector<StepSpan> spans;
   std::vector<int32_t> tokens;     // [R]
   std::vector<int64_t> positions;  // [R]
+  // Of a step that replays, which is one span: where its stored rows end (state/replay_plan.h).
+  // Rows are read, not made, and of the compressors' state only what holds there is. 0: no replay.
+  int64_t replay_end = 0;
 
   int64_t rows() const { return static_cast<int64_t>(tokens.size()); }
 };
@@ -71,6 +74,9 @@ void NormRows(Step& step, const float* x, const std::vector<float>& weight, int6
 
 // ---- one idea a file ----
 
+// forward.cc. streams [tokens, hc, d]: the token's embedding in every stream.
+void Embed(const Model& model, std::span<const int32_t> tokens, float* streams);
+
 // hyper_connection.cc. streams [rows, hc, d]. Mix: x [rows, d] for the sub-layer, post [rows, hc],
 // comb [rows, hc, hc]. Merge: streams[k] = post[k] * f + sum_j comb[j][k] * streams[j].
 void HcMix(Step& step, const HyperConnectionOp& op, const float* streams, int64_t rows, float* x,
@@ -83,7 +89,7 @@ void HcCollapse(Step& step, const HyperConnectionOp& op, const float* streams, i
 
 // attention.cc. x [R, d] normalised; out [R, d]. Appends to the sessions' windows and rows.
 void AttentionLayer(Step& step, const BlockOp& block, const float* x, float* out);
-// Only what later tokens need of it: the window rows.
+// Only what later tokens need of it: window rows, and what RunCompressor makes.
 void AppendWindow(Step& step, const BlockOp& block, const float* x);
 
 // compressor.cc. Runs one compressor over the step: updates the sessions' partial and overlap state
@@ -101,6 +107,8 @@ void MoeLayer(Step& step, const MoeOp& op, const float* x, float* out);
 
 // block.cc. One transformer block over streams [R, hc, d], in place.
 void RunBlock(Step& step, const BlockOp& block, float* streams);
+// Only what later tokens need of it: no attention, no experts; `streams` are left as they are.
+void AppendBlock(Step& step, const BlockOp& block, const float* streams);
 // Collapse, norm and vocabulary head of `rows` rows: logits [rows, vocab].
 void RunHead(Step& step, const HeadOp& head, const float* streams, int64_t rows, float* logits);
 

@@ -1,4 +1,4 @@
-// cost_model.h: is loading a prefix cheaper than computing it? Learned while running: seconds a
+// cost_model.h: what loading a prefix costs, and computing it. Learned while running: seconds a
 // prefilled token, seconds a fetched byte of each tier. Until something was measured the cautious
 // guesses below hold.
 //
@@ -19,11 +19,12 @@ class CostModel {
   void ObserveFetch(uint64_t host_bytes, uint64_t disk_bytes, double seconds);
 
   double PrefillSeconds(int64_t tokens) const { return static_cast<double>(tokens) * per_token_; }
-  double FetchSeconds(uint64_t host_bytes, uint64_t disk_bytes) const;
-  // Promise 3: a hit is never slower than a prefill.
-  bool WorthFetching(int64_t tokens, uint64_t host_bytes, uint64_t disk_bytes) const {
-    return FetchSeconds(host_bytes, disk_bytes) < PrefillSeconds(tokens);
+  // A replay's token-layers (state/replay_plan.h) are taken for as dear as a prefill's, though some
+  // need neither attention nor experts.
+  double ReplaySeconds(int64_t token_layers, int64_t layers) const {
+    return static_cast<double>(token_layers) / static_cast<double>(layers) * per_token_;
   }
+  double FetchSeconds(uint64_t host_bytes, uint64_t disk_bytes) const;
 
  private:
   // A new measurement weighs a quarter: one stall does not switch the cache off, a slow disk does.

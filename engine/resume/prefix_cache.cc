@@ -25,6 +25,15 @@ double SecondsSince(const Clock& clock, int64_t start) {
 // Against its checksums; the sizes of its parts are the layout's.
 bool Verified(const cache::EntryView& entry) { return entry.Verify().ok(); }
 
+absl::Status CheckMatch(const cache::MatchResult& match, size_t asked) {
+  bool sound = match.rows_blocks <= asked && match.rows_host_blocks <= match.rows_blocks;
+  for (const cache::CheckpointHit& hit : match.checkpoints) {
+    sound &= hit.blocks > 0 && hit.blocks <= match.rows_blocks;
+  }
+  if (sound) return absl::OkStatus();
+  return absl::InternalError("the cache answered with a match longer than was asked");
+}
+
 }  // namespace
 
 PrefixCache::PrefixCache(absl::StatusOr<std::unique_ptr<cache::CacheApi>> cache, const Model& model,
@@ -50,11 +59,6 @@ void PrefixCache::Detach(const std::string& why) {
   said_ = true;
 }
 
-uint64_t PrefixCache::FetchBytes(uint32_t blocks) const {
-  return static_cast<uint64_t>(model_.layout->rows_entry_bytes()) * blocks +
-         static_cast<uint64_t>(model_.layout->checkpoint_bytes());
-}
-
 absl::Duration PrefixCache::FetchDeadline(size_t blocks) const {
   if (options_.always_load) return options_.fetch_deadline;
   const double prefill = costs_.PrefillSeconds(static_cast<int64_t>(blocks) * kBlockTokens);
@@ -68,6 +72,7 @@ ResumeReport PrefixCache::Resume(std::span<const int32_t> tokens, SessionState& 
   chain_.clear();
   output_end_.reset();
   stored_blocks_ = 0;
+  branch_blocks_ = 0;
   mapped_.reset();
   pending_.clear();
   pending_bytes_ = 0;
@@ -83,20 +88,10 @@ ResumeReport PrefixCache::Resume(std::span<const int32_t> tokens, SessionState& 
 absl::StatusOr<cache::MatchResult> PrefixCache::MatchOrWait(std::span<const Digest> chain,
                                                             ResumeReport& report) {
   const int64_t start = clock_.NowNanos();
-  CAIRN_ASSIGN_OR_RETURN(cache::MatchResult match, cache_->Match(chain, {.lease_host = true}));
+  CAIRN_ASSIGN_OR_RETURN(cache::MatchResult match, Match(chain));
   report.match_seconds += SecondsSince(clock_, start);
-  if (match.rows_blocks >= chain.size()) return match;
-
-  // Reserve what is missing: rows of every block and the checkpoints that the policy wants.
-  std::vector<cache::ReserveItem> items;
-  for (size_t i = match.rows_blocks; i < chain.size() && items.size() + 2 <= kReserveAhead; ++i) {
-    const Digest& parent = i == 0 ? cache_->registration().root : chain[i - 1];
-    const uint32_t index = static_cast<uint32_t>(i);
-    items.push_back({{chain[i], EntryKind::kRows}, parent, index});
-    if (cache_->registration().policy.Wants(i + 1, i + 1 == chain_.size())) {
-      items.push_back({{chain[i], EntryKind::kCheckpoint}, parent, index});
-    }
-  }
+  std::vector<cache::ReserveItem> items = Missing(match, chain);
+  if (items.empty()) return match;
   const absl::StatusOr<std::vector<cache::ReserveResult>> reserved =
       cache_->Reserve(items, absl::ZeroDuration());
   // The session's other sequences hold all it may have: computed without, and reserved when put.
@@ -123,7 +118,37 @@ absl::StatusOr<cache::MatchResult> PrefixCache::MatchOrWait(std::span<const Dige
     reservations_[deepest.key] = waited[0].reservation;  // given up by its maker
   }
   report.wait_seconds = SecondsSince(clock_, wait_start);
-  return cache_->Match(chain, {.lease_host = true});
+  return Match(chain);
+}
+
+absl::StatusOr<cache::MatchResult> PrefixCache::Match(std::span<const Digest> chain) {
+  CAIRN_ASSIGN_OR_RETURN(cache::MatchResult match, cache_->Match(chain, {.lease_host = true}));
+  CAIRN_RETURN_IF_ERROR(CheckMatch(match, chain.size()));
+  branch_blocks_ = match.branches ? match.rows_blocks : 0;
+  return match;
+}
+
+std::vector<cache::ReserveItem> PrefixCache::Missing(const cache::MatchResult& match,
+                                                     std::span<const Digest> chain) const {
+  std::vector<cache::ReserveItem> items;
+  const auto add = [&](size_t block, EntryKind kind) {
+    const Digest& parent = block == 0 ? cache_->registration().root : chain[block - 1];
+    items.push_back({{chain[block], kind}, parent, static_cast<uint32_t>(block)});
+  };
+  const uint32_t deepest = match.checkpoints.empty() ? 0 : match.checkpoints.front().blocks;
+  if (branch_blocks_ > deepest && cache_->registration().policy.branches) {
+    add(match.rows_blocks - 1, EntryKind::kCheckpoint);
+  }
+  for (size_t i = match.rows_blocks; i < chain.size() && items.size() + 2 <= kReserveAhead; ++i) {
+    add(i, EntryKind::kRows);
+    if (Wants(static_cast<int64_t>(i) + 1, std::ssize(chain_))) add(i, EntryKind::kCheckpoint);
+  }
+  return items;
+}
+
+bool PrefixCache::Wants(int64_t blocks, int64_t end) const {
+  return cache_->registration().policy.Wants(static_cast<uint64_t>(blocks), blocks == end,
+                                             blocks == branch_blocks_);
 }
 
 absl::Status PrefixCache::TryResume(std::span<const int32_t> tokens, SessionState& session,
@@ -134,80 +159,97 @@ absl::Status PrefixCache::TryResume(std::span<const int32_t> tokens, SessionStat
   if (chain.empty()) return absl::OkStatus();
   CAIRN_ASSIGN_OR_RETURN(cache::MatchResult match, MatchOrWait(chain, report));
   stored_blocks_ = match.rows_blocks;
-  for (const cache::CheckpointHit& hit : match.checkpoints) {
-    if (hit.blocks == 0 || hit.blocks > match.rows_blocks || match.rows_blocks > chain.size()) {
-      return absl::InternalError("the cache answered with a match longer than was asked");
-    }
-    const bool from_disk = hit.tier == cache::Tier::kDisk || match.rows_host_blocks < hit.blocks;
-    const uint64_t bytes = FetchBytes(hit.blocks);
-    if (!options_.always_load &&
-        !costs_.WorthFetching(int64_t{hit.blocks} * kBlockTokens, from_disk ? 0 : bytes,
-                              from_disk ? bytes : 0)) {
+  ResumePoints found = RankResumePoints(match, model_.config, *model_.layout, costs_);
+  if (options_.always_load) {
+    // The deepest first.
+    std::stable_sort(
+        found.points.begin(), found.points.end(),
+        [](const ResumePoint& a, const ResumePoint& b) { return a.blocks > b.blocks; });
+  }
+  for (const ResumePoint& point : found.points) {
+    if (!options_.always_load && point.seconds >= found.prefill_seconds) {
       report.recompute_was_cheaper = true;
-      continue;
+      return absl::OkStatus();
     }
-    const int64_t start = clock_.NowNanos();
-    CAIRN_ASSIGN_OR_RETURN(const std::shared_ptr<cache::FetchedPrefix> fetched,
-                           TakeOrFetch(match, chain.first(hit.blocks)));
-    if (fetched == nullptr) continue;
-    report.fetch_seconds += SecondsSince(clock_, start);
-    const int64_t restore_start = clock_.NowNanos();
-    CAIRN_ASSIGN_OR_RETURN(const bool restored,
-                           Restore(*fetched, hit.blocks, fetched, session, report));
-    report.restore_seconds += SecondsSince(clock_, restore_start);
-    if (!restored) continue;
-    costs_.ObserveFetch(fetched->host_bytes, fetched->disk_bytes, SecondsSince(clock_, start));
-    if (fetched->copied_bytes == 0) mapped_ = fetched;
-    report.prefix_tokens = int64_t{hit.blocks} * kBlockTokens;
-    report.recompute_was_cheaper = false;
-    report.host_bytes = fetched->host_bytes;
-    report.disk_bytes = fetched->disk_bytes;
-    report.copied_bytes = fetched->copied_bytes;
-    return absl::OkStatus();
+    CAIRN_ASSIGN_OR_RETURN(const bool resumed,
+                           ResumeAt(point, match, chain.first(point.blocks), session, report));
+    if (resumed) return absl::OkStatus();
   }
   return absl::OkStatus();
 }
 
+absl::StatusOr<bool> PrefixCache::ResumeAt(const ResumePoint& point, cache::MatchResult& match,
+                                           std::span<const Digest> chain, SessionState& session,
+                                           ResumeReport& report) {
+  const int64_t start = clock_.NowNanos();
+  CAIRN_ASSIGN_OR_RETURN(const std::shared_ptr<cache::FetchedPrefix> fetched,
+                         TakeOrFetch(match, chain, !point.replay));
+  if (fetched == nullptr) return false;
+  report.fetch_seconds += SecondsSince(clock_, start);
+  const int64_t restore_start = clock_.NowNanos();
+  CAIRN_ASSIGN_OR_RETURN(const bool restored, Restore(point, *fetched, fetched, session, report));
+  report.restore_seconds += SecondsSince(clock_, restore_start);
+  if (!restored) return false;
+  costs_.ObserveFetch(fetched->host_bytes, fetched->disk_bytes, SecondsSince(clock_, start));
+  if (fetched->copied_bytes == 0) mapped_ = fetched;
+  report.prefix_tokens = int64_t{point.blocks} * kBlockTokens;
+  if (const ReplayPlan* plan = session.replay(); plan != nullptr) {
+    report.replay_token_layers = plan->TokenLayers();
+    report.replay_rectangle_token_layers = plan->RectangleTokenLayers();
+  }
+  report.host_bytes = fetched->host_bytes;
+  report.disk_bytes = fetched->disk_bytes;
+  report.copied_bytes = fetched->copied_bytes;
+  return true;
+}
+
 absl::StatusOr<std::shared_ptr<cache::FetchedPrefix>> PrefixCache::TakeOrFetch(
-    cache::MatchResult& match, std::span<const Digest> chain) {
+    cache::MatchResult& match, std::span<const Digest> chain, bool checkpoint) {
   // A hit in host memory came with the match; another one than this is not wanted any more.
   const std::shared_ptr<cache::FetchedPrefix> leased = std::move(match.leased);
-  if (leased != nullptr && leased->rows.size() == chain.size()) return leased;
-  absl::StatusOr<std::unique_ptr<cache::FetchedPrefix>> got =
-      cache_->Fetch({.chain = chain, .checkpoint = true, .deadline = FetchDeadline(chain.size())});
+  if (checkpoint && leased != nullptr && leased->rows.size() == chain.size()) return leased;
+  absl::StatusOr<std::unique_ptr<cache::FetchedPrefix>> got = cache_->Fetch(
+      {.chain = chain, .checkpoint = checkpoint, .deadline = FetchDeadline(chain.size())});
   // No room for it in the daemon's memory: a miss, not a reason to leave.
   if (absl::IsResourceExhausted(got.status())) return nullptr;
   CAIRN_RETURN_IF_ERROR(got.status());
   return std::shared_ptr<cache::FetchedPrefix>(std::move(*got));
 }
 
-absl::StatusOr<bool> PrefixCache::Restore(const cache::FetchedPrefix& fetched, uint32_t blocks,
+absl::StatusOr<bool> PrefixCache::Restore(const ResumePoint& point,
+                                          const cache::FetchedPrefix& fetched,
                                           std::shared_ptr<const void> owner, SessionState& session,
                                           ResumeReport& report) const {
-  if (fetched.rows.size() < blocks || !fetched.checkpoint.has_value())
-    return false;  // went meanwhile
+  if (fetched.rows.size() < point.blocks) return false;  // went meanwhile
+  if (!point.replay && !fetched.checkpoint.has_value()) return false;
   const KvLayout& layout = *model_.layout;
-  if (fetched.checkpoint->payload.size() != static_cast<size_t>(layout.checkpoint_bytes())) {
-    return absl::InternalError("the cache answered with a checkpoint of another size");
-  }
   // What was streamed has been checked as it arrived.
-  const bool verified = fetched.verified;
-  if (!verified && !Verified(*fetched.checkpoint)) {
-    ++report.checksum_failures;
-    return false;
+  const auto holds = [&](const cache::EntryView& entry, int64_t bytes) -> absl::StatusOr<bool> {
+    if (entry.payload.size() != static_cast<size_t>(bytes)) {
+      return absl::InternalError("the cache answered with an entry of another size");
+    }
+    const bool intact = fetched.verified || Verified(entry);
+    if (!intact) ++report.checksum_failures;
+    return intact;
+  };
+  if (!point.replay) {
+    CAIRN_ASSIGN_OR_RETURN(const bool intact,
+                           holds(*fetched.checkpoint, layout.checkpoint_bytes()));
+    if (!intact) return false;
   }
-  for (uint32_t i = 0; i < blocks; ++i) {
-    if (fetched.rows[i].payload.size() != static_cast<size_t>(layout.rows_entry_bytes())) {
-      return absl::InternalError("the cache answered with rows of another size");
-    }
-    if (!verified && !Verified(fetched.rows[i])) {
-      ++report.checksum_failures;
-      return false;
-    }
+  for (uint32_t i = 0; i < point.blocks; ++i) {
+    CAIRN_ASSIGN_OR_RETURN(const bool intact, holds(fetched.rows[i], layout.rows_entry_bytes()));
+    if (!intact) return false;
   }
   // Nothing fails from here on: the session is restored whole.
-  for (uint32_t i = 0; i < blocks; ++i) session.rows().Adopt(fetched.rows[i].payload.data(), owner);
-  session.LoadCheckpoint(blocks, fetched.checkpoint->payload);
+  for (uint32_t i = 0; i < point.blocks; ++i) {
+    session.rows().Adopt(fetched.rows[i].payload.data(), owner);
+  }
+  if (point.replay) {
+    session.StartReplay(ReplayPlan::To(model_.config, int64_t{point.blocks} * kBlockTokens));
+  } else {
+    session.LoadCheckpoint(point.blocks, fetched.checkpoint->payload);
+  }
   return true;
 }
 
@@ -297,9 +339,7 @@ void PrefixCache::Extend(std::span<const int32_t> tokens) {
 int64_t PrefixCache::NextStop(int64_t position, int64_t end, int64_t prompt_end) const {
   if (!attached()) return end;
   for (int64_t blocks = position / kBlockTokens + 1; blocks * kBlockTokens < end; ++blocks) {
-    const bool is_end = blocks == prompt_end / kBlockTokens;
-    if (cache_->registration().policy.Wants(static_cast<uint64_t>(blocks), is_end))
-      return blocks * kBlockTokens;
+    if (Wants(blocks, prompt_end / kBlockTokens)) return blocks * kBlockTokens;
   }
   return end;
 }
@@ -330,17 +370,16 @@ PutItem PrefixCache::MakeCheckpoint(const SessionState& session) {
 void PrefixCache::Store(const SessionState& session, std::span<const int32_t> tokens,
                         int64_t prompt_end) {
   NoticeLoss();
-  if (!attached()) return;
+  if (!attached() || session.replay() != nullptr) return;
   Extend(tokens);
   const int64_t whole = session.position() / kBlockTokens;
   for (; stored_blocks_ < whole; ++stored_blocks_) {
     Put(MakeItem(stored_blocks_, EntryKind::kRows, session.rows().Share(stored_blocks_)));
   }
   if (session.position() % kBlockTokens != 0 || whole == 0) return;
-  const cache::CheckpointPolicy& policy = cache_->registration().policy;
-  if (policy.Wants(static_cast<uint64_t>(whole), whole == prompt_end / kBlockTokens)) {
+  if (Wants(whole, prompt_end / kBlockTokens)) {
     Put(MakeCheckpoint(session));
-  } else if (policy.ends && session.position() > prompt_end) {
+  } else if (cache_->registration().policy.ends && session.position() > prompt_end) {
     output_end_ = MakeCheckpoint(session);
   }
 }

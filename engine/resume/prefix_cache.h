@@ -32,6 +32,7 @@
 #include "engine/forward/model.h"
 #include "engine/resume/cost_model.h"
 #include "engine/resume/put_queue.h"
+#include "engine/resume/resume_point.h"
 #include "engine/resume/shared_rows.h"
 #include "engine/state/session_state.h"
 #include "store/base/clock.h"
@@ -39,8 +40,12 @@
 namespace cairn::engine {
 
 struct ResumeReport {
-  int64_t prefix_tokens = 0;  // restored; 0 is a miss
-  uint64_t host_bytes = 0;    // fetched, by tier
+  int64_t prefix_tokens = 0;  // restored, or to be replayed from restored rows; 0 is a miss
+  // Of a replay: the work left to the session's first steps, and what it is without the trapezoid
+  // (state/replay_plan.h). 0: none.
+  int64_t replay_token_layers = 0;
+  int64_t replay_rectangle_token_layers = 0;
+  uint64_t host_bytes = 0;  // fetched, by tier
   uint64_t disk_bytes = 0;
   uint64_t copied_bytes = 0;  // on the way into the engine; 0 for mapped entries (the checkpoint's
                               // copy into the state aside)
@@ -74,8 +79,8 @@ class PrefixCache {
 
   bool attached() const { return cache_ != nullptr && !puts_->detached(); }
 
-  // `session` is fresh. Restores the longest usable prefix that leaves at least one token to
-  // compute.
+  // `session` is fresh. Restores, whole or to be replayed, the prefix that gives the first token
+  // soonest and leaves at least one token to compute.
   ResumeReport Resume(std::span<const int32_t> tokens, SessionState& session);
 
   // True if the rows that Resume restored are still, to the byte, what was put. Trivially true
@@ -108,17 +113,27 @@ class PrefixCache {
                          ResumeReport& report);
   absl::StatusOr<cache::MatchResult> MatchOrWait(std::span<const Digest> chain,
                                                  ResumeReport& report);
-  // What the match leased if it is this prefix, else by a fetch. Null: the daemon has no room for
-  // it.
+  absl::StatusOr<cache::MatchResult> Match(std::span<const Digest> chain);
+  // What a prefill of the rest would put: rows of every block, and the checkpoints that the policy
+  // wants.
+  std::vector<cache::ReserveItem> Missing(const cache::MatchResult& match,
+                                          std::span<const Digest> chain) const;
+  // These are false, or null, when it went meanwhile, is damaged, or the daemon has no room for it.
+  absl::StatusOr<bool> ResumeAt(const ResumePoint& point, cache::MatchResult& match,
+                                std::span<const Digest> chain, SessionState& session,
+                                ResumeReport& report);
+  // What the match leased if it is this prefix, else by a fetch.
   absl::StatusOr<std::shared_ptr<cache::FetchedPrefix>> TakeOrFetch(cache::MatchResult& match,
-                                                                    std::span<const Digest> chain);
-  absl::StatusOr<bool> Restore(const cache::FetchedPrefix& fetched, uint32_t blocks,
+                                                                    std::span<const Digest> chain,
+                                                                    bool checkpoint);
+  absl::StatusOr<bool> Restore(const ResumePoint& point, const cache::FetchedPrefix& fetched,
                                std::shared_ptr<const void> owner, SessionState& session,
                                ResumeReport& report) const;
-  uint64_t FetchBytes(uint32_t blocks) const;
   absl::Duration FetchDeadline(size_t blocks) const;
   absl::StatusOr<SharedRows::Block> CopyOf(const cache::EntryView& entry,
                                            const Digest& digest) const;
+  // Whether the policy wants a checkpoint there. `end`: the prompt's last whole block.
+  bool Wants(int64_t blocks, int64_t end) const;
   void Put(PutItem item);
   PutItem MakeItem(int64_t block, EntryKind kind, std::shared_ptr<const uint8_t> bytes);
   PutItem MakeCheckpoint(const SessionState& session);
@@ -138,6 +153,7 @@ class PrefixCache {
   std::vector<Digest> chain_;  // of the sequence being computed
   absl::flat_hash_map<EntryKey, uint64_t> reservations_;
   int64_t stored_blocks_ = 0;  // rows put or known to be there
+  int64_t branch_blocks_ = 0;  // where this prompt parts from another; 0: nowhere known
   std::shared_ptr<const cache::FetchedPrefix>
       mapped_;                    // what the session's adopted rows lie in; null once settled
   std::vector<PutItem> pending_;  // computed from mapped rows that were not checked since

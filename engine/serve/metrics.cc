@@ -83,6 +83,12 @@ std::string Metrics::Render(const PutStats& puts, bool cache_attached) const {
   counter("steps_total", "Steps of the model.", steps.load());
   counter("drafted_tokens_total", "Tokens guessed by the MTP block.", drafted_tokens.load());
   counter("accepted_tokens_total", "Of these, right.", accepted_tokens.load());
+  counter("replay_token_layers_total",
+          "Tokens times layers computed to replay prefixes whose rows alone were stored.",
+          replay_token_layers.load());
+  counter("replay_rectangle_token_layers_total",
+          "What they would be with all layers computed for all tokens of a replay.",
+          replay_rectangle_token_layers.load());
   gauge("cache_attached", "1 while there is a cache.", cache_attached ? 1 : 0);
   counter("cache_failures_total", "Restored prefixes that were taken back and computed again.",
           cache_failures.load());

@@ -50,9 +50,12 @@ struct Metrics {
   std::atomic<uint64_t> steps{0};
   std::atomic<uint64_t> drafted_tokens{0};   // guessed by the MTP block
   std::atomic<uint64_t> accepted_tokens{0};  // of these, sampled
-  std::atomic<uint64_t> cache_failures{0};   // restored rows that did not hold and were recomputed
-  Histogram queue_seconds;                   // from arrival to admission
-  Histogram first_token_seconds;             // from arrival
+  // Of prefixes replayed from rows alone: the work, and what it is without the trapezoid.
+  std::atomic<uint64_t> replay_token_layers{0};
+  std::atomic<uint64_t> replay_rectangle_token_layers{0};
+  std::atomic<uint64_t> cache_failures{0};  // restored rows that did not hold and were recomputed
+  Histogram queue_seconds;                  // from arrival to admission
+  Histogram first_token_seconds;            // from arrival
   Histogram between_tokens_seconds;
   Histogram request_seconds;  // from arrival to the end
 

@@ -132,8 +132,9 @@ bool Scheduler::Step() {
   Guess(plan);
   const absl::Status status = forward_.Run(plan.items);
   const double seconds = SecondsSince(start);
-  int64_t computed = 0;
-  for (const StepItem& item : plan.items) computed += std::ssize(item.tokens);
+  int64_t computed = 0;  // tokens; replayed ones by what they needed
+  for (const StepItem& item : plan.items) computed += item.token_layers;
+  computed /= model().config.layers;
   ++metrics_.steps;
   metrics_.computed_tokens += static_cast<uint64_t>(computed);
   for (size_t i = 0; i < plan.items.size(); ++i) {
@@ -258,8 +259,12 @@ void Scheduler::Start(Sequence& sequence) {
     sequence.slot = cache_->Take();
     if (sequence.slot == nullptr) return;
     sequence.slot->InterruptBy(&sequence.out->cancelled());
-    sequence.cached_tokens =
-        sequence.slot->cache().Resume(sequence.request.prompt, *sequence.session).prefix_tokens;
+    const ResumeReport report =
+        sequence.slot->cache().Resume(sequence.request.prompt, *sequence.session);
+    sequence.cached_tokens = report.prefix_tokens;
+    metrics_.replay_token_layers += static_cast<uint64_t>(report.replay_token_layers);
+    metrics_.replay_rectangle_token_layers +=
+        static_cast<uint64_t>(report.replay_rectangle_token_layers);
     sequence.cache_usable = true;
     sequence.settled = sequence.cached_tokens == 0;
   });

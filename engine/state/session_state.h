@@ -17,6 +17,7 @@
 #include <vector>
 
 #include "engine/state/kv_layout.h"
+#include "engine/state/replay_plan.h"
 
 namespace cairn::engine {
 
@@ -135,6 +136,15 @@ class SessionState {
   // above.
   void LoadCheckpoint(int64_t blocks, std::span<const uint8_t> in);
 
+  // From rows alone: the next tokens, from plan.From(0) to its end, are replayed. Until then the
+  // state is nobody's. REQUIRES: a fresh session, but for rows(), which holds the plan's blocks.
+  void StartReplay(const ReplayPlan& plan) {
+    replay_ = plan;
+    position_ = plan.From(0);
+  }
+  // The plan that is under way, or null.
+  const ReplayPlan* replay() const { return position_ < replay_.end ? &replay_ : nullptr; }
+
  private:
   const KvLayout* layout_;
   std::vector<LayerState> layers_;
@@ -143,6 +153,7 @@ class SessionState {
   GuessUndo undo_;
   int64_t hidden_values_ = 0;
   int64_t position_ = 0;
+  ReplayPlan replay_;
 };
 
 }  // namespace cairn::engine

@@ -167,6 +167,42 @@ TEST(WindowRing, GivesWhatIsStored) {
   EXPECT_EQ(row, stored);  // its bytes are all there is
 }
 
+// Spec section 2.10, rule D: 127 * layers * (layers + 1) / 2 for what the next token needs, and the
+// 128th row of each window; MTP's window hangs on 128 rows more of every layer.
+TEST(ReplayPlan, IsTheTrapezoid) {
+  ModelConfig config;
+  config.window = 128;
+  config.layers = 43;
+  ReplayPlan plan = ReplayPlan::To(config, 1 << 20);
+  EXPECT_EQ(plan.TokenLayers(), 120'142 + 43);
+  EXPECT_EQ(plan.RectangleTokenLayers(), 236'672);
+  EXPECT_EQ(plan.end - plan.From(42), 128);
+  EXPECT_EQ(plan.From(42) - plan.From(41), 127);
+  EXPECT_EQ(plan.WholeFrom(0), plan.From(1));
+  EXPECT_EQ(plan.WholeFrom(42), plan.end);
+  config.mtp_layers = 1;
+  plan = ReplayPlan::To(config, 1 << 20);
+  EXPECT_EQ(plan.TokenLayers(), 120'142 + 129 * 43);
+  EXPECT_EQ(plan.WholeFrom(42), plan.end - 129);
+  config.mtp_layers = 0;
+  config.layers = 61;
+  plan = ReplayPlan::To(config, 1 << 20);
+  EXPECT_EQ(plan.TokenLayers(), 240'157 + 61);
+  EXPECT_EQ(plan.RectangleTokenLayers(), 476'288);
+}
+
+TEST(ReplayPlan, BeginsWithTheSequenceAndIsCutIntoSteps) {
+  ModelConfig config;
+  config.window = 128;
+  config.layers = 4;
+  const ReplayPlan plan = ReplayPlan::To(config, 256);
+  EXPECT_EQ(plan.From(0), 0);
+  EXPECT_EQ(plan.TokenLayers(), 256 + 256 + 255 + 128);
+  EXPECT_EQ(plan.RectangleTokenLayers(), 4 * 256);
+  EXPECT_EQ(plan.TokenLayers(0, 100) + plan.TokenLayers(100, 200) + plan.TokenLayers(200, 256),
+            plan.TokenLayers());
+}
+
 TEST(RowBlocks, GrowByOneZeroedBlockAtATime) {
   RowBlocks blocks(16);
   uint8_t* first = blocks.Write(0);

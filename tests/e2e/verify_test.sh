@@ -75,7 +75,9 @@ start --policy full --listen "127.0.0.1:$port"
 proves tcp --cache "127.0.0.1:$port"
 stop
 start --policy zero
-refused 1 'nothing is proved' verify --prompts "$work/prompts.txt" --cache "unix:$work/cairn.sock"
+proves zero --cache "unix:$work/cairn.sock"
+echo short >"$work/short.txt"
+refused 1 'nothing is proved' verify --prompts "$work/short.txt" --cache "unix:$work/cairn.sock"
 refused 1 'tenant' verify --prompts "$work/prompts.txt" --cache "unix:$work/cairn.sock" --tenant nobody
 stop
 refused 1 'cairn.sock' verify --prompts "$work/prompts.txt" --cache "unix:$work/cairn.sock"

@@ -123,7 +123,8 @@ void TextSeeds() {
   later.parent.bytes.fill(3);
   Seed("attributes", "later", cache::EncodeAttributes(later));
   int number = 0;
-  for (const char* text : {"zero", "full", "ends", "every:4096", "full+every:128+ends"}) {
+  for (const char* text : {"zero", "full", "ends", "every:4096", "full+every:128+ends", "branches",
+                           "every:4096:ttl=10m+branches:ttl=1h+ends:ttl=3d"}) {
     Seed("policy_text", std::to_string(++number), text);
   }
   const cache::BulkPreamble preamble =

@@ -93,7 +93,7 @@ TEST(Resume, PoliciesDecideWhereToResume) {
   const std::vector<int32_t> prompt = Prompt(700);
   const SequenceResult cold = RunCold(prompt);
   const std::vector<std::pair<std::string, int64_t>> cases = {
-      {"full", 640}, {"every:256", 512}, {"ends", 640}, {"every:256+ends", 640}, {"zero", 0}};
+      {"full", 640}, {"every:256", 512}, {"ends", 640}, {"every:256+ends", 640}, {"zero", 640}};
   for (const auto& [policy, expected] : cases) {
     const Daemon daemon(policy);
     Engine(daemon.Connect()).Run(prompt);
@@ -101,6 +101,111 @@ TEST(Resume, PoliciesDecideWhereToResume) {
     EXPECT_EQ(warm.resume.prefix_tokens, expected) << policy;
     EXPECT_EQ(warm.logits, cold.logits) << policy;
   }
+}
+
+// The second to part from a stored prompt leaves a checkpoint where it does; the third resumes
+// there.
+TEST(Resume, BranchesStoresACheckpointWherePromptsPart) {
+  const Daemon daemon("branches");
+  const auto prompt = [](size_t shared, size_t length, uint32_t seed) {
+    std::vector<int32_t> tokens = Prompt(shared);
+    const std::vector<int32_t> rest = Prompt(length - shared, seed);
+    tokens.insert(tokens.end(), rest.begin(), rest.end());
+    return tokens;
+  };
+  Engine(daemon.Connect()).Run(Prompt(700));
+  EXPECT_EQ(daemon.rig->Stat("commit_entries"), 5u);  // rows
+  const SequenceResult second = Engine(daemon.Connect()).Run(prompt(400, 700, 8));
+  EXPECT_EQ(second.logits, RunCold(prompt(400, 700, 8)).logits);
+  EXPECT_EQ(daemon.rig->Stat("commit_entries"), 5u + 2u + 1u);
+  const SequenceResult third = Engine(daemon.Connect()).Run(prompt(400, 700, 9));
+  EXPECT_EQ(third.resume.prefix_tokens, 384);
+  EXPECT_EQ(third.resume.replay_token_layers, 0);
+  EXPECT_EQ(third.logits, RunCold(prompt(400, 700, 9)).logits);
+  EXPECT_EQ(daemon.rig->Stat("commit_entries"), 5u + 2u + 1u + 2u);
+  // One that only goes on where the first ended parts from nobody.
+  const std::vector<int32_t> longer = Prompt(900);
+  Engine(daemon.Connect()).Run(longer);
+  EXPECT_EQ(daemon.rig->Stat("commit_entries"), 5u + 2u + 1u + 2u + 2u);
+}
+
+// What a replay ends at is a state like any other.
+TEST(Resume, BranchesStoresACheckpointAtTheEndOfAReplay) {
+  const Daemon daemon("branches");
+  Engine(daemon.Connect()).Run(Prompt(1500));
+  for (const uint32_t seed : {8u, 9u}) {
+    std::vector<int32_t> prompt = Prompt(1200);
+    const std::vector<int32_t> other = Prompt(100, seed);
+    prompt.insert(prompt.end(), other.begin(), other.end());
+    const SequenceResult warm = Engine(daemon.Connect()).Run(prompt);
+    EXPECT_EQ(warm.resume.prefix_tokens, 1152);
+    EXPECT_EQ(warm.resume.replay_token_layers > 0, seed == 8);
+    EXPECT_EQ(warm.logits, RunCold(prompt).logits);
+  }
+}
+
+TEST(Resume, RowsAloneAreReplayed) {
+  const Daemon daemon("zero");
+  const std::vector<int32_t> prompt = Prompt(1200);
+  const SequenceResult cold = RunCold(prompt);
+  Engine(daemon.Connect()).Run(prompt);
+  EXPECT_EQ(daemon.rig->Stat("commit_entries"), 9u);  // rows
+  Engine engine(daemon.Connect());
+  int64_t computed = 0;
+  engine.forward.set_layer_probe([&](int64_t layer, int64_t rows, const float*) {
+    if (layer == 0) computed += rows;
+  });
+  const SequenceResult warm = engine.Run(prompt);
+  const ReplayPlan plan = ReplayPlan::To(SmallModel().config, 1152);
+  EXPECT_EQ(warm.resume.prefix_tokens, 1152);
+  EXPECT_EQ(warm.recomputed_tokens, 48);
+  EXPECT_EQ(warm.resume.replay_token_layers, plan.TokenLayers());
+  EXPECT_EQ(warm.resume.replay_rectangle_token_layers, plan.RectangleTokenLayers());
+  EXPECT_LT(2 * plan.TokenLayers(), 5 * 1152);
+  EXPECT_EQ(computed, 1152 - plan.WholeFrom(0) + 48 + std::ssize(warm.output) - 1);
+  EXPECT_EQ(warm.logits, cold.logits);
+  EXPECT_EQ(warm.output, cold.output);
+  EXPECT_EQ(engine.cache.put_stats().put_entries, 0u);
+}
+
+TEST(Resume, WhatIsComputedBehindAReplayIsStoredAsEver) {
+  const Daemon daemon("zero");
+  Engine(daemon.Connect()).Run(Prompt(1200));
+  std::vector<int32_t> prompt = Prompt(1200);
+  const std::vector<int32_t> other = Prompt(400, 9);
+  prompt.insert(prompt.end(), other.begin(), other.end());
+  EXPECT_EQ(Engine(daemon.Connect()).Run(prompt).resume.prefix_tokens, 1152);
+  const SequenceResult third = Engine(daemon.Connect()).Run(prompt);
+  EXPECT_EQ(third.resume.prefix_tokens, 1536);
+  EXPECT_EQ(third.logits, RunCold(prompt).logits);
+}
+
+TEST(Resume, RowsBeyondTheLastCheckpointAreReplayedWhereThatIsCheaper) {
+  const Daemon daemon("every:1152");
+  Engine(daemon.Connect()).Run(Prompt(2300));
+  // 1,024 tokens behind the checkpoint are more than nano's replay, 128 are fewer.
+  for (const auto& [length, prefix, replay] :
+       {std::tuple{2200u, 2176, true}, std::tuple{1300u, 1152, false}}) {
+    const std::vector<int32_t> prompt = Prompt(length);
+    const SequenceResult warm = Engine(daemon.Connect()).Run(prompt);
+    EXPECT_EQ(warm.resume.prefix_tokens, prefix);
+    EXPECT_EQ(warm.resume.replay_token_layers > 0, replay);
+    EXPECT_EQ(warm.logits, RunCold(prompt).logits);
+  }
+}
+
+TEST(Resume, RowsThatAreDamagedAreNotReplayed) {
+  const Daemon daemon("zero");
+  const std::vector<int32_t> prompt = Prompt(1200);
+  Engine(daemon.Connect()).Run(prompt);
+  auto api = Wrap(daemon);
+  api->on_fetch = [](cache::FetchedPrefix& f) { Writable(f.rows[7].payload)[3] ^= 1; };
+  Engine engine(absl::StatusOr<std::unique_ptr<CacheApi>>(std::move(api)));
+  const SequenceResult warm = engine.Run(prompt);
+  EXPECT_EQ(warm.resume.prefix_tokens, 0);
+  EXPECT_EQ(warm.resume.checksum_failures, 1u);
+  EXPECT_EQ(warm.resume.replay_token_layers, 0);
+  EXPECT_EQ(warm.logits, RunCold(prompt).logits);
 }
 
 TEST(Resume, EndsAlsoStoresTheOutputsEnd) {

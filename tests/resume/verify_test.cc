@@ -61,9 +61,21 @@ TEST(Verify, APromptWithoutAWholeBlockBeforeItsEndIsTooShort) {
   EXPECT_EQ(verifier.Add(Prompt(129)).pairs, 1);
 }
 
-TEST(Verify, AMissProvesNothing) {
+TEST(Verify, RowsAloneAreServedByReplay) {
   const Daemon daemon("zero");
   Verifier verifier(Wrap(daemon));
+  const VerifyFigures& f = verifier.Add(Prompt(900));
+  EXPECT_EQ(f.equal, f.pairs);
+  EXPECT_EQ(f.shorter, 0);
+  EXPECT_EQ(f.replayed, f.pairs);
+  EXPECT_LT(f.replay_token_layers, f.replay_rectangle_token_layers);
+}
+
+TEST(Verify, AMissProvesNothing) {
+  const Daemon daemon;
+  auto api = Wrap(daemon);
+  api->on_match = [](cache::MatchResult& match) { match = {}; };
+  Verifier verifier(std::move(api));
   const VerifyFigures& f = verifier.Add(Prompt(400));
   EXPECT_GT(f.pairs, 0);
   EXPECT_EQ(f.missed, f.pairs);
@@ -72,7 +84,13 @@ TEST(Verify, AMissProvesNothing) {
 
 TEST(Verify, AHitThatIsShorterThanItCouldBeIsCounted) {
   const Daemon daemon("every:256");
-  Verifier verifier(Wrap(daemon));
+  auto api = Wrap(daemon);
+  // No rows beyond the last checkpoint.
+  api->on_match = [](cache::MatchResult& match) {
+    match.rows_blocks = match.checkpoints.empty() ? 0 : match.checkpoints[0].blocks;
+    match.rows_host_blocks = std::min(match.rows_host_blocks, match.rows_blocks);
+  };
+  Verifier verifier(std::move(api));
   const VerifyFigures& f = verifier.Add(Prompt(500));
   EXPECT_EQ(f.equal, f.hits());
   EXPECT_EQ(f.missed, 3);   // 129, 255 and 256: there is no checkpoint before 256

@@ -120,7 +120,8 @@ class ByteCache {
     const uint64_t before = uint64_t{trace_.nodes[node].depth} * kBlocksPerNode;
     state.checkpoints = 0;
     for (uint32_t block = 1; block <= kBlocksPerNode; ++block) {
-      if (!layout_.checkpoints.Wants(before + block, is_end && block == kBlocksPerNode)) continue;
+      if (!layout_.checkpoints.Wants(before + block, is_end && block == kBlocksPerNode, false))
+        continue;
       ++state.checkpoints;
       state.resume_blocks = block;
     }
@@ -191,6 +192,10 @@ absl::StatusOr<ReplayLayout> ReplayLayout::Make(const std::string& name,
                                                 const std::string& checkpoints) {
   auto parsed = cache::CheckpointPolicy::Parse(checkpoints);
   if (!parsed.ok()) return parsed.status();
+  if (parsed->branches || parsed->has_ttl()) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("checkpoints \"", checkpoints, "\": branches and TTLs are not replayed"));
+  }
   if (name == "flash")
     return ReplayLayout{449'824, CheckpointBytes(43, 21), ReplayTokens(43), *parsed};
   if (name == "pro")

@@ -166,6 +166,8 @@ TEST(ByteReplay, CapacityIsInBytes) {
 TEST(ByteReplay, BadNamesAreRefused) {
   EXPECT_FALSE(ReplayLayout::Make("small", "full").ok());
   EXPECT_FALSE(ReplayLayout::Make("pro", "some").ok());
+  EXPECT_FALSE(ReplayLayout::Make("pro", "branches").ok());
+  EXPECT_FALSE(ReplayLayout::Make("pro", "ends:ttl=1h").ok());
 }
 
 }  // namespace

@@ -1,0 +1,43 @@
+#include "engine/resume/resume_point.h"
+
+#include <algorithm>
+
+#include "engine/state/replay_plan.h"
+#include "store/base/limits.h"
+
+namespace cairn::engine {
+
+ResumePoints RankResumePoints(const cache::MatchResult& match, const ModelConfig& config,
+                              const KvLayout& layout, const CostModel& costs) {
+  const auto prefill = [&](int64_t blocks) { return costs.PrefillSeconds(blocks * kBlockTokens); };
+  const auto fetch = [&](uint32_t blocks, cache::Tier checkpoint) {
+    const auto rows = static_cast<uint64_t>(layout.rows_entry_bytes());
+    const auto state = static_cast<uint64_t>(layout.checkpoint_bytes());
+    const uint32_t in_host = std::min(blocks, match.rows_host_blocks);
+    return costs.FetchSeconds(
+        in_host * rows + (checkpoint == cache::Tier::kHost ? state : 0),
+        (blocks - in_host) * rows + (checkpoint == cache::Tier::kDisk ? state : 0));
+  };
+  ResumePoints found;
+  found.prefill_seconds = prefill(match.rows_blocks);
+  const auto add = [&](uint32_t blocks, bool replay, double seconds) {
+    found.points.push_back({blocks, replay, seconds + prefill(match.rows_blocks - blocks)});
+  };
+  for (const cache::CheckpointHit& hit : match.checkpoints) {
+    add(hit.blocks, false, fetch(hit.blocks, hit.tier));
+  }
+  const auto add_replay = [&](uint32_t blocks) {
+    if (blocks == 0) return;
+    const ReplayPlan plan = ReplayPlan::To(config, int64_t{blocks} * kBlockTokens);
+    add(blocks, true,
+        fetch(blocks, cache::Tier::kNone) + costs.ReplaySeconds(plan.TokenLayers(), plan.layers));
+  };
+  add_replay(match.rows_blocks);
+  if (match.rows_host_blocks < match.rows_blocks) add_replay(match.rows_host_blocks);
+  std::stable_sort(
+      found.points.begin(), found.points.end(),
+      [](const ResumePoint& a, const ResumePoint& b) { return a.seconds < b.seconds; });
+  return found;
+}
+
+}  // namespace cairn::engine

@@ -1,0 +1,37 @@
+// resume_point.h: where a prefix may be resumed, and which way is the fastest to the first token.
+//
+// At a checkpoint, what lies behind it is prefilled. Where rows lie without one, the state is
+// replayed from them (state/replay_plan.h), which costs a bounded part of the prefill and may
+// reach further than the last checkpoint. Rows in host memory may end before those on disk.
+//
+// Threads: a function. Units: blocks, bytes, seconds.
+#ifndef CAIRN_ENGINE_RESUME_RESUME_POINT_H_
+#define CAIRN_ENGINE_RESUME_RESUME_POINT_H_
+
+#include <cstdint>
+#include <vector>
+
+#include "cache/client/cache_api.h"
+#include "engine/model/config.h"
+#include "engine/resume/cost_model.h"
+#include "engine/state/kv_layout.h"
+
+namespace cairn::engine {
+
+struct ResumePoint {
+  uint32_t blocks = 0;
+  bool replay = false;  // from rows alone
+  double seconds = 0;   // fetch and compute, up to the end of all rows that were found
+};
+
+struct ResumePoints {
+  std::vector<ResumePoint> points;  // the fastest first
+  double prefill_seconds = 0;       // of the same tokens, with nothing fetched
+};
+
+ResumePoints RankResumePoints(const cache::MatchResult& match, const ModelConfig& config,
+                              const KvLayout& layout, const CostModel& costs);
+
+}  // namespace cairn::engine
+
+#endif  // CAIRN_ENGINE_RESUME_RESUME_POINT_H_
