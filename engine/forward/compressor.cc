@@ -64,7 +64,15 @@ void PoolGroup(const CompressorOp& op, const GroupReader& reader, int64_t group,
   kernels::SoftmaxPool(kv, score, n, op.dim, out);
 }
 
-// The state after the step: tokens of the open group, and the last whole group's overlap halves.
+// The step's tokens, which end within the group that is open.
+void AppendOpen(const CompressorOp& op, const float* kv, const float* score, int64_t count,
+                PartialState& partial) {
+  partial.kv.insert(partial.kv.end(), kv, kv + count * op.width);
+  partial.score.insert(partial.score.end(), score, score + count * op.width);
+}
+
+// The state after a step that ends a group: tokens of the open group, and the last whole group's
+// overlap halves.
 CompressorState NextState(const CompressorOp& op, const GroupReader& reader,
                           const CompressorState& old, int64_t end) {
   CompressorState next;
@@ -132,7 +140,12 @@ void RunCompressor(Step& step, const BlockOp& block, CompressorRole role, const 
       if (!main) kernels::Hadamard(row.data(), op.dim);
       span.session->WriteRow(slot, codec, first + i, row.data());
     });
-    state = NextState(op, reader, state, end);
+    if (first == last) {
+      AppendOpen(op, kv + span.begin * op.width, score + span.begin * op.width, span.count,
+                 state.partial);
+    } else {
+      state = NextState(op, reader, state, end);
+    }
   }
 }
 

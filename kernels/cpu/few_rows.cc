@@ -151,7 +151,7 @@ void AllRows(const PackedMatrix& w, int64_t begin, int64_t end, const float* x, 
 
 bool IsFewRows(WeightFormat format, int64_t m) {
   const bool decoded = format == WeightFormat::kFp8 || format == WeightFormat::kFp4;
-  return m <= (decoded ? 2 * kRowsMax : 8 * kRowsMax);
+  return m <= (decoded ? 4 * kRowsMax : 8 * kRowsMax);
 }
 
 void MultiplyFewRows(const PackedMatrix& w, int64_t begin, int64_t end, const float* x, int64_t ldx,

@@ -2,7 +2,9 @@
 
 #include <immintrin.h>
 
+#include <algorithm>
 #include <cstring>
+#include <vector>
 
 #include "kernels/cpu/formats.h"
 #include "kernels/cpu/nibbles.h"
@@ -62,6 +64,26 @@ void DecodeFp4(const uint8_t* data, int64_t n, const uint8_t* scales, float* x) 
                                              _mm256_set1_epi32(15));
     const __m256 scale = _mm256_set1_ps(E8m0ToF32(scales[i / kFp4Group]));
     _mm256_storeu_ps(x + i, _mm256_mul_ps(NibbleValues(nibbles), scale));
+  }
+}
+
+// Eight rows of FP4 side by side, in columns [0, 8) of panel [n][16]. A lane holds eight codes of
+// its row; lanes from `count` on are 0.
+void DecodeFp4Columns(const uint8_t* const* data, const uint8_t* const* scales, int64_t count,
+                      int64_t n, float* panel) {
+  for (int64_t g = 0; g < n / kFp4Group; ++g) {
+    alignas(32) float scale[8] = {};
+    for (int64_t j = 0; j < count; ++j) scale[j] = E8m0ToF32(scales[j][g]);
+    const __m256 scale_of_row = _mm256_load_ps(scale);
+    for (int64_t i = g * kFp4Group; i < (g + 1) * kFp4Group; i += 8) {
+      alignas(32) uint32_t codes[8] = {};
+      for (int64_t j = 0; j < count; ++j) std::memcpy(codes + j, data[j] + i / 2, sizeof(codes[j]));
+      __m256i rest = _mm256_load_si256(reinterpret_cast<const __m256i*>(codes));
+      for (int64_t e = i; e < i + 8; ++e, rest = _mm256_srli_epi32(rest, 4)) {
+        const __m256 value = NibbleValues(_mm256_and_si256(rest, _mm256_set1_epi32(15)));
+        _mm256_storeu_ps(panel + e * 16, _mm256_mul_ps(value, scale_of_row));
+      }
+    }
   }
 }
 
@@ -148,6 +170,22 @@ void RowCodec::Decode(const uint8_t* data, const uint8_t* scales, float* x) cons
     case RowEncoding::kFp4:
       DecodeFp4(data, dim_, scales, x);
       break;
+  }
+}
+
+void RowCodec::DecodePanel(const uint8_t* const* data, const uint8_t* const* scales, int64_t count,
+                           float* panel) const {
+  if (encoding_ == RowEncoding::kFp4) {
+    const int64_t low = std::min<int64_t>(count, 8);
+    DecodeFp4Columns(data, scales, low, dim_, panel);
+    DecodeFp4Columns(data + low, scales + low, count - low, dim_, panel + 8);
+    return;
+  }
+  std::memset(panel, 0, static_cast<size_t>(dim_ * 16) * sizeof(float));
+  std::vector<float> row(static_cast<size_t>(dim_));
+  for (int64_t j = 0; j < count; ++j) {
+    Decode(data[j], scales[j], row.data());
+    for (int64_t e = 0; e < dim_; ++e) panel[e * 16 + j] = row[static_cast<size_t>(e)];
   }
 }
 

@@ -152,7 +152,10 @@ template <WeightFormat format>
 void RunTask(const PackedMatrix& w, const Task& task, const float* x, int64_t ldx, float* y,
              int64_t ldy) {
   thread_local const std::unique_ptr<Scratch> scratch = std::make_unique<Scratch>();
-  std::memset(scratch->sums, 0, sizeof(scratch->sums));
+  for (int64_t p = 0; p < task.panels; ++p) {
+    std::memset(scratch->sums + p * kRowsPerTask * kPanel, 0,
+                static_cast<size_t>(task.rows * kPanel) * sizeof(float));
+  }
   for (int64_t k = 0; k < w.k(); k += kSlab) {
     const int64_t count = std::min(kSlab, w.k() - k);
     for (int64_t r = 0; r < task.rows; ++r) {

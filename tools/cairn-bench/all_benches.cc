@@ -12,6 +12,7 @@ std::vector<Bench> AllBenches() {
   AddDiskPutBench(benches);
   AddHitBenches(benches);
   AddMemoryBenches(benches);
+  AddEngineBenches(benches);
   AddLinearBenches(benches);
   AddTextBenches(benches);
   return benches;
