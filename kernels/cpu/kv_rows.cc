@@ -67,21 +67,43 @@ void DecodeFp4(const uint8_t* data, int64_t n, const uint8_t* scales, float* x) 
   }
 }
 
-// Eight rows of FP4 side by side, in columns [0, 8) of panel [n][16]. A lane holds eight codes of
-// its row; lanes from `count` on are 0.
+// The four 32-bit words of eight rows' 16 bytes: word w of all rows in words[w], a lane a row.
+inline void TransposeWords(const uint8_t* const* rows, int64_t at, __m256i* words) {
+  __m256i pair[4];  // rows j and j + 4
+  for (int j = 0; j < 4; ++j) {
+    const auto* low = reinterpret_cast<const __m128i*>(rows[j] + at);
+    const auto* high = reinterpret_cast<const __m128i*>(rows[j + 4] + at);
+    pair[j] = _mm256_inserti128_si256(_mm256_castsi128_si256(_mm_loadu_si128(low)),
+                                      _mm_loadu_si128(high), 1);
+  }
+  const __m256i a = _mm256_unpacklo_epi32(pair[0], pair[1]);
+  const __m256i b = _mm256_unpacklo_epi32(pair[2], pair[3]);
+  const __m256i c = _mm256_unpackhi_epi32(pair[0], pair[1]);
+  const __m256i d = _mm256_unpackhi_epi32(pair[2], pair[3]);
+  words[0] = _mm256_unpacklo_epi64(a, b);
+  words[1] = _mm256_unpackhi_epi64(a, b);
+  words[2] = _mm256_unpacklo_epi64(c, d);
+  words[3] = _mm256_unpackhi_epi64(c, d);
+}
+
+// Eight rows of FP4 side by side, in columns [0, 8) of panel [n][16]. In the place of rows from
+// `count` on is row 0 with scales of 0.
 void DecodeFp4Columns(const uint8_t* const* data, const uint8_t* const* scales, int64_t count,
                       int64_t n, float* panel) {
+  const uint8_t* rows[8];
+  for (int64_t j = 0; j < 8; ++j) rows[j] = data[j < count ? j : 0];
   for (int64_t g = 0; g < n / kFp4Group; ++g) {
-    alignas(32) float scale[8] = {};
+    float scale[8] = {};
     for (int64_t j = 0; j < count; ++j) scale[j] = E8m0ToF32(scales[j][g]);
-    const __m256 scale_of_row = _mm256_load_ps(scale);
-    for (int64_t i = g * kFp4Group; i < (g + 1) * kFp4Group; i += 8) {
-      alignas(32) uint32_t codes[8] = {};
-      for (int64_t j = 0; j < count; ++j) std::memcpy(codes + j, data[j] + i / 2, sizeof(codes[j]));
-      __m256i rest = _mm256_load_si256(reinterpret_cast<const __m256i*>(codes));
-      for (int64_t e = i; e < i + 8; ++e, rest = _mm256_srli_epi32(rest, 4)) {
-        const __m256 value = NibbleValues(_mm256_and_si256(rest, _mm256_set1_epi32(15)));
-        _mm256_storeu_ps(panel + e * 16, _mm256_mul_ps(value, scale_of_row));
+    const __m256 scale_of_row = _mm256_setr_ps(scale[0], scale[1], scale[2], scale[3], scale[4],
+                                               scale[5], scale[6], scale[7]);
+    __m256i words[4];
+    TransposeWords(rows, g * (kFp4Group / 2), words);
+    float* to = panel + g * kFp4Group * 16;
+    for (__m256i codes : words) {
+      for (int e = 0; e < 8; ++e, codes = _mm256_srli_epi32(codes, 4), to += 16) {
+        const __m256 value = NibbleValues(_mm256_and_si256(codes, _mm256_set1_epi32(15)));
+        _mm256_storeu_ps(to, _mm256_mul_ps(value, scale_of_row));
       }
     }
   }
@@ -178,7 +200,8 @@ void RowCodec::DecodePanel(const uint8_t* const* data, const uint8_t* const* sca
   if (encoding_ == RowEncoding::kFp4) {
     const int64_t low = std::min<int64_t>(count, 8);
     DecodeFp4Columns(data, scales, low, dim_, panel);
-    DecodeFp4Columns(data + low, scales + low, count - low, dim_, panel + 8);
+    const uint8_t* const* upper = count > 8 ? data + 8 : data;
+    DecodeFp4Columns(upper, scales + low, count - low, dim_, panel + 8);
     return;
   }
   std::memset(panel, 0, static_cast<size_t>(dim_ * 16) * sizeof(float));
