@@ -23,6 +23,7 @@ class GroupReader {
               const float* score, int64_t position)
       : op_(op), state_(state), kv_(kv), score_(score), position_(position) {}
 
+  int64_t position() const { return position_; }
   const float* Kv(int64_t t) const {
     if (t >= position_) return kv_ + (t - position_) * op_.width;
     const int64_t base = position_ / op_.ratio * op_.ratio;
@@ -64,15 +65,7 @@ void PoolGroup(const CompressorOp& op, const GroupReader& reader, int64_t group,
   kernels::SoftmaxPool(kv, score, n, op.dim, out);
 }
 
-// The step's tokens, which end within the group that is open.
-void AppendOpen(const CompressorOp& op, const float* kv, const float* score, int64_t count,
-                PartialState& partial) {
-  partial.kv.insert(partial.kv.end(), kv, kv + count * op.width);
-  partial.score.insert(partial.score.end(), score, score + count * op.width);
-}
-
-// The state after a step that ends a group: tokens of the open group, and the last whole group's
-// overlap halves.
+// The state after the step: tokens of the open group, and the last whole group's overlap halves.
 CompressorState NextState(const CompressorOp& op, const GroupReader& reader,
                           const CompressorState& old, int64_t end) {
   CompressorState next;
@@ -93,6 +86,21 @@ CompressorState NextState(const CompressorOp& op, const GroupReader& reader,
     }
   }
   return next;
+}
+
+// Makes `state` the one after the step. While the group stays open its tokens are added to what is
+// there: in HCA layers most steps would copy up to 127 others.
+void Advance(const CompressorOp& op, const GroupReader& reader, int64_t end,
+             CompressorState& state) {
+  if (end / op.ratio != reader.position() / op.ratio) {
+    state = NextState(op, reader, state, end);
+    return;
+  }
+  PartialState& partial = state.partial;
+  for (int64_t t = reader.position(); t < end; ++t) {
+    partial.kv.insert(partial.kv.end(), reader.Kv(t), reader.Kv(t) + op.width);
+    partial.score.insert(partial.score.end(), reader.Score(t), reader.Score(t) + op.width);
+  }
 }
 
 }  // namespace
@@ -140,12 +148,7 @@ void RunCompressor(Step& step, const BlockOp& block, CompressorRole role, const 
       if (!main) kernels::Hadamard(row.data(), op.dim);
       span.session->WriteRow(slot, codec, first + i, row.data());
     });
-    if (first == last) {
-      AppendOpen(op, kv + span.begin * op.width, score + span.begin * op.width, span.count,
-                 state.partial);
-    } else {
-      state = NextState(op, reader, state, end);
-    }
+    Advance(op, reader, end, state);
   }
 }
 
