@@ -38,27 +38,6 @@ float* WindowRows(Step& step, const BlockOp& block, LinearInput& x, const float*
   return kv;
 }
 
-// A span's window in the order of positions: the rows before the span that its first token sees,
-// then the span's own; all as decoded from what is stored. The ring then holds the last ones.
-struct SpanWindow {
-  const float* rows;  // [before + count, c]
-  int64_t before;
-};
-
-SpanWindow BuildWindow(Step& step, const BlockOp& block, const StepSpan& span, const float* kv) {
-  const ModelConfig& config = step.model.config;
-  const int64_t c = config.head_dim;
-  WindowRing& ring = span.session->layer(block.index).window;
-  const int64_t before = std::min(span.position, config.window - 1);
-  float* rows = step.workspace.Floats((before + span.count) * c);
-  for (int64_t i = 0; i < before; ++i) ring.Get(span.position - before + i, rows + i * c);
-  for (int64_t i = 0; i < span.count; ++i) {
-    ring.Put(span.position + i, kv + (span.begin + i) * c);
-    ring.Get(span.position + i, rows + (before + i) * c);
-  }
-  return {rows, before};
-}
-
 // q [R, H, c]: per-head norm without weight, then rotation.
 void FinishQueries(Step& step, const float* angles, float* q) {
   const ModelConfig& config = step.model.config;
@@ -73,61 +52,132 @@ void FinishQueries(Step& step, const float* angles, float* q) {
   });
 }
 
-// All compressed rows below `count`, decoded: [count, c]. For HCA, where every token sees a prefix
-// of them.
-const float* DecodeRows(Step& step, const BlockOp& block, const StepSpan& span, int64_t count) {
-  const int64_t c = step.model.config.head_dim;
-  const ComponentSlot& slot = step.model.layout->layers()[static_cast<size_t>(block.index)].rows;
-  float* rows = step.workspace.Floats(count * c);
-  step.pool.Run((count + 63) / 64, [&](int64_t task) {
-    for (int64_t j = task * 64; j < std::min(count, task * 64 + 64); ++j) {
-      span.session->ReadRow(slot, step.model.layout->row_codec(), j, rows + j * c);
-    }
-  });
-  return rows;
+// What the rows of a span attend to, decoded from what is stored: its window in the order of
+// positions (the rows before the span that its first token sees, then the span's own), and for HCA,
+// where every token sees a prefix of them, all compressed rows.
+struct SpanRows {
+  const StepSpan* span;
+  int64_t before;
+  float* window;  // [before + count, c]
+  int64_t dense_count;
+  float* dense;  // [dense_count, c]
+};
+
+// Rows that are decoded at a time, unless one sequence alone has more: 32 MiB of 512 dims.
+constexpr int64_t kDecodedRowsMax = 16384;
+constexpr int64_t kRowsPerTask = 32;
+
+// Takes room for as many of the spans from `first` on as may be decoded at a time.
+std::vector<SpanRows> TakeSpans(Step& step, const BlockOp& block, size_t first) {
+  const ModelConfig& config = step.model.config;
+  std::vector<SpanRows> taken;
+  for (int64_t rows = 0; first < step.spans.size() && rows < kDecodedRowsMax; ++first) {
+    const StepSpan& span = step.spans[first];
+    const int64_t before = std::min(span.position, config.window - 1);
+    const int64_t dense = block.ratio == 128 ? (span.position + span.count) / block.ratio : 0;
+    float* room = step.workspace.Floats((before + span.count + dense) * config.head_dim);
+    taken.push_back({&span, before, room, dense, room + (before + span.count) * config.head_dim});
+    rows += before + span.count + dense;
+  }
+  return taken;
 }
 
-void AttendSpan(Step& step, const BlockOp& block, const StepSpan& span, const SpanWindow& window,
-                const std::vector<std::vector<int32_t>>& selected, const float* angles,
-                const float* q, float* out) {
-  const ModelConfig& config = step.model.config;
-  const int64_t c = config.head_dim;
-  const int64_t width = config.heads * c;
+// Decodes them. The rings then hold the spans' last rows.
+void ReadSpans(Step& step, const BlockOp& block, std::span<const SpanRows> spans, const float* kv) {
+  const int64_t c = step.model.config.head_dim;
   const ComponentSlot& slot = step.model.layout->layers()[static_cast<size_t>(block.index)].rows;
-  const float scale = static_cast<float>(1.0 / std::sqrt(static_cast<double>(c)));
-  const Workspace::Frame frame(step.workspace);
-  const float* dense =
-      block.ratio == 128 ? DecodeRows(step, block, span, (span.position + span.count) / block.ratio)
-                         : nullptr;
-  step.pool.Run(span.count, [&](int64_t i) {
-    thread_local std::vector<float> scratch;
-    thread_local std::vector<float> gathered;
-    const int64_t r = span.begin + i;
-    const int64_t position = span.position + i;
-    const int64_t seen = std::min(position + 1, config.window);
-    const kernels::RowSegment near{window.rows + (window.before + i + 1 - seen) * c, seen};
-    kernels::RowSegment far;
-    if (block.ratio == 128) {
-      far = {dense, (position + 1) / block.ratio};
-    } else if (block.ratio == 4) {
-      const std::vector<int32_t>& rows = selected[static_cast<size_t>(r)];
-      far.count = static_cast<int64_t>(rows.size());
-      if (gathered.size() < static_cast<size_t>(far.count * c))
-        gathered.resize(static_cast<size_t>(far.count * c));
-      for (int64_t j = 0; j < far.count; ++j) {
-        span.session->ReadRow(slot, step.model.layout->row_codec(), rows[static_cast<size_t>(j)],
-                              gathered.data() + j * c);
-      }
-      far.rows = gathered.data();
+  struct Part {
+    const SpanRows* rows;
+    int64_t begin;
+  };
+  std::vector<Part> parts;
+  for (const SpanRows& rows : spans) {
+    for (int64_t i = 0; i < rows.before + rows.dense_count; i += kRowsPerTask) {
+      parts.push_back({&rows, i});
     }
-    float* heads = out + r * width;
-    kernels::Attend(q + r * width, config.heads, c, near, far, scale, block.attn.sink.data(), heads,
-                    scratch);
-    for (int64_t h = 0; h < config.heads; ++h) {
-      kernels::Rotate(heads + (h + 1) * c - config.rope_dim, angles + r * config.rope_dim,
-                      config.rope_dim, true);
+  }
+  step.pool.Run(static_cast<int64_t>(parts.size()), [&](int64_t task) {
+    const auto& [rows, begin] = parts[static_cast<size_t>(task)];
+    const StepSpan& span = *rows->span;
+    const WindowRing& ring = span.session->layer(block.index).window;
+    const int64_t end = std::min(begin + kRowsPerTask, rows->before + rows->dense_count);
+    for (int64_t i = begin; i < end; ++i) {
+      const int64_t j = i - rows->before;
+      if (j < 0) {
+        ring.Get(span.position + j, rows->window + i * c);
+      } else {
+        span.session->ReadRow(slot, step.model.layout->row_codec(), j, rows->dense + j * c);
+      }
     }
   });
+  step.pool.Run(static_cast<int64_t>(spans.size()), [&](int64_t task) {
+    const SpanRows& rows = spans[static_cast<size_t>(task)];
+    const StepSpan& span = *rows.span;
+    WindowRing& ring = span.session->layer(block.index).window;
+    for (int64_t i = 0; i < span.count; ++i) {
+      ring.Put(span.position + i, kv + (span.begin + i) * c);
+      ring.Get(span.position + i, rows.window + (rows.before + i) * c);
+    }
+  });
+}
+
+// Heads of row r of the step, one of the span's.
+void AttendRow(const Step& step, const BlockOp& block, const SpanRows& rows, int64_t r,
+               const std::vector<std::vector<int32_t>>& selected, const float* angles,
+               const float* q, float* out) {
+  const ModelConfig& config = step.model.config;
+  const int64_t c = config.head_dim;
+  const float scale = static_cast<float>(1.0 / std::sqrt(static_cast<double>(c)));
+  const ComponentSlot& slot = step.model.layout->layers()[static_cast<size_t>(block.index)].rows;
+  thread_local std::vector<float> scratch;
+  thread_local std::vector<float> gathered;
+  const int64_t i = r - rows.span->begin;
+  const int64_t position = rows.span->position + i;
+  const int64_t seen = std::min(position + 1, config.window);
+  const kernels::RowSegment near{rows.window + (rows.before + i + 1 - seen) * c, seen};
+  kernels::RowSegment far;
+  if (block.ratio == 128) {
+    far = {rows.dense, (position + 1) / block.ratio};
+  } else if (block.ratio == 4) {
+    const std::vector<int32_t>& chosen = selected[static_cast<size_t>(r)];
+    far.count = static_cast<int64_t>(chosen.size());
+    if (gathered.size() < static_cast<size_t>(far.count * c))
+      gathered.resize(static_cast<size_t>(far.count * c));
+    for (int64_t j = 0; j < far.count; ++j) {
+      rows.span->session->ReadRow(slot, step.model.layout->row_codec(),
+                                  chosen[static_cast<size_t>(j)], gathered.data() + j * c);
+    }
+    far.rows = gathered.data();
+  }
+  const int64_t width = config.heads * c;
+  float* heads = out + r * width;
+  kernels::Attend(q + r * width, config.heads, c, near, far, scale, block.attn.sink.data(), heads,
+                  scratch);
+  for (int64_t h = 0; h < config.heads; ++h) {
+    kernels::Rotate(heads + (h + 1) * c - config.rope_dim, angles + r * config.rope_dim,
+                    config.rope_dim, true);
+  }
+}
+
+// heads [R, H, c] of all rows: tokens of different sequences side by side.
+void AttendSpans(Step& step, const BlockOp& block, const float* kv,
+                 const std::vector<std::vector<int32_t>>& selected, const float* angles,
+                 const float* q, float* heads) {
+  for (size_t first = 0; first < step.spans.size();) {
+    const Workspace::Frame frame(step.workspace);
+    const std::vector<SpanRows> spans = TakeSpans(step, block, first);
+    ReadSpans(step, block, spans, kv);
+    std::vector<const SpanRows*> of_row;
+    for (const SpanRows& rows : spans) {
+      of_row.insert(of_row.end(), static_cast<size_t>(rows.span->count), &rows);
+    }
+    const int64_t begin = spans.front().span->begin;
+    step.pool.Run(static_cast<int64_t>(of_row.size()), [&](int64_t i) {
+      AttendRow(step, block, *of_row[static_cast<size_t>(i)], begin + i, selected, angles, q,
+                heads);
+    });
+    first += spans.size();
+  }
 }
 
 // out [R, d] = wo_b . concat over groups of wo_a[g] . heads of g.
@@ -172,11 +222,7 @@ void AttentionLayer(Step& step, const BlockOp& block, const float* x, float* out
   std::vector<std::vector<int32_t>> selected;
   if (block.ratio == 4) SelectRows(step, block, latent, input, selected);
   float* heads = step.workspace.Floats(rows * config.heads * config.head_dim);
-  for (const StepSpan& span : step.spans) {
-    const Workspace::Frame inner(step.workspace);
-    const SpanWindow window = BuildWindow(step, block, span, kv);
-    AttendSpan(step, block, span, window, selected, angles, q, heads);
-  }
+  AttendSpans(step, block, kv, selected, angles, q, heads);
   ProjectOutput(step, block, heads, out);
 }
 

@@ -23,6 +23,7 @@ class GroupReader {
               const float* score, int64_t position)
       : op_(op), state_(state), kv_(kv), score_(score), position_(position) {}
 
+  int64_t position() const { return position_; }
   const float* Kv(int64_t t) const {
     if (t >= position_) return kv_ + (t - position_) * op_.width;
     const int64_t base = position_ / op_.ratio * op_.ratio;
@@ -95,6 +96,21 @@ int64_t FirstRow(const Step& step, const CompressorOp& op) {
   return std::clamp<int64_t>(step.replay_end - op.ratio - step.positions[0], 0, step.rows());
 }
 
+// Makes `state` the one after the step. While the group stays open its tokens are added to what is
+// there: in HCA layers most steps would copy up to 127 others.
+void Advance(const CompressorOp& op, const GroupReader& reader, int64_t end,
+             CompressorState& state) {
+  if (end / op.ratio != reader.position() / op.ratio) {
+    state = NextState(op, reader, state, end);
+    return;
+  }
+  PartialState& partial = state.partial;
+  for (int64_t t = reader.position(); t < end; ++t) {
+    partial.kv.insert(partial.kv.end(), reader.Kv(t), reader.Kv(t) + op.width);
+    partial.score.insert(partial.score.end(), reader.Score(t), reader.Score(t) + op.width);
+  }
+}
+
 }  // namespace
 
 void RunCompressor(Step& step, const BlockOp& block, CompressorRole role, const float* x) {
@@ -148,7 +164,7 @@ void RunCompressor(Step& step, const BlockOp& block, CompressorRole role, const 
       CompressorUndo& undo = span.session->undo().layer(block.index);
       (main ? undo.main : undo.indexer) = NextState(op, reader, state, end - 1);
     }
-    state = NextState(op, reader, state, end);
+    Advance(op, reader, end, state);
   }
 }
 

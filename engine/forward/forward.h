@@ -59,6 +59,8 @@ class Forward {
 
   const Model& model() const { return model_; }
   int threads() const { return pool_.threads(); }
+  // The most scratch memory (activations, and rows decoded for reading) a step took so far.
+  int64_t scratch_floats_max() const { return workspace_.peak_floats(); }
 
   // Processes all items' tokens in one step; sessions are distinct.
   absl::Status Run(std::span<StepItem> items);

@@ -82,6 +82,23 @@ TEST(Forward, EmptyStepIsRefused) {
   EXPECT_TRUE(absl::IsInvalidArgument(RunTokens(forward, session, {})));
 }
 
+TEST(Forward, ScratchMemoryIsAChunksAndNotAPrompts) {
+  const std::vector<int32_t> tokens = RandomTokens(1024, 6);
+  const auto scratch = [&](int64_t count, int64_t chunk) {
+    Forward forward(AnyModel(), 1);
+    SessionState session = NewSession();
+    for (int64_t at = 0; at < count; at += chunk) {
+      const auto from = tokens.begin() + at;
+      EXPECT_TRUE(RunTokens(forward, session, {from, from + chunk}).ok());
+    }
+    return forward.scratch_floats_max();
+  };
+  // Four times the prompt adds the scores of a span against its index rows and the decoded HCA
+  // rows; twice the chunk adds all activations again.
+  EXPECT_LT(scratch(1024, 64), scratch(256, 64) * 5 / 4);
+  EXPECT_GT(scratch(256, 128), scratch(256, 64) * 5 / 4);
+}
+
 TEST(Forward, GivesTheLogitsThatWereAskedFor) {
   const std::vector<int32_t> tokens = RandomTokens(9, 4);
   const size_t vocab = static_cast<size_t>(AnyModel().config.vocab);

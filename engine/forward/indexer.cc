@@ -36,17 +36,11 @@ void ScorePanel(const Step& step, const StepSpan& span, const ComponentSlot& slo
   const int64_t dim = config.index_dim;
   const int64_t heads = config.index_heads;
   thread_local std::vector<float> panel;
-  thread_local std::vector<float> key;
   thread_local std::vector<float> tile;
-  panel.assign(static_cast<size_t>(dim * kPanel), 0.0f);
-  key.resize(static_cast<size_t>(dim));
+  panel.resize(static_cast<size_t>(dim * kPanel));
   tile.assign(static_cast<size_t>(count * heads * kPanel), 0.0f);
   const int64_t n = std::min(kPanel, rows_end - row);
-  for (int64_t j = 0; j < n; ++j) {
-    span.session->ReadRow(slot, step.model.layout->index_codec(), row + j, key.data());
-    for (int64_t e = 0; e < dim; ++e)
-      panel[static_cast<size_t>(e * kPanel + j)] = key[static_cast<size_t>(e)];
-  }
+  span.session->ReadPanel(slot, step.model.layout->index_codec(), row, n, panel.data());
   const int64_t first = span.begin + begin;
   kernels::PanelMultiply(panel.data(), dim, queries.q + first * heads * dim, dim, count * heads,
                          tile.data(), kPanel);

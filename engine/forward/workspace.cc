@@ -27,6 +27,9 @@ float* Workspace::Floats(int64_t count) {
   }
   float* out = chunks_[chunk_].floats.get() + used_;
   used_ += count;
+  int64_t taken = used_;
+  for (size_t i = 0; i < chunk_; ++i) taken += chunks_[i].size;
+  peak_ = std::max(peak_, taken);
   return out;
 }
 

@@ -16,6 +16,8 @@ namespace cairn::engine {
 class Workspace {
  public:
   float* Floats(int64_t count);
+  // The most that was taken at a time, so far.
+  int64_t peak_floats() const { return peak_; }
 
   class Frame {
    public:
@@ -42,6 +44,7 @@ class Workspace {
   std::vector<Chunk> chunks_;
   size_t chunk_ = 0;  // the one in use
   int64_t used_ = 0;  // floats of it
+  int64_t peak_ = 0;
 };
 
 }  // namespace cairn::engine

@@ -21,7 +21,7 @@ enum class RopeRows : uint8_t { kBf16 = 0, kF32 = 1 };
 
 // Raised whenever an order of sums or a rounding changes, so that rows made before are never mixed
 // with rows made after.
-inline constexpr int kNumericsVersion = 1;
+inline constexpr int kNumericsVersion = 2;
 
 const char* NumericsName(Numerics numerics);  // "plain", "kvq", "full"
 std::optional<Numerics> ParseNumerics(const std::string& name);

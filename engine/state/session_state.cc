@@ -100,6 +100,18 @@ void SessionState::ReadRow(const ComponentSlot& slot, const kernels::RowCodec& c
   codec.Decode(block + slot.data_at(row % slot.rows), block + slot.scale_at(row % slot.rows), out);
 }
 
+void SessionState::ReadPanel(const ComponentSlot& slot, const kernels::RowCodec& codec, int64_t row,
+                             int64_t count, float* panel) const {
+  const uint8_t* data[16];
+  const uint8_t* scales[16];
+  for (int64_t i = 0; i < count; ++i) {
+    const uint8_t* block = rows_.Read((row + i) / slot.rows);
+    data[i] = block + slot.data_at((row + i) % slot.rows);
+    scales[i] = block + slot.scale_at((row + i) % slot.rows);
+  }
+  codec.DecodePanel(data, scales, count, panel);
+}
+
 void SessionState::WriteRow(const ComponentSlot& slot, const kernels::RowCodec& codec, int64_t row,
                             const float* x) {
   uint8_t* block = rows_.Write(row / slot.rows);

@@ -127,6 +127,9 @@ class SessionState {
   // Row `row` of a component of `layer` in the blocks.
   void ReadRow(const ComponentSlot& slot, const kernels::RowCodec& codec, int64_t row,
                float* out) const;
+  // Rows [row, row + count) side by side: panel [dim][16], count <= 16; the other columns are 0.
+  void ReadPanel(const ComponentSlot& slot, const kernels::RowCodec& codec, int64_t row,
+                 int64_t count, float* panel) const;
   void WriteRow(const ComponentSlot& slot, const kernels::RowCodec& codec, int64_t row,
                 const float* x);
 

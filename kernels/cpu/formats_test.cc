@@ -173,5 +173,38 @@ TEST(RowCodec, DecodeOfEncodeIsTheQuantisedValueAndStays) {
   }
 }
 
+TEST(RowCodec, APanelHoldsTheRowsSideBySide) {
+  std::mt19937 random(3);
+  std::normal_distribution<float> normal(0.0f, 1.0f);
+  constexpr int64_t kDim = 128;
+  for (const RowEncoding encoding :
+       {RowEncoding::kF32, RowEncoding::kFp8Bf16, RowEncoding::kFp8F32, RowEncoding::kFp4}) {
+    const RowCodec codec(encoding, kDim, 64);
+    std::vector<std::vector<uint8_t>> stored;
+    std::vector<const uint8_t*> data, scales;
+    for (int row = 0; row < 16; ++row) {
+      float x[kDim];
+      for (float& v : x) v = normal(random) * static_cast<float>(row + 1);
+      stored.emplace_back(static_cast<size_t>(codec.row_bytes()));
+      codec.Encode(x, stored.back().data(), stored.back().data() + codec.data_bytes());
+      data.push_back(stored.back().data());
+      scales.push_back(stored.back().data() + codec.data_bytes());
+    }
+    for (const int64_t count : {1, 7, 8, 9, 16}) {
+      std::vector<float> panel(kDim * 16, -1.0f);
+      codec.DecodePanel(data.data(), scales.data(), count, panel.data());
+      for (int64_t row = 0; row < 16; ++row) {
+        float x[kDim] = {};
+        if (row < count)
+          codec.Decode(data[static_cast<size_t>(row)], scales[static_cast<size_t>(row)], x);
+        for (int64_t e = 0; e < kDim; ++e) {
+          ASSERT_EQ(panel[static_cast<size_t>(e * 16 + row)], x[e])
+              << count << ' ' << row << ' ' << e;
+        }
+      }
+    }
+  }
+}
+
 }  // namespace
 }  // namespace cairn::kernels

@@ -2,7 +2,9 @@
 
 #include <immintrin.h>
 
+#include <algorithm>
 #include <cstring>
+#include <vector>
 
 #include "kernels/cpu/formats.h"
 #include "kernels/cpu/nibbles.h"
@@ -28,14 +30,18 @@ void EncodeFp8(const float* x, int64_t n, uint8_t* data, uint8_t* scales) {
 
 void DecodeFp8(const uint8_t* data, int64_t n, const uint8_t* scales, float* x) {
   for (int64_t g = 0; g < n / kFp8Group; ++g) {
-    // 256: an e4m3 code read as half precision is 2^-8 of its value (packed_matrix.cc).
+    // 256: an e4m3 code read as half precision is 2^-8 of its value (the biases differ by 8).
     const __m256 scale = _mm256_set1_ps(E8m0ToF32(scales[g]) * 256.0f);
-    for (int64_t i = g * kFp8Group; i < (g + 1) * kFp8Group; i += 8) {
-      const __m128i wide =
-          _mm_cvtepu8_epi16(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(data + i)));
-      const __m128i sign = _mm_slli_epi16(_mm_and_si128(wide, _mm_set1_epi16(0x80)), 8);
-      const __m128i rest = _mm_slli_epi16(_mm_and_si128(wide, _mm_set1_epi16(0x7f)), 7);
-      _mm256_storeu_ps(x + i, _mm256_mul_ps(_mm256_cvtph_ps(_mm_or_si128(sign, rest)), scale));
+    for (int64_t i = g * kFp8Group; i < (g + 1) * kFp8Group; i += 16) {
+      // A code in the upper byte, moved to a half's exponent and mantissa; the sign stays.
+      const __m128i codes = _mm_loadu_si128(reinterpret_cast<const __m128i*>(data + i));
+      const __m128i mask = _mm_set1_epi16(static_cast<short>(0xbf80));
+      const __m128i low = _mm_srai_epi16(_mm_unpacklo_epi8(_mm_setzero_si128(), codes), 1);
+      const __m128i high = _mm_srai_epi16(_mm_unpackhi_epi8(_mm_setzero_si128(), codes), 1);
+      const __m256 first = _mm256_cvtph_ps(_mm_and_si128(low, mask));
+      const __m256 second = _mm256_cvtph_ps(_mm_and_si128(high, mask));
+      _mm256_storeu_ps(x + i, _mm256_mul_ps(first, scale));
+      _mm256_storeu_ps(x + i + 8, _mm256_mul_ps(second, scale));
     }
   }
 }
@@ -62,6 +68,48 @@ void DecodeFp4(const uint8_t* data, int64_t n, const uint8_t* scales, float* x) 
                                              _mm256_set1_epi32(15));
     const __m256 scale = _mm256_set1_ps(E8m0ToF32(scales[i / kFp4Group]));
     _mm256_storeu_ps(x + i, _mm256_mul_ps(NibbleValues(nibbles), scale));
+  }
+}
+
+// The four 32-bit words of eight rows' 16 bytes: word w of all rows in words[w], a lane a row.
+inline void TransposeWords(const uint8_t* const* rows, int64_t at, __m256i* words) {
+  __m256i pair[4];  // rows j and j + 4
+  for (int j = 0; j < 4; ++j) {
+    const auto* low = reinterpret_cast<const __m128i*>(rows[j] + at);
+    const auto* high = reinterpret_cast<const __m128i*>(rows[j + 4] + at);
+    pair[j] = _mm256_inserti128_si256(_mm256_castsi128_si256(_mm_loadu_si128(low)),
+                                      _mm_loadu_si128(high), 1);
+  }
+  const __m256i a = _mm256_unpacklo_epi32(pair[0], pair[1]);
+  const __m256i b = _mm256_unpacklo_epi32(pair[2], pair[3]);
+  const __m256i c = _mm256_unpackhi_epi32(pair[0], pair[1]);
+  const __m256i d = _mm256_unpackhi_epi32(pair[2], pair[3]);
+  words[0] = _mm256_unpacklo_epi64(a, b);
+  words[1] = _mm256_unpackhi_epi64(a, b);
+  words[2] = _mm256_unpacklo_epi64(c, d);
+  words[3] = _mm256_unpackhi_epi64(c, d);
+}
+
+// Eight rows of FP4 side by side, in columns [0, 8) of panel [n][16]. In the place of rows from
+// `count` on is row 0 with scales of 0.
+void DecodeFp4Columns(const uint8_t* const* data, const uint8_t* const* scales, int64_t count,
+                      int64_t n, float* panel) {
+  const uint8_t* rows[8];
+  for (int64_t j = 0; j < 8; ++j) rows[j] = data[j < count ? j : 0];
+  for (int64_t g = 0; g < n / kFp4Group; ++g) {
+    float scale[8] = {};
+    for (int64_t j = 0; j < count; ++j) scale[j] = E8m0ToF32(scales[j][g]);
+    const __m256 scale_of_row = _mm256_setr_ps(scale[0], scale[1], scale[2], scale[3], scale[4],
+                                               scale[5], scale[6], scale[7]);
+    __m256i words[4];
+    TransposeWords(rows, g * (kFp4Group / 2), words);
+    float* to = panel + g * kFp4Group * 16;
+    for (__m256i codes : words) {
+      for (int e = 0; e < 8; ++e, codes = _mm256_srli_epi32(codes, 4), to += 16) {
+        const __m256 value = NibbleValues(_mm256_and_si256(codes, _mm256_set1_epi32(15)));
+        _mm256_storeu_ps(to, _mm256_mul_ps(value, scale_of_row));
+      }
+    }
   }
 }
 
@@ -148,6 +196,23 @@ void RowCodec::Decode(const uint8_t* data, const uint8_t* scales, float* x) cons
     case RowEncoding::kFp4:
       DecodeFp4(data, dim_, scales, x);
       break;
+  }
+}
+
+void RowCodec::DecodePanel(const uint8_t* const* data, const uint8_t* const* scales, int64_t count,
+                           float* panel) const {
+  if (encoding_ == RowEncoding::kFp4) {
+    const int64_t low = std::min<int64_t>(count, 8);
+    DecodeFp4Columns(data, scales, low, dim_, panel);
+    const uint8_t* const* upper = count > 8 ? data + 8 : data;
+    DecodeFp4Columns(upper, scales + low, count - low, dim_, panel + 8);
+    return;
+  }
+  std::memset(panel, 0, static_cast<size_t>(dim_ * 16) * sizeof(float));
+  std::vector<float> row(static_cast<size_t>(dim_));
+  for (int64_t j = 0; j < count; ++j) {
+    Decode(data[j], scales[j], row.data());
+    for (int64_t e = 0; e < dim_; ++e) panel[e * 16 + j] = row[static_cast<size_t>(e)];
   }
 }
 

@@ -41,6 +41,9 @@ class RowCodec {
 
   void Encode(const float* x, uint8_t* data, uint8_t* scales) const;
   void Decode(const uint8_t* data, const uint8_t* scales, float* x) const;
+  // The same values of `count` <= 16 rows side by side: panel [dim][16], whose other columns are 0.
+  void DecodePanel(const uint8_t* const* data, const uint8_t* const* scales, int64_t count,
+                   float* panel) const;
 
  private:
   RowEncoding encoding_;

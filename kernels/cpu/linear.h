@@ -1,8 +1,10 @@
 // linear.h: y = W x for many x at once, each output's sum in one fixed order.
 //
-// y[m][n] = fma(x[m][k], W[n][k], ...) for k = 0, 1, ..., K-1, starting from 0, in F32: one
-// accumulator, ascending k. So an output's bits depend on its own row of x and of W alone: not on
-// how many rows came along, on tiles or on threads.
+// F32, BF16 and FP8: y[m][n] = fma(x[m][k], W[n][k], ...) for k = 0, 1, ..., K-1, starting from 0,
+// in F32: one accumulator, ascending k. FP4: so within each group of 32 k that shares a scale, with
+// values before scaling; then the groups' sums ascending, y = fma(group, scale, y) from 0. So an
+// output's bits depend on its own row of x and of W alone: not on how many rows came along, on
+// tiles or on threads.
 //
 // Threads: one caller a pool. Shapes: x [m, k] with row stride ldx, y [m, n] with row stride ldy,
 // both in floats.

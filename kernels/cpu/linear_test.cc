@@ -60,7 +60,18 @@ std::vector<float> RandomRows(int64_t n, uint32_t seed) {
 
 float Defined(const RawMatrix& raw, int64_t row, const float* x) {
   float sum = 0.0f;
-  for (int64_t k = 0; k < raw.k; ++k) sum = std::fma(x[k], RawValue(raw, row, k), sum);
+  if (raw.format != WeightFormat::kFp4) {
+    for (int64_t k = 0; k < raw.k; ++k) sum = std::fma(x[k], RawValue(raw, row, k), sum);
+    return sum;
+  }
+  for (int64_t group = 0; group < raw.k; group += 32) {
+    const float scale = E8m0ToF32(raw.scales[(row * raw.k + group) / 32]);
+    float part = 0.0f;
+    for (int64_t k = group; k < group + 32; ++k) {
+      part = std::fma(x[k], RawValue(raw, row, k) / scale, part);
+    }
+    sum = std::fma(part, scale, sum);
+  }
   return sum;
 }
 
@@ -97,15 +108,37 @@ INSTANTIATE_TEST_SUITE_P(Shapes, LinearFormats,
                                           testing::Values<int64_t>(32, 96, 160, 384)));
 
 TEST(Linear, OddWidths) {
-  for (const int64_t k : {1, 7, 129}) {
-    const Stored stored = MakeStored(WeightFormat::kBf16, 5, k, 9);
-    const PackedMatrix packed(stored.raw, 0, 5);
-    const std::vector<float> x = RandomRows(k, 10);
-    ThreadPool pool(1);
-    float y[5];
-    Linear(pool, packed, x.data(), k, 1, y, 5);
-    for (int64_t i = 0; i < 5; ++i) EXPECT_EQ(Bits(y[i]), Bits(Defined(stored.raw, i, x.data())));
+  for (const WeightFormat format : {WeightFormat::kBf16, WeightFormat::kFp8}) {
+    for (const int64_t k : {1, 7, 129, 257}) {
+      const Stored stored = MakeStored(format, 5, k, 9);
+      const PackedMatrix packed(stored.raw, 0, 5);
+      const int64_t m = 60;
+      const std::vector<float> x = RandomRows(m * k, 10);
+      ThreadPool pool(1);
+      std::vector<float> y(static_cast<size_t>(m * 5));
+      for (const int64_t rows : {int64_t{1}, m}) {
+        Linear(pool, packed, x.data(), k, rows, y.data(), 5);
+        for (int64_t i = 0; i < rows * 5; ++i) {
+          ASSERT_EQ(Bits(y[static_cast<size_t>(i)]),
+                    Bits(Defined(stored.raw, i % 5, x.data() + i / 5 * k)))
+              << k << ' ' << rows << ' ' << i;
+        }
+      }
+    }
   }
+}
+
+TEST(Linear, ScalesBeyondWhatDecodingTakes) {
+  Stored stored = MakeStored(WeightFormat::kFp8, 16, 256, 9);
+  stored.scales = {134, 135};  // 2^7 fits, 2^8 does not
+  stored.raw.scales = stored.scales.data();
+  const PackedMatrix packed(stored.raw, 0, 16);
+  EXPECT_EQ(packed.format(), WeightFormat::kF32);
+  const std::vector<float> x = RandomRows(256, 10);
+  ThreadPool pool(1);
+  float y[16];
+  Linear(pool, packed, x.data(), 256, 1, y, 16);
+  for (int64_t i = 0; i < 16; ++i) EXPECT_EQ(Bits(y[i]), Bits(Defined(stored.raw, i, x.data())));
 }
 
 TEST(Linear, RowSliceKeepsItsScales) {
@@ -121,18 +154,21 @@ TEST(Linear, RowSliceKeepsItsScales) {
   }
 }
 
-TEST(Linear, RowsAreIndependentOfCompanyAndThreads) {
+class LinearCompany : public testing::TestWithParam<WeightFormat> {};
+
+// Counts of rows on both sides of every change of method, and several slabs of k.
+TEST_P(LinearCompany, RowsAreIndependentOfCompanyAndThreads) {
   const int64_t n = 200;
-  const int64_t k = 256;
+  const int64_t k = 544;
   const int64_t m = 500;
-  const Stored stored = MakeStored(WeightFormat::kBf16, n, k, 13);
+  const Stored stored = MakeStored(GetParam(), n, k, 13);
   const PackedMatrix packed(stored.raw, 0, n);
   const std::vector<float> x = RandomRows(m * k, 14);
   std::vector<float> all(static_cast<size_t>(m * n));
   ThreadPool many(4);
   Linear(many, packed, x.data(), k, m, all.data(), n);
   ThreadPool one(1);
-  for (const int64_t chunk : {1, 3, 128, 499}) {
+  for (const int64_t chunk : {1, 2, 3, 4, 5, 6, 7, 11, 12, 13, 16, 47, 48, 49, 128, 193, 499}) {
     std::vector<float> y(all.size());
     for (int64_t r = 0; r < m; r += chunk) {
       Linear(one, packed, x.data() + r * k, k, std::min(chunk, m - r), y.data() + r * n, n);
@@ -140,6 +176,10 @@ TEST(Linear, RowsAreIndependentOfCompanyAndThreads) {
     EXPECT_EQ(std::memcmp(y.data(), all.data(), y.size() * sizeof(float)), 0) << chunk;
   }
 }
+
+INSTANTIATE_TEST_SUITE_P(Formats, LinearCompany,
+                         testing::Values(WeightFormat::kF32, WeightFormat::kBf16,
+                                         WeightFormat::kFp8, WeightFormat::kFp4));
 
 TEST(ThreadPool, RunsEachTaskOnceEveryTime) {
   ThreadPool pool(4);

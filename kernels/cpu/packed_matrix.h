@@ -1,10 +1,9 @@
 // packed_matrix.h: weights in the order the matrix kernels read them, in the number format they
 // were stored in.
 //
-// A matrix W [n, k] (y = W x) is cut into panels of 16 outputs; a panel holds, for each k in turn,
-// its 16 values side by side. FP8 and FP4 stay packed (1 and 1/2 byte a value) with their scales
-// per panel; they are expanded to F32 a slab of kSlab k-values at a time, exactly (all scales are
-// powers of two).
+// A matrix W [n, k] (y = W x) is cut into panels of 16 outputs. A panel lies in one piece and is
+// read from its first k to its last; FP8 and FP4 stay packed (1 and 1/2 byte a value), with their
+// scales per panel. How values lie inside of a panel: weight_chunks.h.
 //
 // Threads: immutable after Pack. Ownership: owns its bytes.
 #ifndef CAIRN_KERNELS_CPU_PACKED_MATRIX_H_
@@ -31,30 +30,33 @@ struct RawMatrix {
 class PackedMatrix {
  public:
   static constexpr int kPanel = 16;
-  static constexpr int kSlab = 128;
 
   PackedMatrix() = default;
   // Packs rows [row_begin, row_begin + n) of `raw`.
   PackedMatrix(const RawMatrix& raw, int64_t row_begin, int64_t n);
 
+  // As packed: FP8 whose scales are beyond what decoding takes (above 2^7) is kept as F32.
+  WeightFormat format() const { return format_; }
   int64_t n() const { return n_; }
   int64_t k() const { return k_; }
   int64_t panels() const { return (n_ + kPanel - 1) / kPanel; }
   int64_t bytes() const { return static_cast<int64_t>(values_.size() + scales_.size()); }
 
-  // F32 values of panel `panel`, k in [k_begin, k_begin + count), as [count][kPanel]; k_begin is a
-  // multiple of kSlab and count at most kSlab. Returns `scratch` (kSlab * kPanel floats, 32-byte
-  // aligned) or, for kF32, the stored values.
-  const float* Expand(int64_t panel, int64_t k_begin, int64_t count, float* scratch) const;
+  int64_t panel_bytes() const { return panel_bytes_; }
+  const uint8_t* panel(int64_t i) const { return values_.data() + i * panel_bytes_; }
+  // e8m0: kFp8: [k/128][16]; kFp4: [k/32][16].
+  const uint8_t* panel_scales(int64_t i) const { return scales_.data() + i * panel_scales_; }
 
  private:
+  void PackScales(const RawMatrix& raw, int64_t row_begin, int64_t groups);
+
   WeightFormat format_ = WeightFormat::kF32;
   int64_t n_ = 0;
   int64_t k_ = 0;
   int64_t panel_bytes_ = 0;
   int64_t panel_scales_ = 0;
   std::vector<uint8_t> values_;
-  std::vector<uint8_t> scales_;  // kFp8: [panel][k/128][16]; kFp4: [panel][k/32][16]
+  std::vector<uint8_t> scales_;
 };
 
 // F32 value of one stored element. The slow definition that packing and kernels are tested against.

@@ -12,6 +12,8 @@ std::vector<Bench> AllBenches() {
   AddDiskPutBench(benches);
   AddHitBenches(benches);
   AddMemoryBenches(benches);
+  AddEngineBenches(benches);
+  AddLinearBenches(benches);
   AddTextBenches(benches);
   AddServeBenches(benches);
   return benches;
