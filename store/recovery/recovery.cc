@@ -205,9 +205,10 @@ absl::Status Recovery::AdoptTails() {
         report_.truncated_tail_bytes += record.entry.location.bytes;
         continue;
       }
-      CAIRN_ASSIGN_OR_RETURN(const std::optional<CatalogEntry> there,
-                             catalog_.Get(record.entry.meta.key));
-      if (!there.has_value()) Take(newest, std::move(record.entry));
+      const absl::StatusOr<std::optional<CatalogEntry>> there = catalog_.Get(record.entry.meta.key);
+      // A damaged value says as little as none: the record is whole.
+      if (!there.ok() && !absl::IsDataLoss(there.status())) return there.status();
+      if (!there.ok() || !there->has_value()) Take(newest, std::move(record.entry));
     }
   }
   report_.adopted_entries += newest.size();

@@ -92,6 +92,25 @@ TEST(DiskTierTest, AnErasureThatFailedAndShowsLaterCostsNoLaterPut) {
   EXPECT_EQ(tier->stats().live_bytes, stats.live_bytes);
 }
 
+// As a kill leaves it between two puts that went side by side: catalogued, and not yet settled.
+TEST(DiskTierTest, ADamagedCatalogValueOfAnUnsettledRecordIsMendedAtTheStart) {
+  TestDisk disk;
+  const TestEntry entry = MakeEntry(1);
+  auto tier = disk.Open();
+  const auto mark = MemoryCatalog(disk.catalog).GetValue(kValueWatermark);
+  ASSERT_TRUE(mark.ok() && mark->has_value());
+  ASSERT_TRUE(tier->Put({{entry.put()}}).ok());
+  tier.reset();
+  CatalogBatch earlier;
+  earlier.values = {{kValueWatermark, **mark}};
+  ASSERT_TRUE(MemoryCatalog(disk.catalog).Apply(earlier, /*sync=*/true).ok());
+  ASSERT_TRUE(disk.catalog->FlipByte(entry.meta.key, 30, 4));
+  tier = disk.Open();
+  ASSERT_NE(tier, nullptr);
+  EXPECT_EQ(disk.report.adopted_entries, 1u);
+  EXPECT_TRUE(ReadBack(*tier, entry).ok());
+}
+
 TEST(DiskTierTest, ADamagedCatalogValueIsACountedMiss) {
   TestDisk disk;
   const auto tier = disk.Open();

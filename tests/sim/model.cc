@@ -30,8 +30,9 @@ void Model::Uncatalogued(const EntryKey& key) {
   Facts& facts = facts_[key];
   if (!facts.catalogued) return;
   note_("no longer catalogued: " + NameOf(key));
-  if (Kept(facts) && operators_evicting_ == 0 && Reachable(key)) ++unexplained_losses_;
-  facts.catalogued = facts.durable = false;
+  const bool explained = operators_evicting_ > 0 || facts.to_be_erased;
+  if (Kept(facts) && !explained && Reachable(key)) ++unexplained_losses_;
+  facts.catalogued = facts.durable = facts.to_be_erased = false;
   facts.gone_event = ++events_;
 }
 
@@ -46,6 +47,7 @@ void Model::MayComeBack(const store::CatalogEntry& entry) {
 
 void Model::Found(const store::CatalogEntry& entry) {
   Facts& facts = facts_[entry.meta.key];
+  facts.to_be_erased = false;
   if (facts.catalogued && facts.at == entry.location) return;
   Catalogued(entry);
 }

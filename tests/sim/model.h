@@ -41,6 +41,8 @@ class Model {
   // Of a batch that was refused and may be found one day.
   void MayComeBack(const store::CatalogEntry& entry);
   void MayBeGone(const EntryKey& key) { facts_[key].durable = false; }
+  // Erasing it failed: it is erased once more before it is put again.
+  void EraseFailed(const EntryKey& key) { facts_[key].to_be_erased = true; }
   uint64_t unexplained_losses() const { return unexplained_losses_; }
   void ForgetLosses() { unexplained_losses_ = 0; }
   // At a start: what the store has, whatever happened to it meanwhile.
@@ -87,7 +89,8 @@ class Model {
     bool durable = false;
     bool catalogued = false;
     bool flipped = false;  // its record at rest is damaged
-    bool hurt = false;     // damage of any kind was done to it since it was put
+    bool to_be_erased = false;
+    bool hurt = false;  // damage of any kind was done to it since it was put
     store::RecordLocation at;
     uint64_t put_event = 0;
     uint64_t gone_event = 0;

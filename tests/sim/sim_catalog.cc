@@ -31,6 +31,7 @@ absl::Status SimCatalog::Apply(const store::CatalogBatch& batch, bool sync) {
   const Undisturbed device;
   CAIRN_RETURN_IF_ERROR(Power());
   if (errors_ && !files_.quiet() && random_.Next() % kErrorIn == 0) {
+    for (const EntryKey& key : batch.erases) model_.EraseFailed(key);
     // After a failure nobody knows whether the batch will be found one day.
     if (random_.Next() % 2 == 0) {
       disk_->ApplyUnseen(batch);
