@@ -268,9 +268,9 @@ void Scheduler::Start(Sequence& sequence) {
 void Scheduler::Continue(Sequence& sequence, int64_t computed, double seconds, StepItem& item) {
   if (sequence.cache_usable) {
     PrefixCache& cache = sequence.slot->cache();
-    if (item.tokens.size() > 1) cache.ObservePrefill(computed, seconds);
-    const auto position = static_cast<size_t>(sequence.session->position());
-    cache.Store(*sequence.session, std::span(sequence.tokens).first(position),
+    const int64_t end = sequence.session->position();
+    if (item.tokens.size() > 1) cache.ObservePrefill(end, computed, seconds);
+    cache.Store(*sequence.session, std::span(sequence.tokens).first(static_cast<size_t>(end)),
                 sequence.prompt_tokens());
   }
   if (sequence.to_compute() > 0) return;
