@@ -29,7 +29,7 @@ absl::Status Prefill(Forward& forward, PrefixCache* cache, Clock& clock,
     CAIRN_RETURN_IF_ERROR(forward.Run({&item, 1}));
     if (cache != nullptr) {
       const int64_t layers = forward.model().config.layers;
-      cache->ObservePrefill(item.token_layers / layers, Seconds(clock, start));
+      cache->ObservePrefill(stop, item.token_layers / layers, Seconds(clock, start));
       cache->Store(session, prompt.first(static_cast<size_t>(stop)), end);
     }
     if (options.progress) options.progress(stop, end);

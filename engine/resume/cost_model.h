@@ -1,39 +1,60 @@
 // cost_model.h: what loading a prefix costs, and computing it. Learned while running: seconds a
-// prefilled token, seconds a fetched byte of each tier. Until something was measured the cautious
-// guesses below hold.
+// prefilled token, which grow with its position, and seconds a fetched byte of each tier. Until
+// something was measured the cautious guesses below hold.
 //
-// Threads: externally synchronised. Units: seconds, tokens, bytes.
+// Threads: externally synchronised. Units: seconds, tokens, positions, bytes.
 #ifndef CAIRN_ENGINE_RESUME_COST_MODEL_H_
 #define CAIRN_ENGINE_RESUME_COST_MODEL_H_
 
 #include <cstdint>
 
 #include "cache/client/cache_api.h"
+#include "engine/state/replay_plan.h"
 
 namespace cairn::engine {
 
+// A line through what a token cost at its position; older measurements fade.
+class TokenCost {
+ public:
+  void Observe(double position, double seconds);
+  // Of the tokens at [from, to).
+  double Seconds(int64_t from, int64_t to) const;
+
+ private:
+  double weight_ = 0;
+  double position_ = 0, seconds_ = 0;  // means
+  double spread_ = 0, common_ = 0;     // variance of positions; covariance
+};
+
 class CostModel {
  public:
-  void ObservePrefill(int64_t tokens, double seconds);
+  // `tokens` from position `from` on.
+  void ObservePrefill(int64_t from, int64_t tokens, double seconds);
   // host and disk bytes of one fetch, and how long it took with verifying and restoring.
   void ObserveFetch(uint64_t host_bytes, uint64_t disk_bytes, double seconds);
+  // A fetch was too dear. In the long run that is doubted: a stall would else be believed for ever.
+  void ObserveDeclined();
 
-  double PrefillSeconds(int64_t tokens) const { return static_cast<double>(tokens) * per_token_; }
-  // A replay's token-layers (state/replay_plan.h) are taken for as dear as a prefill's, though some
-  // need neither attention nor experts.
-  double ReplaySeconds(int64_t token_layers, int64_t layers) const {
-    return static_cast<double>(token_layers) / static_cast<double>(layers) * per_token_;
-  }
+  double PrefillSeconds(int64_t from, int64_t to) const { return prefill_.Seconds(from, to); }
+  // A replay's token-layers are taken for as dear as a prefill's, though some need neither
+  // attention nor experts.
+  double ReplaySeconds(const ReplayPlan& plan) const;
   double FetchSeconds(uint64_t host_bytes, uint64_t disk_bytes) const;
 
  private:
-  // A new measurement weighs a quarter: one stall does not switch the cache off, a slow disk does.
-  static constexpr double kWeight = 0.25;
+  struct ByteCost {
+    const double guess;
+    double seconds = guess;
+    bool measured = false;
+
+    void Observe(double a_byte, uint64_t bytes);
+    void Doubt();
+  };
   static constexpr double kFixedSeconds = 1e-3;  // a few round trips
-  double per_token_ = 1e-3;
-  double per_host_byte_ = 1e-10;  // verified where it lies: 10 GB/s
-  double per_disk_byte_ = 1e-9;   // 1 GB/s
-  bool prefill_seen_ = false;
+
+  TokenCost prefill_;
+  ByteCost host_{.guess = 1e-10};  // verified where it lies: 10 GB/s
+  ByteCost disk_{.guess = 1e-9};   // 1 GB/s
 };
 
 }  // namespace cairn::engine

@@ -61,7 +61,7 @@ void PrefixCache::Detach(const std::string& why) {
 
 absl::Duration PrefixCache::FetchDeadline(size_t blocks) const {
   if (options_.always_load) return options_.fetch_deadline;
-  const double prefill = costs_.PrefillSeconds(static_cast<int64_t>(blocks) * kBlockTokens);
+  const double prefill = costs_.PrefillSeconds(0, static_cast<int64_t>(blocks) * kBlockTokens);
   return std::min(options_.fetch_deadline,
                   std::max(kFetchDeadlineMin, absl::Seconds(kFetchOverPrefill * prefill)));
 }
@@ -73,6 +73,7 @@ ResumeReport PrefixCache::Resume(std::span<const int32_t> tokens, SessionState& 
   output_end_.reset();
   stored_blocks_ = 0;
   branch_blocks_ = 0;
+  found_.clear();
   mapped_.reset();
   pending_.clear();
   pending_bytes_ = 0;
@@ -125,6 +126,7 @@ absl::StatusOr<cache::MatchResult> PrefixCache::Match(std::span<const Digest> ch
   CAIRN_ASSIGN_OR_RETURN(cache::MatchResult match, cache_->Match(chain, {.lease_host = true}));
   CAIRN_RETURN_IF_ERROR(CheckMatch(match, chain.size()));
   branch_blocks_ = match.branches ? match.rows_blocks : 0;
+  found_ = match.checkpoints;
   return match;
 }
 
@@ -135,8 +137,8 @@ std::vector<cache::ReserveItem> PrefixCache::Missing(const cache::MatchResult& m
     const Digest& parent = block == 0 ? cache_->registration().root : chain[block - 1];
     items.push_back({{chain[block], kind}, parent, static_cast<uint32_t>(block)});
   };
-  const uint32_t deepest = match.checkpoints.empty() ? 0 : match.checkpoints.front().blocks;
-  if (branch_blocks_ > deepest && cache_->registration().policy.branches) {
+  if (branch_blocks_ > 0 && cache_->registration().policy.branches &&
+      Wants(branch_blocks_, std::ssize(chain_))) {
     add(match.rows_blocks - 1, EntryKind::kCheckpoint);
   }
   for (size_t i = match.rows_blocks; i < chain.size() && items.size() + 2 <= kReserveAhead; ++i) {
@@ -147,6 +149,9 @@ std::vector<cache::ReserveItem> PrefixCache::Missing(const cache::MatchResult& m
 }
 
 bool PrefixCache::Wants(int64_t blocks, int64_t end) const {
+  for (const cache::CheckpointHit& hit : found_) {
+    if (hit.blocks == blocks) return false;
+  }
   return cache_->registration().policy.Wants(static_cast<uint64_t>(blocks), blocks == end,
                                              blocks == branch_blocks_);
 }
@@ -169,11 +174,13 @@ absl::Status PrefixCache::TryResume(std::span<const int32_t> tokens, SessionStat
   for (const ResumePoint& point : found.points) {
     if (!options_.always_load && point.seconds >= found.prefill_seconds) {
       report.recompute_was_cheaper = true;
+      costs_.ObserveDeclined();
       return absl::OkStatus();
     }
     CAIRN_ASSIGN_OR_RETURN(const bool resumed,
                            ResumeAt(point, match, chain.first(point.blocks), session, report));
     if (resumed) return absl::OkStatus();
+    found_.clear();  // not all of it is as it was
   }
   return absl::OkStatus();
 }

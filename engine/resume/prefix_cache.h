@@ -19,6 +19,7 @@
 #ifndef CAIRN_ENGINE_RESUME_PREFIX_CACHE_H_
 #define CAIRN_ENGINE_RESUME_PREFIX_CACHE_H_
 
+#include <algorithm>
 #include <cstdint>
 #include <functional>
 #include <memory>
@@ -105,7 +106,10 @@ class PrefixCache {
   // Waits until everything queued is put, at most `deadline`. False: some of it was dropped.
   bool Flush(absl::Duration deadline);
 
-  void ObservePrefill(int64_t tokens, double seconds) { costs_.ObservePrefill(tokens, seconds); }
+  // `tokens` were computed, up to position `end`.
+  void ObservePrefill(int64_t end, int64_t tokens, double seconds) {
+    costs_.ObservePrefill(std::max<int64_t>(end - tokens, 0), tokens, seconds);
+  }
   PutStats put_stats() const;
 
  private:
@@ -154,6 +158,7 @@ class PrefixCache {
   absl::flat_hash_map<EntryKey, uint64_t> reservations_;
   int64_t stored_blocks_ = 0;  // rows put or known to be there
   int64_t branch_blocks_ = 0;  // where this prompt parts from another; 0: nowhere known
+  std::vector<cache::CheckpointHit> found_;  // checkpoints that need not be put
   std::shared_ptr<const cache::FetchedPrefix>
       mapped_;                    // what the session's adopted rows lie in; null once settled
   std::vector<PutItem> pending_;  // computed from mapped rows that were not checked since

@@ -9,7 +9,9 @@ namespace cairn::engine {
 
 ResumePoints RankResumePoints(const cache::MatchResult& match, const ModelConfig& config,
                               const KvLayout& layout, const CostModel& costs) {
-  const auto prefill = [&](int64_t blocks) { return costs.PrefillSeconds(blocks * kBlockTokens); };
+  const auto prefill_from = [&](int64_t blocks) {
+    return costs.PrefillSeconds(blocks * kBlockTokens, match.rows_blocks * kBlockTokens);
+  };
   const auto fetch = [&](uint32_t blocks, cache::Tier checkpoint) {
     const auto rows = static_cast<uint64_t>(layout.rows_entry_bytes());
     const auto state = static_cast<uint64_t>(layout.checkpoint_bytes());
@@ -19,9 +21,9 @@ ResumePoints RankResumePoints(const cache::MatchResult& match, const ModelConfig
         (blocks - in_host) * rows + (checkpoint == cache::Tier::kDisk ? state : 0));
   };
   ResumePoints found;
-  found.prefill_seconds = prefill(match.rows_blocks);
+  found.prefill_seconds = prefill_from(0);
   const auto add = [&](uint32_t blocks, bool replay, double seconds) {
-    found.points.push_back({blocks, replay, seconds + prefill(match.rows_blocks - blocks)});
+    found.points.push_back({blocks, replay, seconds + prefill_from(blocks)});
   };
   for (const cache::CheckpointHit& hit : match.checkpoints) {
     add(hit.blocks, false, fetch(hit.blocks, hit.tier));
@@ -29,8 +31,7 @@ ResumePoints RankResumePoints(const cache::MatchResult& match, const ModelConfig
   const auto add_replay = [&](uint32_t blocks) {
     if (blocks == 0) return;
     const ReplayPlan plan = ReplayPlan::To(config, int64_t{blocks} * kBlockTokens);
-    add(blocks, true,
-        fetch(blocks, cache::Tier::kNone) + costs.ReplaySeconds(plan.TokenLayers(), plan.layers));
+    add(blocks, true, fetch(blocks, cache::Tier::kNone) + costs.ReplaySeconds(plan));
   };
   add_replay(match.rows_blocks);
   if (match.rows_host_blocks < match.rows_blocks) add_replay(match.rows_host_blocks);

@@ -274,7 +274,7 @@ void Scheduler::Start(Sequence& sequence) {
 void Scheduler::Continue(Sequence& sequence, int64_t computed, double seconds, StepItem& item) {
   if (item.guessed) return ContinueGuessed(sequence, item);
   if (sequence.cache_usable && item.tokens.size() > 1) {
-    sequence.slot->cache().ObservePrefill(computed, seconds);
+    sequence.slot->cache().ObservePrefill(sequence.session->position(), computed, seconds);
   }
   sequence.StoreFinished();
   if (sequence.to_compute() > 0) return;

@@ -82,7 +82,7 @@ TEST(Resume, AFetchMayTakeAsLongAsItCanBeWorth) {
     absl::Duration deadline;
     api->on_fetch_deadline = [&](absl::Duration asked) { deadline = asked; };
     Engine engine(absl::StatusOr<std::unique_ptr<CacheApi>>(std::move(api)));
-    engine.cache.ObservePrefill(1000, 1000 * seconds_a_token);
+    engine.cache.ObservePrefill(1000, 1000, 1000 * seconds_a_token);
     SessionState session(SmallModel().config, *SmallModel().layout);
     EXPECT_EQ(engine.cache.Resume(prompt, session).prefix_tokens, 512);
     EXPECT_LT(absl::AbsDuration(deadline - expected), absl::Microseconds(1));

@@ -65,7 +65,8 @@ absl::StatusOr<double> MeasurePut(PutFixture& fixture) {
   std::vector<EntryKey> keys;
   double seconds = 0;
   {
-    cache::DiskWriter writer(residency, fixture.waiter, /*background=*/true);
+    cache::Expiry expiry(residency, {});
+    cache::DiskWriter writer(residency, fixture.waiter, expiry, /*background=*/true);
     CAIRN_ASSIGN_OR_RETURN(const std::vector<cache::EntryRef> refs, FillArena(fixture, residency));
     for (const cache::EntryRef ref : refs) keys.push_back(ref.key());
     const SteadyClock::time_point start = SteadyClock::now();

@@ -8,6 +8,7 @@
 #include <filesystem>
 
 #include "tools/cairn-bench/bench.h"
+#include "tools/cairn-bench/resume_bench.h"
 #include "tools/cairn-bench/wire_server.h"
 
 namespace {
@@ -26,7 +27,12 @@ int main(int argc, char** argv) {
   if (argc == 3 && argv[1] == std::string(cairn::bench::kWireServe)) {
     return cairn::bench::WireServe(argv[2]);
   }
-  CLI::App app("Measures the limit, ours and the rivals in turn and prints medians and ratios.");
+  if (argc > 1 && argv[1] == std::string(cairn::bench::kResumeCommand)) {
+    return cairn::bench::ResumeBench(argc - 1, argv + 1);
+  }
+  CLI::App app(
+      "Measures the limit, ours and the rivals in turn and prints medians and ratios. "
+      "`cairn-bench resume --help`: the ways to resume, over lengths and bandwidths.");
   std::vector<std::string> only;
   int rounds = 5;
   bool json = false, list = false;
