@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <map>
 
+#include "store/recovery/store_files.h"
 #include "store/segment/record_format.h"
 #include "store/tier/tier_test_util.h"
 
