@@ -25,15 +25,6 @@ double SecondsSince(const Clock& clock, int64_t start) {
 // Against its checksums; the sizes of its parts are the layout's.
 bool Verified(const cache::EntryView& entry) { return entry.Verify().ok(); }
 
-absl::Status CheckMatch(const cache::MatchResult& match, size_t asked) {
-  bool sound = match.rows_blocks <= asked && match.rows_host_blocks <= match.rows_blocks;
-  for (const cache::CheckpointHit& hit : match.checkpoints) {
-    sound &= hit.blocks > 0 && hit.blocks <= match.rows_blocks;
-  }
-  if (sound) return absl::OkStatus();
-  return absl::InternalError("the cache answered with a match longer than was asked");
-}
-
 }  // namespace
 
 PrefixCache::PrefixCache(absl::StatusOr<std::unique_ptr<cache::CacheApi>> cache, const Model& model,
@@ -164,13 +155,8 @@ absl::Status PrefixCache::TryResume(std::span<const int32_t> tokens, SessionStat
   if (chain.empty()) return absl::OkStatus();
   CAIRN_ASSIGN_OR_RETURN(cache::MatchResult match, MatchOrWait(chain, report));
   stored_blocks_ = match.rows_blocks;
-  ResumePoints found = RankResumePoints(match, model_.config, *model_.layout, costs_);
-  if (options_.always_load) {
-    // The deepest first.
-    std::stable_sort(
-        found.points.begin(), found.points.end(),
-        [](const ResumePoint& a, const ResumePoint& b) { return a.blocks > b.blocks; });
-  }
+  const ResumePoints found = RankResumePoints(match, model_.config, *model_.layout, costs_,
+                                              /*deepest_first=*/options_.always_load);
   for (const ResumePoint& point : found.points) {
     if (!options_.always_load && point.seconds >= found.prefill_seconds) {
       report.recompute_was_cheaper = true;

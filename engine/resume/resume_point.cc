@@ -7,8 +7,17 @@
 
 namespace cairn::engine {
 
+absl::Status CheckMatch(const cache::MatchResult& match, size_t asked) {
+  bool sound = match.rows_blocks <= asked && match.rows_host_blocks <= match.rows_blocks;
+  for (const cache::CheckpointHit& hit : match.checkpoints) {
+    sound &= hit.blocks > 0 && hit.blocks <= match.rows_blocks;
+  }
+  if (sound) return absl::OkStatus();
+  return absl::InternalError("the cache answered with a match longer than was asked");
+}
+
 ResumePoints RankResumePoints(const cache::MatchResult& match, const ModelConfig& config,
-                              const KvLayout& layout, const CostModel& costs) {
+                              const KvLayout& layout, const CostModel& costs, bool deepest_first) {
   const auto prefill_from = [&](int64_t blocks) {
     return costs.PrefillSeconds(blocks * kBlockTokens, match.rows_blocks * kBlockTokens);
   };
@@ -35,9 +44,11 @@ ResumePoints RankResumePoints(const cache::MatchResult& match, const ModelConfig
   };
   add_replay(match.rows_blocks);
   if (match.rows_host_blocks < match.rows_blocks) add_replay(match.rows_host_blocks);
-  std::stable_sort(
-      found.points.begin(), found.points.end(),
-      [](const ResumePoint& a, const ResumePoint& b) { return a.seconds < b.seconds; });
+  std::stable_sort(found.points.begin(), found.points.end(),
+                   [deepest_first](const ResumePoint& a, const ResumePoint& b) {
+                     if (deepest_first && a.blocks != b.blocks) return a.blocks > b.blocks;
+                     return a.seconds < b.seconds;
+                   });
   return found;
 }
 

@@ -4,7 +4,7 @@
 // replayed from them (state/replay_plan.h), which costs a bounded part of the prefill and may
 // reach further than the last checkpoint. Rows in host memory may end before those on disk.
 //
-// Threads: a function. Units: blocks, bytes, seconds.
+// Threads: functions. Units: blocks, bytes, seconds.
 #ifndef CAIRN_ENGINE_RESUME_RESUME_POINT_H_
 #define CAIRN_ENGINE_RESUME_RESUME_POINT_H_
 
@@ -15,6 +15,7 @@
 #include "engine/model/config.h"
 #include "engine/resume/cost_model.h"
 #include "engine/state/kv_layout.h"
+#include "store/base/status.h"
 
 namespace cairn::engine {
 
@@ -25,12 +26,17 @@ struct ResumePoint {
 };
 
 struct ResumePoints {
-  std::vector<ResumePoint> points;  // the fastest first
+  std::vector<ResumePoint> points;  // the best first
   double prefill_seconds = 0;       // of the same tokens, with nothing fetched
 };
 
+// INTERNAL: it says more than can be of `asked` blocks.
+absl::Status CheckMatch(const cache::MatchResult& match, size_t asked);
+
+// The best is the fastest or, whatever it costs, the deepest and of these the fastest.
+// REQUIRES: CheckMatch.
 ResumePoints RankResumePoints(const cache::MatchResult& match, const ModelConfig& config,
-                              const KvLayout& layout, const CostModel& costs);
+                              const KvLayout& layout, const CostModel& costs, bool deepest_first);
 
 }  // namespace cairn::engine
 

@@ -21,7 +21,7 @@ class RankTest : public testing::Test {
     costs_.ObservePrefill(0, 1000, 1.0);
   }
   ResumePoints Rank(cache::MatchResult match) const {
-    return RankResumePoints(match, config_, *layout_, costs_);
+    return RankResumePoints(match, config_, *layout_, costs_, /*deepest_first=*/false);
   }
   ModelConfig config_;
   std::unique_ptr<KvLayout> layout_;
@@ -69,6 +69,33 @@ TEST_F(RankTest, RowsOnASlowDiskAreLeft) {
   const ResumePoints host =
       Rank({.rows_blocks = 150, .rows_host_blocks = 150, .checkpoints = {{150, Tier::kDisk}}});
   EXPECT_TRUE(host.points[0].replay);
+}
+
+TEST_F(RankTest, TheDeepestFirstIfThatIsAsked) {
+  cache::MatchResult match{.rows_blocks = 20, .rows_host_blocks = 20};
+  match.checkpoints = {{19, Tier::kHost}, {4, Tier::kHost}};
+  EXPECT_EQ(Rank(match).points[0].blocks, 19u);
+  const ResumePoints found =
+      RankResumePoints(match, config_, *layout_, costs_, /*deepest_first=*/true);
+  ASSERT_EQ(found.points.size(), 3u);
+  EXPECT_EQ(found.points[0].blocks, 20u);
+  EXPECT_EQ(found.points[1].blocks, 19u);
+  EXPECT_EQ(found.points[2].blocks, 4u);
+}
+
+TEST_F(RankTest, AMatchOfMoreThanWasAskedIsALie) {
+  const cache::MatchResult honest{
+      .rows_blocks = 5, .rows_host_blocks = 3, .checkpoints = {{5, Tier::kDisk}, {2, Tier::kHost}}};
+  EXPECT_TRUE(CheckMatch(honest, 5).ok());
+  EXPECT_TRUE(absl::IsInternal(CheckMatch(honest, 4)));
+  cache::MatchResult lie = honest;
+  lie.rows_host_blocks = 6;
+  EXPECT_TRUE(absl::IsInternal(CheckMatch(lie, 5)));
+  for (const uint32_t blocks : {0u, 6u}) {
+    lie = honest;
+    lie.checkpoints[1].blocks = blocks;
+    EXPECT_TRUE(absl::IsInternal(CheckMatch(lie, 5)));
+  }
 }
 
 TEST_F(RankTest, AReplayNeverComputesMoreThanAPrefill) {
