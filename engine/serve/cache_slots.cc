@@ -169,7 +169,7 @@ CacheSlot* CacheSlots::Take() {
   if (session_ == nullptr || session_->lost.load()) return nullptr;
   PrefixCache::Options options{.wait = options_.wait,
                                .put_queue_bytes = options_.put_queue_bytes,
-                               .shared = shared_.get(),
+                               .shared = &shared_,
                                .say = [this](const std::string& line) {
                                  const MutexLock say_lock(&mutex_);
                                  if (!std::exchange(said_, true)) SayLocked(line);

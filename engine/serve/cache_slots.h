@@ -69,7 +69,7 @@ class CacheSlots {
   void Give(CacheSlot* slot);
 
   // Rows that sequences have in common.
-  const SharedRows& shared_rows() const { return *shared_; }
+  const SharedRows& shared_rows() const { return shared_; }
   bool attached() const;
   // Returns when no attempt to connect is under way.
   void AwaitConnect();
@@ -87,7 +87,7 @@ class CacheSlots {
   const Model& model_;
   Clock& clock_;
   const Options options_;
-  const std::unique_ptr<SharedRows> shared_ = std::make_unique<SharedRows>();
+  SharedRows shared_;
   mutable Mutex mutex_;
   std::shared_ptr<CacheSession> session_ ABSL_GUARDED_BY(mutex_);  // null: lost
   std::vector<std::unique_ptr<CacheSlot>> all_ ABSL_GUARDED_BY(mutex_);
