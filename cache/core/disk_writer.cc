@@ -10,10 +10,10 @@
 namespace cairn::cache {
 namespace {
 
-// One batch is one fdatasync: large enough to hide it, small enough to bound what a durable commit
-// waits for.
-constexpr size_t kBatchEntriesMax = 64;
-constexpr uint64_t kBatchBytesMax = 32ull << 20;
+// The tier works on a batch's groups side by side, so only its end finds the device idle: several
+// groups long, but short enough to bound what a durable commit waits for.
+constexpr size_t kBatchEntriesMax = 256;
+constexpr uint64_t kBatchBytesMax = 128ull << 20;
 
 constexpr size_t kHost = static_cast<size_t>(Place::kHost);
 constexpr size_t kDisk = static_cast<size_t>(Place::kDisk);

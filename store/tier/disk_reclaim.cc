@@ -172,7 +172,8 @@ absl::Status DiskTier::Impl::Move(std::span<const CatalogEntry> entries, Segment
   }
   if (records.empty()) return absl::OkStatus();
   CAIRN_ASSIGN_OR_RETURN(const std::vector<RecordRoom> rooms,
-                         writer.WriteDurably(records, RoomPurpose::kMove));
+                         writer.Write(records, RoomPurpose::kMove));
+  CAIRN_RETURN_IF_ERROR(writer.Sync(rooms));
   CAIRN_FAULT_POINT(kReclaimRewritten);
   return Republish(moving, records, rooms);
 }

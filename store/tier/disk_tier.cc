@@ -13,31 +13,6 @@ namespace {
 // such round means that a whole segment was moved meanwhile.
 constexpr int kLookupsMax = 8;
 
-bool AlignedSpan(std::span<const uint8_t> bytes) {
-  return reinterpret_cast<uintptr_t>(bytes.data()) % kIoAlignment == 0;
-}
-
-absl::Status CheckPut(const DiskPut& put) {
-  if (put.meta == nullptr) return absl::InvalidArgumentError("disk tier: an entry has no meta");
-  CAIRN_RETURN_IF_ERROR(ValidateMeta(*put.meta));
-  const uint64_t bytes = put.meta->payload_bytes();
-  if (put.payload.size() != RoundUpToIo(bytes) || !AlignedSpan(put.payload)) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("disk tier: the payload of ", bytes, " bytes must be given as ",
-                     RoundUpToIo(bytes), " bytes at an address that is a multiple of ",
-                     kIoAlignment, "; ", put.payload.size(), " were given"));
-  }
-  return absl::OkStatus();
-}
-
-// A put's DATA_LOSS says that what is put is damaged, and its owner then throws it away. So a
-// catalog that takes no more because it is damaged must not say so.
-absl::Status CatalogFailed(const absl::Status& status) {
-  if (!absl::IsDataLoss(status)) return status;
-  return absl::UnavailableError(absl::StrCat(
-      "the catalog is damaged, and rebuilt at the next start: ", std::string(status.message())));
-}
-
 }  // namespace
 
 absl::Status CheckRead(const IoRequest& read, const CatalogEntry& entry, uint64_t tag,
@@ -79,49 +54,6 @@ absl::StatusOr<std::unique_ptr<DiskTier>> DiskTier::Open(const Options& options,
                          Recover(options.directory, files, *catalog, random, found));
   return std::unique_ptr<DiskTier>(new DiskTier(std::make_unique<Impl>(
       options, files, std::move(catalog), std::move(lock), clock, std::move(store))));
-}
-
-// ---- put ----
-
-absl::Status DiskTier::Put(std::span<const DiskPut> entries) {
-  for (const DiskPut& entry : entries) CAIRN_RETURN_IF_ERROR(CheckPut(entry));
-  absl::flat_hash_set<EntryKey> keys;
-  std::vector<DiskPut> once;
-  for (const DiskPut& entry : entries) {
-    if (keys.insert(entry.meta->key).second) once.push_back(entry);
-  }
-  {
-    // All keys at once, so that two puts can never wait for each other.
-    std::unique_lock<std::mutex> lock(impl_->claim_mutex);
-    impl_->claim_changed.wait(lock, [&] {
-      return std::none_of(keys.begin(), keys.end(),
-                          [&](const EntryKey& key) { return impl_->claimed.contains(key); });
-    });
-    impl_->claimed.insert(keys.begin(), keys.end());
-  }
-  CAIRN_FAULT_POINT(kPutClaimed);
-  const absl::Status status = impl_->PutClaimed(once);
-  CAIRN_FAULT_POINT(kPutDone);
-  const std::lock_guard<std::mutex> lock(impl_->claim_mutex);
-  for (const EntryKey& key : keys) impl_->claimed.erase(key);
-  impl_->claim_changed.notify_all();
-  return status;
-}
-
-absl::Status DiskTier::Impl::PutClaimed(std::span<const DiskPut> entries) {
-  std::vector<RecordToWrite> records;
-  for (const DiskPut& entry : entries) {
-    if (doubts != 0) CAIRN_RETURN_IF_ERROR(CatalogFailed(SettleDoubt(entry.meta->key)));
-    const absl::StatusOr<std::optional<CatalogEntry>> there = Get(entry.meta->key);
-    CAIRN_RETURN_IF_ERROR(CatalogFailed(there.status()));
-    if (!there->has_value()) records.push_back({.meta = entry.meta, .payload = entry.payload});
-  }
-  if (records.empty()) return absl::OkStatus();
-  CAIRN_ASSIGN_OR_RETURN(const std::vector<RecordRoom> rooms,
-                         writer.WriteDurably(records, RoomPurpose::kPut));
-  CAIRN_RETURN_IF_ERROR(CatalogFailed(writer.Catalogue(records, rooms)));
-  for (const RecordRoom& room : rooms) put_bytes += room.location.bytes;
-  return absl::OkStatus();
 }
 
 // ---- find and read ----

@@ -96,6 +96,7 @@ struct DiskTierStats {
 
 class DiskTier {
  public:
+  static constexpr uint64_t kGroupBytes = 32ull << 20;
   struct Options {
     std::string directory;
     uint64_t capacity_bytes = 0;
@@ -118,8 +119,9 @@ class DiskTier {
   // must not be called from there. Null: nobody is told.
   void OnWithdrawn(std::function<void(const EntryKey&, const absl::Status& why)> told);
 
-  // Durable on return, all of them or none visible. ALREADY_EXISTS entries are skipped silently
-  // (same key, same bytes).
+  // Durable on return. Up to kGroupBytes of payload are visible together or not at all; more go in
+  // groups of that, in the order given, so after an error a leading part may be visible. Entries
+  // that are there already are skipped silently (same key, same bytes).
   absl::Status Put(std::span<const DiskPut> entries);
 
   // Walks what the catalog held at Open: counts what lives in which segment, forgets what names a

@@ -1,5 +1,5 @@
 // disk_tier_impl.h: the inside of the disk tier, for the files that implement it: disk_tier.cc
-// (put, find, read, erase), disk_reclaim.cc and disk_survey.cc.
+// (find, read, erase), disk_put.cc, disk_reclaim.cc and disk_survey.cc.
 //
 // Threads: as disk_tier.h; the locks say what they guard. Order: reclaim_mutex, change_mutex.
 #ifndef CAIRN_STORE_TIER_DISK_TIER_IMPL_H_
@@ -7,6 +7,7 @@
 
 #include <atomic>
 #include <condition_variable>
+#include <future>
 #include <memory>
 #include <mutex>
 #include <optional>
@@ -23,6 +24,10 @@
 #include "store/tier/disk_writer.h"
 
 namespace cairn::store {
+
+inline bool AlignedSpan(std::span<const uint8_t> bytes) {
+  return reinterpret_cast<uintptr_t>(bytes.data()) % kIoAlignment == 0;
+}
 
 // What a finished read of the record at `entry.location` amounts to: DATA_LOSS unless every part
 // matches its checksum, and for kWhole, where header and payload were read as two slices, the
@@ -54,6 +59,9 @@ struct DiskTier::Impl {
         at_open(catalog->Snapshot()) {}
 
   absl::Status PutClaimed(std::span<const DiskPut> entries);
+  absl::Status PutGroups(std::span<const RecordToWrite> records);
+  absl::Status PutGroup(std::span<const RecordToWrite> records,
+                        const std::shared_future<absl::Status>& before);
   absl::StatusOr<std::optional<CatalogEntry>> Get(const EntryKey& key);
   absl::Status EnsureSurveyed();
   using Visitor = std::function<bool(const EntryMeta&)>;

@@ -5,6 +5,8 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <set>
 #include <thread>
 
 #include "store/segment/record_format.h"
@@ -14,6 +16,7 @@ namespace cairn::store {
 namespace {
 
 using ::testing::HasSubstr;
+using ::testing::IsSubsetOf;
 
 std::vector<TestEntry> Entries(uint64_t first, uint64_t count) {
   std::vector<TestEntry> entries;
@@ -244,6 +247,37 @@ TEST(DiskTierTest, AFailedPutLeavesNothingAndTheNextOneWorks) {
     EXPECT_EQ(tier->stats().entries, batch.size());
     if (!reached) break;
   }
+}
+
+TEST(DiskTierTest, OfALargeBatchThatFailsALeadingPartIsThere) {
+  std::vector<TestEntry> batch;  // three groups
+  for (uint64_t i = 0; i < 20; ++i) batch.push_back(MakeEntry(i, {4u << 20}));
+  ASSERT_GT(batch.size() * (4u << 20), 2 * DiskTier::kGroupBytes);
+  std::set<size_t> left;
+  bool reached = true;
+  for (uint64_t n = 1; reached; n += 2) {
+    TestDisk disk;
+    disk.capacity_bytes = 1ull << 30;
+    disk.segment_bytes = 32ull << 20;
+    const auto tier = disk.Open();
+    disk.files.SetPlan({.fail_at = n, .status = absl::UnavailableError("EIO")});
+    const absl::Status status = PutAll(*tier, batch);
+    reached = disk.files.operations() >= n;
+    disk.files.SetPlan({});
+    // Cutting a full segment's unused end off may fail and cost nothing.
+    EXPECT_TRUE(status.ok() || reached) << n;
+    const auto there = [&](const TestEntry& entry) { return tier->Contains(entry.meta.key); };
+    const auto first_lost = std::find_if_not(batch.begin(), batch.end(), there);
+    EXPECT_EQ(first_lost == batch.end(), status.ok()) << n;
+    EXPECT_TRUE(std::none_of(first_lost, batch.end(), there)) << n;
+    left.insert(static_cast<size_t>(first_lost - batch.begin()));
+    ASSERT_TRUE(PutAll(*tier, batch).ok()) << n;
+    EXPECT_TRUE(std::all_of(batch.begin(), batch.end(), there));
+    EXPECT_TRUE(ReadBack(*tier, batch.back()).ok());
+    EXPECT_EQ(tier->stats().entries, batch.size());
+  }
+  EXPECT_THAT(left, IsSubsetOf({0, 8, 16, 20})) << "whole groups";
+  EXPECT_GT(left.size(), 2u) << "only nothing or all";
 }
 
 TEST(DiskTierTest, ManyThreadsPutReadEraseAndReclaim) {

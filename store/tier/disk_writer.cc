@@ -8,8 +8,8 @@
 
 namespace cairn::store {
 
-absl::StatusOr<std::vector<RecordRoom>> DiskWriter::WriteDurably(
-    std::span<const RecordToWrite> records, RoomPurpose purpose) {
+absl::StatusOr<std::vector<RecordRoom>> DiskWriter::Write(std::span<const RecordToWrite> records,
+                                                          RoomPurpose purpose) {
   std::vector<uint64_t> sizes;
   uint64_t header_bytes = 0;
   for (const RecordToWrite& record : records) {
@@ -22,7 +22,6 @@ absl::StatusOr<std::vector<RecordRoom>> DiskWriter::WriteDurably(
   IoBuffer headers(header_bytes);
   std::span<uint8_t> left = headers.bytes();
   std::vector<IoRequest> writes;
-  std::vector<SegmentHold> touched;
   for (size_t i = 0; i < records.size(); ++i) {
     const EntryMeta& meta = *records[i].meta;
     const std::span<uint8_t> header = left.first(RecordHeaderBytes(meta));
@@ -30,7 +29,6 @@ absl::StatusOr<std::vector<RecordRoom>> DiskWriter::WriteDurably(
     EncodeRecordHeader(meta, rooms[i].location, rooms[i].segment->tag(), header);
     writes.push_back(IoRequest::Write(rooms[i].segment->file(), rooms[i].location.offset, header,
                                       records[i].payload));
-    if (touched.empty() || touched.back() != rooms[i].segment) touched.push_back(rooms[i].segment);
   }
   // What is wrong already must not be stored: it could only be found out on some other day. It is
   // looked at while it is on its way, and nobody is told of it before.
@@ -49,11 +47,25 @@ absl::StatusOr<std::vector<RecordRoom>> DiskWriter::WriteDurably(
   CAIRN_FAULT_POINT(kPutWritten);
   absl::Status status;
   for (const IoRequest& write : writes) status.Update(write.status);
-  for (const SegmentHold& segment : touched) {
-    if (status.ok()) status.Update(segment->file().Sync());
+  CAIRN_RETURN_IF_ERROR(GiveBackAfter(status, rooms));
+  return rooms;
+}
+
+absl::Status DiskWriter::Sync(std::span<const RecordRoom> rooms) {
+  absl::Status status;
+  const Segment* synced = nullptr;
+  for (const RecordRoom& room : rooms) {
+    if (room.segment.get() == synced) continue;
+    synced = room.segment.get();
+    if (status.ok()) status.Update(room.segment->file().Sync());
   }
   CAIRN_FAULT_POINT(kPutSynced);
-  if (status.ok()) return rooms;
+  return GiveBackAfter(status, rooms);
+}
+
+absl::Status DiskWriter::GiveBackAfter(const absl::Status& status,
+                                       std::span<const RecordRoom> rooms) {
+  if (status.ok()) return status;
   // A full file system takes the same bytes later. After any other failure, of a sync above all,
   // nobody knows what the device kept: write there no more.
   const bool full = absl::IsResourceExhausted(status);

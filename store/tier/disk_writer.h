@@ -26,15 +26,21 @@ class DiskWriter {
   DiskWriter(FileSystem& files, Catalog& catalog, SegmentSet& segments)
       : files_(files), catalog_(catalog), segments_(segments) {}
 
-  // Takes room, writes all records with many operations in flight, checks what is put against its
-  // checksums meanwhile (DATA_LOSS: nothing is kept), and syncs. The rooms are then
-  // durable but not yet found: give them to Catalogue, or back to SegmentSet::Finish.
-  absl::StatusOr<std::vector<RecordRoom>> WriteDurably(std::span<const RecordToWrite> records,
-                                                       RoomPurpose purpose);
+  // Takes room, writes all records with many operations in flight, and checks what is put against
+  // its checksums meanwhile (DATA_LOSS: nothing is kept). The rooms are written then and no more:
+  // give them to Sync, or back to SegmentSet::Finish.
+  absl::StatusOr<std::vector<RecordRoom>> Write(std::span<const RecordToWrite> records,
+                                                RoomPurpose purpose);
+  // What was written to the rooms is durable, but not yet found: give them to Catalogue, or back. An
+  // error has given them back.
+  absl::Status Sync(std::span<const RecordRoom> rooms);
   // Makes them found, durably, and finishes the rooms either way.
   absl::Status Catalogue(std::span<const RecordToWrite> records, std::span<const RecordRoom> rooms);
 
  private:
+  // The error as told to callers, the rooms given back; OK does nothing.
+  absl::Status GiveBackAfter(const absl::Status& status, std::span<const RecordRoom> rooms);
+
   FileSystem& files_;
   Catalog& catalog_;
   SegmentSet& segments_;
