@@ -22,6 +22,10 @@ constexpr uint64_t kBytesToLearnFrom = 1 << 20;
 // after thousands, so that what this costs does not show.
 constexpr double kDoubt = 1.0 / 1024;
 
+// A fetch may be longer than it was worth by so much before it is left.
+constexpr double kFetchOverPrefill = 2;
+constexpr absl::Duration kFetchPatienceMin = absl::Milliseconds(500);
+
 }  // namespace
 
 void TokenCost::Observe(double position, double seconds) {
@@ -59,12 +63,14 @@ void CostModel::ByteCost::Doubt() {
 void CostModel::ObservePrefill(int64_t from, int64_t tokens, double seconds) {
   if (tokens < kTokensToLearnFrom || seconds <= 0) return;
   const double count = static_cast<double>(tokens);
+  const MutexLock lock(&mutex_);
   prefill_.Observe(static_cast<double>(from) + count / 2, seconds / count);
 }
 
 void CostModel::ObserveFetch(uint64_t host_bytes, uint64_t disk_bytes, double seconds) {
   // What the host tier would have taken is subtracted from a mixed fetch; the rest is the disk's.
   const double left = std::max(seconds - kFixedSeconds, 0.0);
+  const MutexLock lock(&mutex_);
   if (disk_bytes > 0) {
     const double host_part = static_cast<double>(host_bytes) * host_.seconds;
     disk_.Observe(std::max(left - host_part, 0.0) / static_cast<double>(disk_bytes), disk_bytes);
@@ -73,7 +79,13 @@ void CostModel::ObserveFetch(uint64_t host_bytes, uint64_t disk_bytes, double se
   }
 }
 
+double CostModel::PrefillSeconds(int64_t from, int64_t to) const {
+  const MutexLock lock(&mutex_);
+  return prefill_.Seconds(from, to);
+}
+
 void CostModel::ObserveDeclined() {
+  const MutexLock lock(&mutex_);
   host_.Doubt();
   disk_.Doubt();
 }
@@ -87,8 +99,13 @@ double CostModel::ReplaySeconds(const ReplayPlan& plan) const {
 }
 
 double CostModel::FetchSeconds(uint64_t host_bytes, uint64_t disk_bytes) const {
+  const MutexLock lock(&mutex_);
   return kFixedSeconds + static_cast<double>(host_bytes) * host_.seconds +
          static_cast<double>(disk_bytes) * disk_.seconds;
+}
+
+absl::Duration CostModel::FetchPatience(int64_t tokens) const {
+  return std::max(kFetchPatienceMin, absl::Seconds(kFetchOverPrefill * PrefillSeconds(0, tokens)));
 }
 
 }  // namespace cairn::engine

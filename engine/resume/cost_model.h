@@ -2,18 +2,22 @@
 // prefilled token, which grow with its position, and seconds a fetched byte of each tier. Until
 // something was measured the cautious guesses below hold.
 //
-// Threads: externally synchronised. Units: seconds, tokens, positions, bytes.
+// Threads: any. Units: seconds, tokens, positions, bytes.
 #ifndef CAIRN_ENGINE_RESUME_COST_MODEL_H_
 #define CAIRN_ENGINE_RESUME_COST_MODEL_H_
 
 #include <cstdint>
 
+#include "absl/base/thread_annotations.h"
+#include "absl/time/time.h"
 #include "cache/client/cache_api.h"
 #include "engine/state/replay_plan.h"
+#include "store/base/mutex.h"
 
 namespace cairn::engine {
 
-// A line through what a token cost at its position; older measurements fade.
+// A line through what a token cost at its position; older measurements fade. Externally
+// synchronised.
 class TokenCost {
  public:
   void Observe(double position, double seconds);
@@ -35,11 +39,14 @@ class CostModel {
   // A fetch was too dear. In the long run that is doubted: a stall would else be believed for ever.
   void ObserveDeclined();
 
-  double PrefillSeconds(int64_t from, int64_t to) const { return prefill_.Seconds(from, to); }
+  double PrefillSeconds(int64_t from, int64_t to) const;
   // A replay's token-layers are taken for as dear as a prefill's, though some need neither
   // attention nor experts.
   double ReplaySeconds(const ReplayPlan& plan) const;
   double FetchSeconds(uint64_t host_bytes, uint64_t disk_bytes) const;
+  // How long to wait for a prefix of so many tokens: twice what computing it would take, but never
+  // under half a second.
+  absl::Duration FetchPatience(int64_t tokens) const;
 
  private:
   struct ByteCost {
@@ -52,9 +59,10 @@ class CostModel {
   };
   static constexpr double kFixedSeconds = 1e-3;  // a few round trips
 
-  TokenCost prefill_;
-  ByteCost host_{.guess = 1e-10};  // verified where it lies: 10 GB/s
-  ByteCost disk_{.guess = 1e-9};   // 1 GB/s
+  mutable Mutex mutex_;
+  TokenCost prefill_ ABSL_GUARDED_BY(mutex_);
+  ByteCost host_ ABSL_GUARDED_BY(mutex_){.guess = 1e-10};  // verified where it lies: 10 GB/s
+  ByteCost disk_ ABSL_GUARDED_BY(mutex_){.guess = 1e-9};   // 1 GB/s
 };
 
 }  // namespace cairn::engine

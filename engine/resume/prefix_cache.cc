@@ -14,9 +14,6 @@ namespace {
 constexpr size_t kReserveAhead = 1024;
 // Puts that may wait for a check of the rows they were computed from.
 constexpr uint64_t kPendingBytesMax = 128ull << 20;
-// A fetch may be longer than it was worth by so much before it is left.
-constexpr double kFetchOverPrefill = 2;
-constexpr absl::Duration kFetchDeadlineMin = absl::Milliseconds(500);
 
 double SecondsSince(const Clock& clock, int64_t start) {
   return static_cast<double>(clock.NowNanos() - start) * 1e-9;
@@ -29,7 +26,10 @@ bool Verified(const cache::EntryView& entry) { return entry.Verify().ok(); }
 
 PrefixCache::PrefixCache(absl::StatusOr<std::unique_ptr<cache::CacheApi>> cache, const Model& model,
                          Clock& clock, Options options)
-    : model_(model), clock_(clock), options_(std::move(options)) {
+    : model_(model),
+      clock_(clock),
+      options_(std::move(options)),
+      costs_(options_.costs != nullptr ? options_.costs : std::make_shared<CostModel>()) {
   const cache::LayoutDescriptor layout = model.layout->Descriptor(model.weights_identity);
   rows_parts_ = layout.part_bytes(cache::LayoutScope::kPrefix);
   checkpoint_parts_ = layout.part_bytes(cache::LayoutScope::kTrailing);
@@ -48,13 +48,6 @@ void PrefixCache::Detach(const std::string& why) {
   if (!said_ && options_.say)
     options_.say(absl::StrCat("cache not used, prefilling instead: ", why));
   said_ = true;
-}
-
-absl::Duration PrefixCache::FetchDeadline(size_t blocks) const {
-  if (options_.always_load) return options_.fetch_deadline;
-  const double prefill = costs_.PrefillSeconds(0, static_cast<int64_t>(blocks) * kBlockTokens);
-  return std::min(options_.fetch_deadline,
-                  std::max(kFetchDeadlineMin, absl::Seconds(kFetchOverPrefill * prefill)));
 }
 
 ResumeReport PrefixCache::Resume(std::span<const int32_t> tokens, SessionState& session) {
@@ -155,17 +148,17 @@ absl::Status PrefixCache::TryResume(std::span<const int32_t> tokens, SessionStat
   if (chain.empty()) return absl::OkStatus();
   CAIRN_ASSIGN_OR_RETURN(cache::MatchResult match, MatchOrWait(chain, report));
   stored_blocks_ = match.rows_blocks;
-  const ResumePoints found = RankResumePoints(match, model_.config, *model_.layout, costs_,
+  const ResumePoints found = RankResumePoints(match, model_.config, *model_.layout, *costs_,
                                               /*deepest_first=*/options_.always_load);
   for (const ResumePoint& point : found.points) {
     if (!options_.always_load && point.seconds >= found.prefill_seconds) {
       report.recompute_was_cheaper = true;
-      costs_.ObserveDeclined();
+      costs_->ObserveDeclined();
       return absl::OkStatus();
     }
     CAIRN_ASSIGN_OR_RETURN(const bool resumed,
                            ResumeAt(point, match, chain.first(point.blocks), session, report));
-    if (resumed) return absl::OkStatus();
+    if (resumed || report.fetch_was_late) return absl::OkStatus();
     found_.clear();  // not all of it is as it was
   }
   return absl::OkStatus();
@@ -176,16 +169,16 @@ absl::StatusOr<bool> PrefixCache::ResumeAt(const ResumePoint& point, cache::Matc
                                            ResumeReport& report) {
   const int64_t start = clock_.NowNanos();
   CAIRN_ASSIGN_OR_RETURN(const std::shared_ptr<cache::FetchedPrefix> fetched,
-                         TakeOrFetch(match, chain, !point.replay));
+                         TakeOrFetch(point, match, chain, report));
   if (fetched == nullptr) return false;
   report.fetch_seconds += SecondsSince(clock_, start);
   const int64_t restore_start = clock_.NowNanos();
   CAIRN_ASSIGN_OR_RETURN(const bool restored, Restore(point, *fetched, fetched, session, report));
   report.restore_seconds += SecondsSince(clock_, restore_start);
   if (!restored) return false;
-  costs_.ObserveFetch(fetched->host_bytes, fetched->disk_bytes, SecondsSince(clock_, start));
+  costs_->ObserveFetch(fetched->host_bytes, fetched->disk_bytes, SecondsSince(clock_, start));
   if (fetched->copied_bytes == 0) mapped_ = fetched;
-  report.prefix_tokens = int64_t{point.blocks} * kBlockTokens;
+  report.prefix_tokens = point.tokens();
   if (const ReplayPlan* plan = session.replay(); plan != nullptr) {
     report.replay_token_layers = plan->TokenLayers();
     report.replay_rectangle_token_layers = plan->RectangleTokenLayers();
@@ -197,14 +190,24 @@ absl::StatusOr<bool> PrefixCache::ResumeAt(const ResumePoint& point, cache::Matc
 }
 
 absl::StatusOr<std::shared_ptr<cache::FetchedPrefix>> PrefixCache::TakeOrFetch(
-    cache::MatchResult& match, std::span<const Digest> chain, bool checkpoint) {
+    const ResumePoint& point, cache::MatchResult& match, std::span<const Digest> chain,
+    ResumeReport& report) {
   // A hit in host memory came with the match; another one than this is not wanted any more.
   const std::shared_ptr<cache::FetchedPrefix> leased = std::move(match.leased);
-  if (checkpoint && leased != nullptr && leased->rows.size() == chain.size()) return leased;
-  absl::StatusOr<std::unique_ptr<cache::FetchedPrefix>> got = cache_->Fetch(
-      {.chain = chain, .checkpoint = checkpoint, .deadline = FetchDeadline(chain.size())});
+  if (!point.replay && leased != nullptr && leased->rows.size() == chain.size()) return leased;
+  absl::Duration deadline = options_.fetch_deadline;
+  if (!options_.always_load) deadline = std::min(deadline, costs_->FetchPatience(point.tokens()));
+  const int64_t start = clock_.NowNanos();
+  absl::StatusOr<std::unique_ptr<cache::FetchedPrefix>> got =
+      cache_->Fetch({.chain = chain, .checkpoint = !point.replay, .deadline = deadline});
   // No room for it in the daemon's memory: a miss, not a reason to leave.
   if (absl::IsResourceExhausted(got.status())) return nullptr;
+  if (absl::IsDeadlineExceeded(got.status())) {
+    // Too slow to be worth it, and it is remembered. If the daemon hangs the next call tells.
+    costs_->ObserveFetch(point.host_bytes, point.disk_bytes, SecondsSince(clock_, start));
+    report.fetch_was_late = true;
+    return nullptr;
+  }
   CAIRN_RETURN_IF_ERROR(got.status());
   return std::shared_ptr<cache::FetchedPrefix>(std::move(*got));
 }
@@ -239,7 +242,7 @@ absl::StatusOr<bool> PrefixCache::Restore(const ResumePoint& point,
     session.rows().Adopt(fetched.rows[i].payload.data(), owner);
   }
   if (point.replay) {
-    session.StartReplay(ReplayPlan::To(model_.config, int64_t{point.blocks} * kBlockTokens));
+    session.StartReplay(ReplayPlan::To(model_.config, point.tokens()));
   } else {
     session.LoadCheckpoint(point.blocks, fetched.checkpoint->payload);
   }

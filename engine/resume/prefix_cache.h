@@ -52,6 +52,7 @@ struct ResumeReport {
                               // copy into the state aside)
   uint64_t checksum_failures = 0;
   bool recompute_was_cheaper = false;
+  bool fetch_was_late = false;  // given up at its deadline, and prefilled
   double wait_seconds = 0;  // for another engine's prefill
   double match_seconds = 0;
   double fetch_seconds = 0;
@@ -62,13 +63,14 @@ class PrefixCache {
  public:
   struct Options {
     absl::Duration wait = absl::Seconds(30);
-    // At most, and at most twice what computing the prefix would take, but never under half a
-    // second.
+    // At most, and no longer than CostModel::FetchPatience.
     absl::Duration fetch_deadline = absl::Seconds(30);
     uint64_t put_queue_bytes = 512ull << 20;
     // Though computing would be faster, and with all of fetch_deadline: for proving what a hit
     // gives.
     bool always_load = false;
+    // What sessions of one process learn together; null: this one for itself.
+    std::shared_ptr<CostModel> costs = nullptr;
     SharedRows* shared = nullptr;  // what Settle copies goes there, to be had by other sessions too
     std::function<void(const std::string&)>
         say;  // told once why the cache is not used; may be empty
@@ -108,7 +110,7 @@ class PrefixCache {
 
   // `tokens` were computed, up to position `end`.
   void ObservePrefill(int64_t end, int64_t tokens, double seconds) {
-    costs_.ObservePrefill(std::max<int64_t>(end - tokens, 0), tokens, seconds);
+    costs_->ObservePrefill(std::max<int64_t>(end - tokens, 0), tokens, seconds);
   }
   PutStats put_stats() const;
 
@@ -127,13 +129,13 @@ class PrefixCache {
                                 std::span<const Digest> chain, SessionState& session,
                                 ResumeReport& report);
   // What the match leased if it is this prefix, else by a fetch.
-  absl::StatusOr<std::shared_ptr<cache::FetchedPrefix>> TakeOrFetch(cache::MatchResult& match,
+  absl::StatusOr<std::shared_ptr<cache::FetchedPrefix>> TakeOrFetch(const ResumePoint& point,
+                                                                    cache::MatchResult& match,
                                                                     std::span<const Digest> chain,
-                                                                    bool checkpoint);
+                                                                    ResumeReport& report);
   absl::StatusOr<bool> Restore(const ResumePoint& point, const cache::FetchedPrefix& fetched,
                                std::shared_ptr<const void> owner, SessionState& session,
                                ResumeReport& report) const;
-  absl::Duration FetchDeadline(size_t blocks) const;
   absl::StatusOr<SharedRows::Block> CopyOf(const cache::EntryView& entry,
                                            const Digest& digest) const;
   // Whether the policy wants a checkpoint there. `end`: the prompt's last whole block.
@@ -151,7 +153,7 @@ class PrefixCache {
   Clock& clock_;
   Options options_;
   std::shared_ptr<cache::CacheApi> cache_;
-  CostModel costs_;
+  const std::shared_ptr<CostModel> costs_;
   std::vector<uint32_t> rows_parts_;
   std::vector<uint32_t> checkpoint_parts_;
   std::vector<Digest> chain_;  // of the sequence being computed

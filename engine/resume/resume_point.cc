@@ -21,26 +21,24 @@ ResumePoints RankResumePoints(const cache::MatchResult& match, const ModelConfig
   const auto prefill_from = [&](int64_t blocks) {
     return costs.PrefillSeconds(blocks * kBlockTokens, match.rows_blocks * kBlockTokens);
   };
-  const auto fetch = [&](uint32_t blocks, cache::Tier checkpoint) {
+  ResumePoints found;
+  found.prefill_seconds = prefill_from(0);
+  const auto add = [&](uint32_t blocks, const ReplayPlan* replay, cache::Tier checkpoint) {
     const auto rows = static_cast<uint64_t>(layout.rows_entry_bytes());
     const auto state = static_cast<uint64_t>(layout.checkpoint_bytes());
     const uint32_t in_host = std::min(blocks, match.rows_host_blocks);
-    return costs.FetchSeconds(
-        in_host * rows + (checkpoint == cache::Tier::kHost ? state : 0),
-        (blocks - in_host) * rows + (checkpoint == cache::Tier::kDisk ? state : 0));
+    ResumePoint point{.blocks = blocks, .replay = replay != nullptr};
+    point.host_bytes = in_host * rows + (checkpoint == cache::Tier::kHost ? state : 0);
+    point.disk_bytes = (blocks - in_host) * rows + (checkpoint == cache::Tier::kDisk ? state : 0);
+    point.seconds = costs.FetchSeconds(point.host_bytes, point.disk_bytes) +
+                    (replay != nullptr ? costs.ReplaySeconds(*replay) : 0) + prefill_from(blocks);
+    found.points.push_back(point);
   };
-  ResumePoints found;
-  found.prefill_seconds = prefill_from(0);
-  const auto add = [&](uint32_t blocks, bool replay, double seconds) {
-    found.points.push_back({blocks, replay, seconds + prefill_from(blocks)});
-  };
-  for (const cache::CheckpointHit& hit : match.checkpoints) {
-    add(hit.blocks, false, fetch(hit.blocks, hit.tier));
-  }
+  for (const cache::CheckpointHit& hit : match.checkpoints) add(hit.blocks, nullptr, hit.tier);
   const auto add_replay = [&](uint32_t blocks) {
     if (blocks == 0) return;
     const ReplayPlan plan = ReplayPlan::To(config, int64_t{blocks} * kBlockTokens);
-    add(blocks, true, fetch(blocks, cache::Tier::kNone) + costs.ReplaySeconds(plan));
+    add(blocks, &plan, cache::Tier::kNone);
   };
   add_replay(match.rows_blocks);
   if (match.rows_host_blocks < match.rows_blocks) add_replay(match.rows_host_blocks);

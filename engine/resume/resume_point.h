@@ -15,6 +15,7 @@
 #include "engine/model/config.h"
 #include "engine/resume/cost_model.h"
 #include "engine/state/kv_layout.h"
+#include "store/base/limits.h"
 #include "store/base/status.h"
 
 namespace cairn::engine {
@@ -22,7 +23,11 @@ namespace cairn::engine {
 struct ResumePoint {
   uint32_t blocks = 0;
   bool replay = false;  // from rows alone
-  double seconds = 0;   // fetch and compute, up to the end of all rows that were found
+  uint64_t host_bytes = 0;  // to be fetched, by tier
+  uint64_t disk_bytes = 0;
+  double seconds = 0;  // fetch and compute, up to the end of all rows that were found
+
+  int64_t tokens() const { return int64_t{blocks} * kBlockTokens; }
 };
 
 struct ResumePoints {

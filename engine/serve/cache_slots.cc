@@ -30,7 +30,8 @@ class SessionView final : public cache::CacheApi {
   }
   absl::StatusOr<std::unique_ptr<cache::FetchedPrefix>> Fetch(
       const cache::FetchRequest& request) override {
-    return Noticing([&] { return api().Fetch(request); });
+    // A late one may have been too slow a disk; if the daemon hangs, the next call finds out.
+    return Noticing([&] { return api().Fetch(request); }, /*late_is_lost=*/false);
   }
   absl::StatusOr<std::vector<cache::ReserveResult>> Reserve(
       std::span<const cache::ReserveItem> items, absl::Duration wait) override {
@@ -66,11 +67,13 @@ class SessionView final : public cache::CacheApi {
   }
   // The first call that finds the daemon gone pays for all others.
   template <typename Call>
-  auto Noticing(const Call& call) -> decltype(call()) {
+  auto Noticing(const Call& call, bool late_is_lost = true) -> decltype(call()) {
     if (session_->lost.load()) return absl::UnavailableError("the cache was lost");
     auto result = call();
     const absl::Status status = StatusOf(result);
-    if (absl::IsUnavailable(status) || absl::IsDeadlineExceeded(status)) session_->lost = true;
+    if (absl::IsUnavailable(status) || (late_is_lost && absl::IsDeadlineExceeded(status))) {
+      session_->lost = true;
+    }
     return result;
   }
 
@@ -169,6 +172,7 @@ CacheSlot* CacheSlots::Take() {
   if (session_ == nullptr || session_->lost.load()) return nullptr;
   PrefixCache::Options options{.wait = options_.wait,
                                .put_queue_bytes = options_.put_queue_bytes,
+                               .costs = costs_,
                                .shared = &shared_,
                                .say = [this](const std::string& line) {
                                  const MutexLock say_lock(&mutex_);

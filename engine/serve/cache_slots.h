@@ -88,6 +88,7 @@ class CacheSlots {
   Clock& clock_;
   const Options options_;
   SharedRows shared_;
+  const std::shared_ptr<CostModel> costs_ = std::make_shared<CostModel>();  // of all slots
   mutable Mutex mutex_;
   std::shared_ptr<CacheSession> session_ ABSL_GUARDED_BY(mutex_);  // null: lost
   std::vector<std::unique_ptr<CacheSlot>> all_ ABSL_GUARDED_BY(mutex_);

@@ -120,6 +120,7 @@ class Wrapped : public cache::CacheApi {
       const cache::FetchRequest& request) override {
     if (absl::Status s = Call("fetch"); !s.ok()) return s;
     if (on_fetch_deadline) on_fetch_deadline(request.deadline);
+    if (fail_late) return fail_late(request.deadline);
     auto result = inner_->Fetch(request);
     if (result.ok() && on_fetch) on_fetch(**result);
     return result;
@@ -153,6 +154,7 @@ class Wrapped : public cache::CacheApi {
   std::function<void(cache::MatchResult&)> on_match;
   std::function<void(cache::FetchedPrefix&)> on_fetch;
   std::function<void(absl::Duration)> on_fetch_deadline;
+  std::function<absl::Status(absl::Duration)> fail_late;  // a fetch with this deadline
   std::function<void(cache::CommitItem&)> on_commit;
 
  private:

@@ -89,6 +89,41 @@ TEST(Resume, AFetchMayTakeAsLongAsItCanBeWorth) {
   }
 }
 
+TEST(Resume, AFetchOverItsDeadlineCostsThatPrefixAndIsRemembered) {
+  const std::vector<int32_t> prompt = Prompt(600);
+  const Daemon daemon;
+  Engine(daemon.Connect()).Run(prompt);
+  ASSERT_TRUE(daemon.rig->core->Flush(absl::Seconds(10)).ok());
+  daemon.rig->DropFromHost();
+  auto api = Wrap(daemon);
+  FakeClock clock;
+  int fetches = 0;
+  Wrapped& wrapped = *api;
+  wrapped.fail_late = [&](absl::Duration deadline) {
+    ++fetches;
+    clock.Advance(deadline);
+    return absl::DeadlineExceededError("late");
+  };
+  PrefixCache cache(absl::StatusOr<std::unique_ptr<CacheApi>>(std::move(api)), SmallModel(), clock,
+                    {});
+  cache.ObservePrefill(600, 600, 0.6);
+  int declined = 0;
+  for (int i = 0; i < 20; ++i) {
+    SessionState session(SmallModel().config, *SmallModel().layout);
+    const ResumeReport report = cache.Resume(prompt, session);
+    EXPECT_EQ(report.prefix_tokens, 0);
+    EXPECT_NE(report.fetch_was_late, report.recompute_was_cheaper);
+    declined += report.recompute_was_cheaper ? 1 : 0;
+  }
+  EXPECT_TRUE(cache.attached()) << "slow is not dead";
+  EXPECT_LE(fetches, 5);
+  EXPECT_EQ(fetches + declined, 20);
+  wrapped.fail_late = nullptr;
+  for (int i = 0; i < 30; ++i) cache.ObservePrefill(600, 600, 60);
+  SessionState session(SmallModel().config, *SmallModel().layout);
+  EXPECT_EQ(cache.Resume(prompt, session).prefix_tokens, 512) << "worth it by now";
+}
+
 TEST(Resume, PoliciesDecideWhereToResume) {
   const std::vector<int32_t> prompt = Prompt(700);
   const SequenceResult cold = RunCold(prompt);
@@ -260,8 +295,9 @@ TEST(Resume, DaemonGoneOrHungAtAnyCallCostsNoAnswer) {
       ASSERT_TRUE(result.ok());
       EXPECT_EQ(result->logits, cold.logits) << call;
       engine.cache.Flush(absl::Seconds(10));
-      // In the background one late answer costs what was to be put.
-      const bool stays = absl::IsDeadlineExceeded(status) && (call == "stage" || call == "commit");
+      // One late answer costs what was to be put, or the prefix.
+      const bool stays = absl::IsDeadlineExceeded(status) &&
+                         (call == "stage" || call == "commit" || call == "fetch");
       EXPECT_EQ(engine.cache.attached(), stays) << call;
       EXPECT_EQ(engine.said.size(), stays ? 0u : 1u) << call;
       EXPECT_EQ(engine.cache.put_stats().dropped_entries > 0, call == "stage" || call == "commit");

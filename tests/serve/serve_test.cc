@@ -204,6 +204,36 @@ TEST(Serve, OnePromptIsPrefilledOnce) {
   EXPECT_EQ(metrics.cached_tokens, 3 * 512u);
 }
 
+// The slots of one server learn together, and a slow disk under one of them is no dead daemon to
+// the others.
+TEST(Serve, SlotsShareWhatTheyLearnAndALateFetchLosesNoSession) {
+  const std::vector<int32_t> prompt = Prompt(600);
+  const Daemon daemon;
+  Server(daemon).Run(prompt);
+  ASSERT_TRUE(daemon.rig->core->Flush(absl::Seconds(10)).ok());
+  daemon.rig->DropFromHost();
+  absl::Duration asked;
+  const auto connect = [&]() -> absl::StatusOr<std::unique_ptr<CacheApi>> {
+    auto api = Wrap(daemon);
+    api->fail_late = [&](absl::Duration deadline) {
+      asked = deadline;
+      return absl::DeadlineExceededError("late");
+    };
+    return api;
+  };
+  CacheSlots slots(connect, SmallModel(), RealClock(), {});
+  CacheSlot* const one = slots.Take();
+  CacheSlot* const two = slots.Take();
+  ASSERT_TRUE(one != nullptr && two != nullptr && one != two);
+  one->cache().ObservePrefill(1000, 1000, 10);
+  SessionState session(SmallModel().config, *SmallModel().layout);
+  EXPECT_TRUE(two->cache().Resume(prompt, session).fetch_was_late);
+  EXPECT_LT(absl::AbsDuration(asked - absl::Seconds(2 * 512 * 0.01)), absl::Microseconds(1));
+  EXPECT_FALSE(one->lost() || two->lost());
+  slots.Give(one);
+  slots.Give(two);
+}
+
 TEST(Serve, NoTokenLeavesThatWasComputedFromRowsTakenBack) {
   std::vector<int32_t> prompt = Prompt(300);
   const Daemon daemon;
