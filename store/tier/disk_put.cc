@@ -73,7 +73,7 @@ absl::Status DiskTier::Impl::PutGroups(std::span<const RecordToWrite> records) {
   using Done = std::shared_future<absl::Status>;
   Done before, last;
   for (size_t begin = 0, end = 0; begin < records.size(); begin = end) {
-    for (uint64_t bytes = 0; end < records.size() && bytes < kGroupBytes; ++end) {
+    for (uint64_t bytes = 0; end < records.size() && bytes < options.group_bytes; ++end) {
       bytes += records[end].payload.size();
     }
     if (before.valid()) before.wait();

@@ -96,13 +96,14 @@ struct DiskTierStats {
 
 class DiskTier {
  public:
-  static constexpr uint64_t kGroupBytes = 32ull << 20;
   struct Options {
     std::string directory;
     uint64_t capacity_bytes = 0;
     // At most a 32nd of the capacity is used, so that there are several to reclaim among. Puts
     // leave one segment's worth of the capacity free, for Reclaim to move entries to.
     uint64_t segment_bytes = 256ull << 20;
+    // A batch with more payload is put in groups of this, two on their way at a time.
+    uint64_t group_bytes = 32ull << 20;
     Random* random = nullptr;  // for a new store's identity; null: SystemRandom()
   };
   // FAILED_PRECONDITION: another process holds the directory, or another format version wrote it.
@@ -119,8 +120,8 @@ class DiskTier {
   // must not be called from there. Null: nobody is told.
   void OnWithdrawn(std::function<void(const EntryKey&, const absl::Status& why)> told);
 
-  // Durable on return. Up to kGroupBytes of payload are visible together or not at all; more go in
-  // groups of that, in the order given, so after an error a leading part may be visible. Entries
+  // Durable on return. A batch of up to Options::group_bytes is visible together or not at all; a
+  // larger one group by group, in the order given, so after an error a leading part may be. Entries
   // that are there already are skipped silently (same key, same bytes).
   absl::Status Put(std::span<const DiskPut> entries);
 

@@ -251,14 +251,13 @@ TEST(DiskTierTest, AFailedPutLeavesNothingAndTheNextOneWorks) {
 
 TEST(DiskTierTest, OfALargeBatchThatFailsALeadingPartIsThere) {
   std::vector<TestEntry> batch;  // three groups
-  for (uint64_t i = 0; i < 20; ++i) batch.push_back(MakeEntry(i, {4u << 20}));
-  ASSERT_GT(batch.size() * (4u << 20), 2 * DiskTier::kGroupBytes);
+  for (uint64_t i = 0; i < 20; ++i) batch.push_back(MakeEntry(i, {4u << 10}));
   std::set<size_t> left;
   bool reached = true;
   for (uint64_t n = 1; reached; n += 2) {
     TestDisk disk;
-    disk.capacity_bytes = 1ull << 30;
-    disk.segment_bytes = 32ull << 20;
+    disk.segment_bytes = 64u << 10;
+    disk.group_bytes = 32u << 10;
     const auto tier = disk.Open();
     disk.files.SetPlan({.fail_at = n, .status = absl::UnavailableError("EIO")});
     const absl::Status status = PutAll(*tier, batch);
