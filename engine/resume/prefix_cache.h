@@ -53,7 +53,7 @@ struct ResumeReport {
   uint64_t checksum_failures = 0;
   bool recompute_was_cheaper = false;
   bool fetch_was_late = false;  // given up at its deadline, and prefilled
-  double wait_seconds = 0;  // for another engine's prefill
+  double wait_seconds = 0;      // for another engine's prefill
   double match_seconds = 0;
   double fetch_seconds = 0;
   double restore_seconds = 0;  // verify and restore

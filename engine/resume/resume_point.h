@@ -22,7 +22,7 @@ namespace cairn::engine {
 
 struct ResumePoint {
   uint32_t blocks = 0;
-  bool replay = false;  // from rows alone
+  bool replay = false;      // from rows alone
   uint64_t host_bytes = 0;  // to be fetched, by tier
   uint64_t disk_bytes = 0;
   double seconds = 0;  // fetch and compute, up to the end of all rows that were found

@@ -21,8 +21,8 @@ int Touch(std::span<uint8_t> pages) {
   }
 #endif
   for (uint64_t at = 0; at < pages.size(); at += kIoAlignment) {
-    // Whoever has the memory may be writing there, plainly: C++ has no word for an atomic write that
-    // changes nothing beside those.
+    // Whoever has the memory may be writing there, plainly: C++ has no word for an atomic write
+    // that changes nothing beside those.
     asm volatile("lock orb $0, %0" : "+m"(pages[at]));
   }
   return 0;

@@ -67,8 +67,8 @@ absl::Status DiskTier::Impl::PutClaimed(std::span<const DiskPut> entries) {
 }
 
 // Two groups are on their way at a time, so the device has work while one of them is made durable
-// and found. Each is published after the one before it: what is visible after an error or a crash is
-// a leading part of the batch.
+// and found. Each is published after the one before it: what is visible after an error or a crash
+// is a leading part of the batch.
 absl::Status DiskTier::Impl::PutGroups(std::span<const RecordToWrite> records) {
   using Done = std::shared_future<absl::Status>;
   Done before, last;

@@ -31,8 +31,8 @@ class DiskWriter {
   // give them to Sync, or back to SegmentSet::Finish.
   absl::StatusOr<std::vector<RecordRoom>> Write(std::span<const RecordToWrite> records,
                                                 RoomPurpose purpose);
-  // What was written to the rooms is durable, but not yet found: give them to Catalogue, or back. An
-  // error has given them back.
+  // What was written to the rooms is durable, but not yet found: give them to Catalogue, or back.
+  // An error has given them back.
   absl::Status Sync(std::span<const RecordRoom> rooms);
   // Makes them found, durably, and finishes the rooms either way.
   absl::Status Catalogue(std::span<const RecordToWrite> records, std::span<const RecordRoom> rooms);
