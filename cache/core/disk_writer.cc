@@ -10,8 +10,8 @@
 namespace cairn::cache {
 namespace {
 
-// The tier works on a batch's groups side by side, so only its end finds the device idle: several
-// groups long, but short enough to bound what a durable commit waits for.
+// The tier writes a group of a batch while it syncs the one before, so only the batch's end finds
+// the device idle: several groups long, but short enough to bound what a durable commit waits for.
 constexpr size_t kBatchEntriesMax = 256;
 constexpr uint64_t kBatchBytesMax = 128ull << 20;
 

@@ -108,7 +108,7 @@ absl::StatusOr<SegmentHold> SegmentSet::Create(uint64_t size) {
   uint64_t id = 0;
   {
     const Lock lock(mutex_);
-    id = next_segment_++;
+    id = coming_ = next_segment_++;
     used_bytes_ += size;  // before the file is there: never above capacity
   }
   const std::string path = absl::StrCat(options_.directory, "/", FileName(id));
@@ -137,6 +137,7 @@ absl::StatusOr<SegmentHold> SegmentSet::Create(uint64_t size) {
   absl::StatusOr<std::unique_ptr<File>> file = make();
   const Lock lock(mutex_);
   if (!file.ok()) {
+    coming_ = 0;
     // As in ~Segment: what cannot be removed stays counted.
     const absl::Status gone = files_.Unlink(path);
     if (gone.ok() || absl::IsNotFound(gone)) used_bytes_ -= size;
@@ -208,6 +209,7 @@ absl::StatusOr<std::vector<RecordRoom>> SegmentSet::Allocate(std::span<const uin
     }
     const Lock lock(mutex_);
     active_ = next;
+    coming_ = 0;
     rooms.push_back({.segment = next,
                      .location = {.segment = next->id(),
                                   .offset = next->append_at_,
@@ -387,7 +389,10 @@ bool SegmentSet::HasRoom(uint64_t bytes) const {
 
 Watermark SegmentSet::watermark(std::span<const RecordRoom> settling) const {
   const Lock lock(mutex_);
-  Watermark mark{.segment = active_ != nullptr ? active_->id() : next_segment_,
+  // One that is being made has nothing settled in it: were it taken for settled, a crash would
+  // leave a headless file that nobody knows to be unfinished.
+  const uint64_t next = coming_ != 0 ? coming_ : next_segment_;
+  Watermark mark{.segment = active_ != nullptr ? active_->id() : next,
                  .end = active_ != nullptr ? active_->append_at_ : kSegmentHeaderBytes,
                  .sequence = next_sequence_};
   const auto settles = [&](uint64_t sequence) {

@@ -212,6 +212,7 @@ class SegmentSet {
   mutable std::mutex mutex_;
   std::map<uint64_t, SegmentHold> segments_;  // guarded by mutex_, as are all below
   SegmentHold active_;                        // written on; may be empty
+  uint64_t coming_ = 0;                       // being made to be the active one; 0: none
   std::map<uint64_t, std::pair<uint64_t, uint64_t>> in_flight_;  // sequence -> segment, offset
   uint64_t next_segment_ = 1;
   uint64_t next_sequence_ = 1;

@@ -348,6 +348,25 @@ TEST_F(SegmentSetTest, TheWatermarkStopsAtWhatIsInFlight) {
   EXPECT_EQ(mark.sequence, second[0].location.sequence + 1);
 }
 
+// A headless file counts as unfinished, and is removed, only from the watermark on.
+TEST_F(SegmentSetTest, TheWatermarkStopsBeforeASegmentThatIsBeingMade) {
+  struct AskedClock final : public Clock {
+    int64_t NowNanos() const override { return 0; }
+    int64_t WallMicros() const override {  // wanted for the header of a file that is there already
+      marks.push_back(set->watermark({}).segment);
+      return 0;
+    }
+    mutable std::vector<uint64_t> marks;
+    SegmentSet* set = nullptr;
+  } asked;
+  SegmentSet set({.directory = "/d", .capacity_bytes = 10 << 20, .segment_bytes = 1 << 20}, files_,
+                 asked, {}, {.segment = 1, .sequence = 1});
+  asked.set = &set;
+  const uint64_t large[] = {700'000 / 4096 * 4096};
+  for (int i = 0; i < 3; ++i) Live(set, {large[0]});
+  EXPECT_EQ(asked.marks, (std::vector<uint64_t>{1, 2, 3}));
+}
+
 TEST_F(SegmentSetTest, AFullFileSystemLeavesNoFileAndNoBytesBehind) {
   const auto set = Make(10 << 20, 1 << 20);
   files_.SetCapacity(500'000);

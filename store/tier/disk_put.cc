@@ -66,38 +66,36 @@ absl::Status DiskTier::Impl::PutClaimed(std::span<const DiskPut> entries) {
   return records.empty() ? absl::OkStatus() : PutGroups(records);
 }
 
-// Two groups are on their way at a time, so the device has work while one of them is made durable
-// and found. Each is published after the one before it: what is visible after an error or a crash
-// is a leading part of the batch.
+// A group is written while the one before it is made durable and found. Groups are written and
+// published in order: what is there after an error or a crash is a leading part of the batch.
 absl::Status DiskTier::Impl::PutGroups(std::span<const RecordToWrite> records) {
-  using Done = std::shared_future<absl::Status>;
-  Done before, last;
+  std::future<absl::Status> before;
   for (size_t begin = 0, end = 0; begin < records.size(); begin = end) {
     for (uint64_t bytes = 0; end < records.size() && bytes < options.group_bytes; ++end) {
       bytes += records[end].payload.size();
     }
-    if (before.valid()) before.wait();
-    before = last;
-    const bool alone = end - begin == records.size();
-    last = std::async(alone ? std::launch::deferred : std::launch::async,
-                      [this, group = records.subspan(begin, end - begin), before] {
-                        return PutGroup(group, before);
-                      });
+    const std::span<const RecordToWrite> group = records.subspan(begin, end - begin);
+    absl::StatusOr<std::vector<RecordRoom>> rooms = writer.Write(group, RoomPurpose::kPut);
+    if (const absl::Status status = before.valid() ? before.get() : absl::OkStatus();
+        !status.ok()) {
+      if (rooms.ok()) segments.Finish(*rooms, RoomOutcome::kUnused);
+      return status;
+    }
+    CAIRN_RETURN_IF_ERROR(rooms.status());
+    // The last one has nothing to run beside.
+    const bool last = end == records.size();
+    before =
+        std::async(last ? std::launch::deferred : std::launch::async,
+                   [this, group, written = *std::move(rooms)] { return Publish(group, written); });
   }
-  return last.get();
+  return before.get();
 }
 
-absl::Status DiskTier::Impl::PutGroup(std::span<const RecordToWrite> records,
-                                      const std::shared_future<absl::Status>& before) {
-  const absl::StatusOr<std::vector<RecordRoom>> rooms = writer.Write(records, RoomPurpose::kPut);
-  if (before.valid() && !before.get().ok()) {
-    if (rooms.ok()) segments.Finish(*rooms, RoomOutcome::kUnused);
-    return before.get();
-  }
-  CAIRN_RETURN_IF_ERROR(rooms.status());
-  CAIRN_RETURN_IF_ERROR(writer.Sync(*rooms));
-  CAIRN_RETURN_IF_ERROR(CatalogFailed(writer.Catalogue(records, *rooms)));
-  for (const RecordRoom& room : *rooms) put_bytes += room.location.bytes;
+absl::Status DiskTier::Impl::Publish(std::span<const RecordToWrite> records,
+                                     std::span<const RecordRoom> rooms) {
+  CAIRN_RETURN_IF_ERROR(writer.Sync(rooms));
+  CAIRN_RETURN_IF_ERROR(CatalogFailed(writer.Catalogue(records, rooms)));
+  for (const RecordRoom& room : rooms) put_bytes += room.location.bytes;
   return absl::OkStatus();
 }
 

@@ -102,7 +102,8 @@ class DiskTier {
     // At most a 32nd of the capacity is used, so that there are several to reclaim among. Puts
     // leave one segment's worth of the capacity free, for Reclaim to move entries to.
     uint64_t segment_bytes = 256ull << 20;
-    // A batch with more payload is put in groups of this, two on their way at a time.
+    // A batch with more payload is put in groups of this: one is written while the one before it is
+    // synced and catalogued.
     uint64_t group_bytes = 32ull << 20;
     Random* random = nullptr;  // for a new store's identity; null: SystemRandom()
   };

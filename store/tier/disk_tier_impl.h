@@ -60,8 +60,7 @@ struct DiskTier::Impl {
 
   absl::Status PutClaimed(std::span<const DiskPut> entries);
   absl::Status PutGroups(std::span<const RecordToWrite> records);
-  absl::Status PutGroup(std::span<const RecordToWrite> records,
-                        const std::shared_future<absl::Status>& before);
+  absl::Status Publish(std::span<const RecordToWrite> records, std::span<const RecordRoom> rooms);
   absl::StatusOr<std::optional<CatalogEntry>> Get(const EntryKey& key);
   absl::Status EnsureSurveyed();
   using Visitor = std::function<bool(const EntryMeta&)>;

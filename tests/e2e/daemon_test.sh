@@ -5,39 +5,11 @@
 set -euo pipefail
 bin=$1
 model=$2/nano-plain
-work=$(mktemp -d)
-daemon=
-finish() {
-  [ -z "$daemon" ] || kill -9 "$daemon" 2>/dev/null || true
-  wait 2>/dev/null || true
-  rm -rf "$work"
-}
-trap finish EXIT
+source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 
-die() {
-  echo "FAILED: $*"
-  for log in "$work"/*.log; do echo "--- $log"; tail -n 20 "$log"; done
-  exit 1
-}
-ctl() { "$bin/cairnctl" --socket "$work/admin.sock" "$@"; }
 daemon_flags=(--dir "$work/data" --socket "$work/cairn.sock" --admin-socket "$work/admin.sock" --host-bytes 64MiB
   --disk-bytes 256MiB --segment-bytes 8MiB --policy full)
-
-start() {
-  "$bin/cairnd" "${daemon_flags[@]}" "$@" >>"$work/cairnd.log" 2>&1 &
-  daemon=$!
-  until ctl version >/dev/null 2>&1; do
-    kill -0 "$daemon" 2>/dev/null || die "cairnd ended at start"
-    read -rt 0.05 <> <(:) || true
-  done
-}
-stop() { # SIGNAL
-  kill "-$1" "$daemon"
-  local status=0
-  wait "$daemon" || status=$?
-  daemon=
-  return "$status"
-}
+start() { start_daemon "${daemon_flags[@]}" "$@"; }
 # refused STATUS PATTERN COMMAND...: ends with the status and one line on stderr that matches.
 refused() {
   local status=$1 pattern=$2 got=0
@@ -54,9 +26,6 @@ generate() {
   "$bin/cairn-engine" generate --model "$model" --prompt-file "$work/prompt.txt" --new-tokens 4 --quiet \
     --json "$work/$name.json" --logits-out "$work/$name.safetensors" --cache-deadline "${deadline:-5000}" "$@" >/dev/null 2>"$work/$name.log"
 }
-figure() { python3 -c 'import json,sys; print(json.load(open(sys.argv[1]))[sys.argv[2]])' "$work/$1.json" "$2"; }
-same() { "$bin/cairn-engine" compare "$work/$1.safetensors" "$work/$2.safetensors" >/dev/null || die "$1 and $2 differ"; }
-equals() { [ "$2" = "$3" ] || die "$1: wanted $3, got $2"; }
 
 seq 1 230 | tr '\n' ' ' | head -c 700 >"$work/prompt.txt"
 generate cold
@@ -72,7 +41,7 @@ equals "host tier" "$(figure host tier)" host
 equals "host copies" "$(figure host copied_bytes)" 0
 same host cold
 ctl flush
-stop KILL || true
+stop_daemon KILL || true
 start
 generate disk --cache "unix:$work/cairn.sock"
 equals "disk prefix" "$(figure disk prefix_tokens)" 640
@@ -105,7 +74,7 @@ generate again --cache "unix:$work/cairn.sock"
 equals "the running daemon is unhurt" "$(figure again prefix_tokens)" 640
 
 # ---- a clean stop, then damage ----
-stop TERM || die "SIGTERM should end with status 0"
+stop_daemon TERM || die "SIGTERM should end with status 0"
 "$bin/cairnd" --check "${daemon_flags[@]}" >/dev/null || die "a sound directory"
 refused 25 '' "$bin/cairnd" "${daemon_flags[@]}" --host-bytes 1000TiB
 cp -r "$work/data" "$work/kept"
@@ -127,7 +96,7 @@ grep -q 'catalog was rebuilt' "$work/cairnd.log" || die "the rebuilt catalog sho
 generate rebuilt --cache "unix:$work/cairn.sock"
 equals "prefix after the catalog was lost" "$(figure rebuilt prefix_tokens)" 640
 same rebuilt cold
-stop TERM
+stop_daemon TERM
 
 # Bytes flipped all over the stored payloads: misses, counted, and never a wrong answer.
 rm -rf "$work/data"
@@ -155,7 +124,7 @@ got=0
 ctl verify >/dev/null || got=$?
 [ "$got" = 0 ] || [ "$got" = 5 ] || die "verify after damage ended with $got"
 ctl stats --json | python3 -c 'import json,sys; s=json.load(sys.stdin); assert s["checksum_failures"] + s["disk_read_failures"] + s["lost_entries"] > 0, s' || die "the damage was not counted"
-stop KILL || true
+stop_daemon KILL || true
 
 # ---- a daemon that dies or hangs costs no answer ----
 start
@@ -167,7 +136,7 @@ same hung cold
 equals "said once" "$(grep -c 'cache not used' "$work/hung.log")" 1
 
 # ---- another host: TCP, streamed ----
-stop TERM
+stop_daemon TERM
 port=$(python3 -c 'import socket; s=socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])')
 start --listen "127.0.0.1:$port"
 generate tcp_first --cache "127.0.0.1:$port"
@@ -175,5 +144,5 @@ generate tcp --cache "127.0.0.1:$port"
 equals "prefix over TCP" "$(figure tcp prefix_tokens)" 640
 [ "$(figure tcp copied_bytes)" -gt 0 ] || die "bytes over TCP are copies"
 same tcp cold
-stop TERM
+stop_daemon TERM
 echo "all as it should be"

@@ -5,38 +5,10 @@
 set -euo pipefail
 bin=$1
 model=$2/nano-plain
-work=$(mktemp -d)
-daemon=
+source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 server=
-finish() {
-  [ -z "$daemon" ] || kill -9 "$daemon" 2>/dev/null || true
-  [ -z "$server" ] || kill -9 "$server" 2>/dev/null || true
-  wait 2>/dev/null || true
-  rm -rf "$work"
-}
-trap finish EXIT
 
-die() {
-  echo "FAILED: $*"
-  for log in "$work"/*.log; do echo "--- $log"; tail -n 20 "$log"; done
-  exit 1
-}
-equals() { [ "$2" = "$3" ] || die "$1: wanted $3, got $2"; }
-# await COMMAND...: until it succeeds.
-await() {
-  local end=$((SECONDS + 60))
-  until "$@"; do
-    ((SECONDS < end)) || die "in a minute not: $*"
-    read -rt 0.05 <> <(:) || true
-  done
-}
-
-start_daemon() {
-  "$bin/cairnd" --dir "$work/data" --socket "$work/cairn.sock" --admin-socket "$work/admin.sock" --host-bytes 64MiB \
-    --disk-bytes 256MiB --segment-bytes 8MiB --policy full >>"$work/cairnd.log" 2>&1 &
-  daemon=$!
-  await "$bin/cairnctl" --socket "$work/admin.sock" version >/dev/null 2>&1
-}
+daemon_flags=(--host-bytes 64MiB --disk-bytes 256MiB --segment-bytes 8MiB --policy full)
 start_server() { # [FLAGS]
   : >"$work/server.out"
   "$bin/cairn-engine" serve --model "$model" --model-name nano --port 0 "$@" >>"$work/server.out" 2>>"$work/server.log" &
@@ -79,12 +51,13 @@ equals "answer from its own" "$(get choices <"$work/own.json")" "$cold"
 stop_server
 
 # ---- cached, speculating, and the same ----
-start_daemon
+start_daemon "${daemon_flags[@]}"
 start_server --cache "unix:$work/cairn.sock" --speculate
 ask /v1/completions "$body" >"$work/first.json"
 equals "first answer" "$(get choices <"$work/first.json")" "$cold"
 equals "cached of the first" "$(get usage.prompt_tokens_details.cached_tokens <"$work/first.json")" 0
-await sh -c "[ \"\$($bin/cairnctl --socket '$work/admin.sock' ls --json | grep -c digest)\" -ge 4 ]"
+all_put() { [ "$(ctl ls --json | grep -c digest)" -ge 4 ]; }
+await all_put
 ask /v1/completions "$body" >"$work/second.json"
 equals "second answer" "$(get choices <"$work/second.json")" "$cold"
 equals "cached of the second" "$(get usage.prompt_tokens_details.cached_tokens <"$work/second.json")" 512
@@ -153,7 +126,7 @@ wait "$loading" || die "the load with a daemon killed"
 load gone
 equals "attached" "$(metric cache_attached)" 0
 equals "said once" "$(grep -c 'cache not used' "$work/server.log")" 1
-start_daemon
+start_daemon "${daemon_flags[@]}"
 found() { ask /v1/completions "$body" >"$work/found.json" && [ "$(get usage.prompt_cache_hit_tokens <"$work/found.json")" = 512 ]; }
 await found
 equals "answer when it is back" "$(get choices <"$work/found.json")" "$cold"

@@ -6,27 +6,9 @@ set -euo pipefail
 bin=$1
 engines=8
 tokens=16040
-work=$(mktemp -d)
-daemon=
-finish() {
-  local jobs
-  jobs=$(jobs -p)
-  [ -z "$jobs" ] || kill -9 $jobs 2>/dev/null || true
-  wait 2>/dev/null || true
-  rm -rf "$work"
-}
-trap finish EXIT
+source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 
-die() {
-  echo "FAILED: $*"
-  for log in "$work"/*.log; do echo "--- $log"; tail -n 20 "$log"; done
-  exit 1
-}
-pause() { read -rt 0.02 <> <(:) || true; }
-ctl() { "$bin/cairnctl" --socket "$work/admin.sock" "$@"; }
 stat() { ctl stats --json | python3 -c 'import json,sys; print(json.load(sys.stdin)[sys.argv[1]])' "$1"; }
-figure() { python3 -c 'import json,sys; print(json.load(open(sys.argv[1]))[sys.argv[2]])' "$work/$1.json" "$2"; }
-same() { "$bin/cairn-engine" compare "$work/$1.safetensors" "$work/$2.safetensors" >/dev/null || die "$1 and $2 differ"; }
 # generate NAME PROMPT [FLAGS]: patient, for a machine under load is not what is tested.
 generate() {
   local name=$1 prompt=$2
@@ -64,13 +46,7 @@ for name, first in (("first", 1), ("second", 20000)):
     with open(f"{sys.argv[1]}/{name}.txt", "w") as f:
         f.write(" ".join(str(first + i) for i in range(9000))[:int(sys.argv[2])])
 PY
-"$bin/cairnd" --dir "$work/data" --socket "$work/cairn.sock" --admin-socket "$work/admin.sock" --host-bytes 256MiB \
-  --disk-bytes 512MiB --segment-bytes 16MiB >>"$work/cairnd.log" 2>&1 &
-daemon=$!
-until ctl version >/dev/null 2>&1; do
-  kill -0 "$daemon" 2>/dev/null || die "cairnd ended at start"
-  pause
-done
+start_daemon --host-bytes 256MiB --disk-bytes 512MiB --segment-bytes 16MiB
 
 # ---- all at once ----
 names=()

@@ -4,22 +4,9 @@
 # Usage: verify_test.sh BIN_DIR
 set -euo pipefail
 bin=$1
-work=$(mktemp -d)
-daemon=
-finish() {
-  [ -z "$daemon" ] || kill -9 "$daemon" 2>/dev/null || true
-  wait 2>/dev/null || true
-  rm -rf "$work"
-}
-trap finish EXIT
+source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 
-die() {
-  echo "FAILED: $*"
-  for log in "$work"/*.log; do echo "--- $log"; tail -n 20 "$log"; done
-  exit 1
-}
 verify() { "$bin/cairn-engine" verify --model "$work/nano" --quiet "$@"; }
-figure() { python3 -c 'import json,sys; print(json.load(open(sys.argv[1]))[sys.argv[2]])' "$work/$1.json" "$2"; }
 # proves NAME [FLAGS]: every pair was served and is equal.
 proves() {
   local name=$1
@@ -38,18 +25,7 @@ refused() {
 }
 start() {
   rm -rf "$work/data"
-  "$bin/cairnd" --dir "$work/data" --socket "$work/cairn.sock" --admin-socket "$work/admin.sock" --host-bytes 64MiB \
-    --disk-bytes 64MiB --segment-bytes 8MiB "$@" >>"$work/cairnd.log" 2>&1 &
-  daemon=$!
-  until "$bin/cairnctl" --socket "$work/admin.sock" version >/dev/null 2>&1; do
-    kill -0 "$daemon" 2>/dev/null || die "cairnd ended at start"
-    read -rt 0.05 <> <(:) || true
-  done
-}
-stop() {
-  kill -KILL "$daemon"
-  wait "$daemon" 2>/dev/null || true
-  daemon=
+  start_daemon --host-bytes 64MiB --disk-bytes 64MiB --segment-bytes 8MiB "$@"
 }
 
 "$bin/cairn-model" make --preset nano --seed 3 --out "$work/nano" >/dev/null
@@ -69,17 +45,17 @@ PY
 proves alone
 start --policy full
 proves unix --cache "unix:$work/cairn.sock"
-stop
+stop_daemon KILL || true
 port=$(python3 -c 'import socket; s=socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])')
 start --policy full --listen "127.0.0.1:$port"
 proves tcp --cache "127.0.0.1:$port"
-stop
+stop_daemon KILL || true
 start --policy zero
 proves zero --cache "unix:$work/cairn.sock"
 echo short >"$work/short.txt"
 refused 1 'nothing is proved' verify --prompts "$work/short.txt" --cache "unix:$work/cairn.sock"
 refused 1 'tenant' verify --prompts "$work/prompts.txt" --cache "unix:$work/cairn.sock" --tenant nobody
-stop
+stop_daemon KILL || true
 refused 1 'cairn.sock' verify --prompts "$work/prompts.txt" --cache "unix:$work/cairn.sock"
 echo '{"prompt": 1}' >"$work/bad.txt"
 refused 2 'line 1' verify --prompts "$work/bad.txt"

@@ -35,7 +35,7 @@ class Run {
   Run(uint64_t seed, Counts& counts) : random_(seed), counts_(counts) {
     disk_.capacity_bytes = (12 + Pick(12)) * (64 << 10);
     disk_.segment_bytes = 128 << 10;
-    // Groups are put by two threads: where their operations meet is not the seed's to say.
+    // Two threads work on groups: where their operations meet is not the seed's to say.
     if (seed % 4 == 3) disk_.group_bytes = 16 << 10;
   }
 
