@@ -8,7 +8,6 @@
 #include <set>
 #include <utility>
 
-#include "engine/model/file_io.h"
 #include "engine/model/json.h"
 
 namespace cairn::engine {
@@ -222,6 +221,8 @@ class MappedTensors final : public TensorFile {
     }
     return found->second;
   }
+
+  std::span<const std::unique_ptr<MappedFile>> files() const override { return files_; }
 
   absl::Status AddFile(const std::string& path) {
     CAIRN_ASSIGN_OR_RETURN(std::unique_ptr<MappedFile> file, MappedFile::Open(path));

@@ -17,6 +17,7 @@
 #include <string>
 #include <vector>
 
+#include "engine/model/file_io.h"
 #include "store/base/status.h"
 
 namespace cairn::engine {
@@ -43,6 +44,8 @@ class TensorFile {
   virtual const std::map<std::string, TensorView>& tensors() const = 0;
   // NOT_FOUND names the tensor and the file.
   virtual absl::StatusOr<TensorView> Get(const std::string& name) const = 0;
+  // What the views point into.
+  virtual std::span<const std::unique_ptr<MappedFile>> files() const = 0;
 };
 
 struct NamedTensor {

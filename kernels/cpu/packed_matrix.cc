@@ -22,6 +22,10 @@ bool ScalesFit(const RawMatrix& raw) {
   return std::all_of(raw.scales, raw.scales + count, [](uint8_t e) { return e <= kScaleMax; });
 }
 
+WeightFormat PackedFormat(const RawMatrix& raw) {
+  return raw.format == WeightFormat::kFp8 && !ScalesFit(raw) ? WeightFormat::kF32 : raw.format;
+}
+
 }  // namespace
 
 float RawValue(const RawMatrix& raw, int64_t row, int64_t k) {
@@ -59,10 +63,19 @@ void PackedMatrix::PackScales(const RawMatrix& raw, int64_t row_begin, int64_t g
   }
 }
 
-PackedMatrix::PackedMatrix(const RawMatrix& raw, int64_t row_begin, int64_t n)
-    : format_(raw.format), n_(n), k_(raw.k) {
-  const bool as_f32 = format_ == WeightFormat::kFp8 && !ScalesFit(raw);
-  if (as_f32) format_ = WeightFormat::kF32;
+int64_t PackedMatrix::PackedBytes(const RawMatrix& raw) {
+  const ChunkShape chunk = ShapeOf(PackedFormat(raw));
+  const int64_t groups = chunk.group > 0 ? CeilDiv(raw.k, chunk.group) : 0;
+  return CeilDiv(raw.rows, kPanel) * (CeilDiv(raw.k, chunk.ks) * chunk.bytes + groups * kPanel);
+}
+
+void PackedMatrix::Pack(const RawMatrix& raw, int64_t row_begin, int64_t n) {
+  format_ = PackedFormat(raw);
+  n_ = n;
+  k_ = raw.k;
+  panel_scales_ = 0;
+  scales_.clear();
+  const bool as_f32 = format_ != raw.format;
   const ChunkShape chunk = ShapeOf(format_);
   panel_bytes_ = CeilDiv(k_, chunk.ks) * chunk.bytes;
   values_.assign(static_cast<size_t>(panels() * panel_bytes_), 0);
