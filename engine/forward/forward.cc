@@ -1,7 +1,6 @@
 #include "engine/forward/forward.h"
 
 #include <algorithm>
-#include <cstring>
 
 #include "absl/strings/str_cat.h"
 #include "engine/forward/mtp.h"
@@ -23,13 +22,13 @@ absl::Status CheckReplay(const StepItem& item, int64_t end) {
 
 }  // namespace
 
-void Embed(const Model& model, std::span<const int32_t> tokens, float* streams) {
+absl::Status Embed(const Model& model, std::span<const int32_t> tokens, float* streams) {
   const int64_t d = model.config.dim;
-  for (const int32_t token : tokens) {
-    for (int64_t j = 0; j < model.config.hc; ++j, streams += d) {
-      std::memcpy(streams, model.embed.data() + token * d, static_cast<size_t>(d) * sizeof(float));
-    }
+  for (size_t i = 0; i < tokens.size(); ++i, streams += model.config.hc * d) {
+    CAIRN_RETURN_IF_ERROR(model.embed.Rows(tokens.subspan(i, 1), streams));
+    for (int64_t j = 1; j < model.config.hc; ++j) std::copy_n(streams, d, streams + j * d);
   }
+  return absl::OkStatus();
 }
 
 Forward::Forward(const Model& model, int threads) : model_(model), pool_(std::max(threads, 1)) {}
@@ -87,7 +86,7 @@ absl::Status Forward::RunParts(std::span<const Part> parts) {
   const Workspace::Frame frame(workspace_);
   const int64_t width = model_.config.hc * model_.config.dim;
   float* streams = workspace_.Floats(step.rows() * width);
-  Embed(model_, step.tokens, streams);
+  CAIRN_RETURN_IF_ERROR(Embed(model_, step.tokens, streams));
   for (const BlockOp& block : model_.layers) {
     CAIRN_RETURN_IF_ERROR(RunBlock(step, block, streams));
     if (probe_) probe_(block.index, step.rows(), streams);

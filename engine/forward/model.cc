@@ -160,8 +160,7 @@ absl::Status CheckNumerics(const ModelConfig& config, Numerics numerics) {
 uint64_t PackedDenseBytes(const Weights& weights, const ExpertFiles& experts) {
   uint64_t bytes = 0;
   for (const auto& [name, view] : weights.file->tensors()) bytes += view.bytes.size();
-  const auto embedded = static_cast<uint64_t>(weights.embed.out * weights.embed.in) * sizeof(float);
-  return bytes - experts.stored_bytes() + embedded - weights.embed.weight.bytes.size();
+  return bytes - experts.stored_bytes() - weights.embed.weight.bytes.size();
 }
 
 // Those of a step are in memory or can be read; all that fit are if they all do.
@@ -203,7 +202,7 @@ absl::StatusOr<std::unique_ptr<Model>> PackModel(const Weights& weights,
             .layout = std::make_unique<KvLayout>(config, numerics, options.rope_rows),
             .rope_window = Rope(config, false),
             .rope_compressed = Rope(config, true),
-            .embed = Vector(weights.embed.weight),
+            .embed = Embedding(weights),
             .vocab_head = packer.Linear(weights.head),
             .head = packer.Head(weights.hc_head, weights.norm),
             .layers = {},

@@ -1,7 +1,8 @@
 // model.h: a loaded model: the weights of weights.h packed for the kernels, one struct an idea.
 //
 // Routed experts are packed when a step first needs them, as many as there is memory for
-// (expert_cache.h); everything else at loading.
+// (expert_cache.h), the embedding's rows are read as tokens need them; everything else is packed at
+// loading.
 //
 // Threads:   immutable after Load but for the experts' cache, which looks after itself; any number
 //            of Forward objects may share it.
@@ -15,6 +16,7 @@
 #include <string>
 #include <vector>
 
+#include "engine/forward/embedding.h"
 #include "engine/forward/expert_cache.h"
 #include "engine/forward/linear_op.h"
 #include "engine/model/weights.h"
@@ -90,7 +92,7 @@ struct Model {
   std::unique_ptr<KvLayout> layout;
   kernels::RopeTable rope_window;      // ratio-0 layers
   kernels::RopeTable rope_compressed;  // ratio-4 and ratio-128 layers, YaRN
-  std::vector<float> embed;            // [vocab, dim]
+  Embedding embed;
   LinearOp vocab_head;
   HeadOp head;
   std::vector<BlockOp> layers;

@@ -9,16 +9,16 @@ namespace cairn::engine {
 namespace {
 
 // X [R, hc, d] = e_proj . norm(embed(token)) in every stream + h_proj . norm(previous stream).
-float* Combine(Step& step, const MtpOp& op, const std::vector<const float*>& previous) {
+absl::StatusOr<float*> Combine(Step& step, const MtpOp& op,
+                               const std::vector<const float*>& previous) {
   const ModelConfig& config = step.model.config;
   const int64_t d = config.dim;
   const int64_t n = step.rows();
   float* embedded = step.workspace.Floats(n * d);
   float* streams = step.workspace.Floats(n * config.hc * d);
+  CAIRN_RETURN_IF_ERROR(step.model.embed.Rows(step.tokens, embedded));
   for (int64_t r = 0; r < n; ++r) {
     const size_t i = static_cast<size_t>(r);
-    std::memcpy(embedded + r * d, step.model.embed.data() + step.tokens[i] * d,
-                static_cast<size_t>(d) * sizeof(float));
     std::memcpy(streams + r * config.hc * d, previous[i],
                 static_cast<size_t>(config.hc * d) * sizeof(float));
   }
@@ -58,7 +58,7 @@ absl::Status RunMtpBlock(const Model& model, kernels::ThreadPool& pool, Workspac
 
   const Workspace::Frame frame(workspace);
   const MtpOp& op = *model.mtp;
-  float* streams = Combine(step, op, previous);
+  CAIRN_ASSIGN_OR_RETURN(float* streams, Combine(step, op, previous));
   if (wanted == 0) {
     AppendBlock(step, op.block, streams);
     return absl::OkStatus();

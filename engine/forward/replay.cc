@@ -15,7 +15,7 @@ absl::Status Forward::Replay(const Part& part) {
   const int64_t width = model_.config.hc * model_.config.dim;
   const Workspace::Frame frame(workspace_);
   float* streams = workspace_.Floats(std::ssize(part.tokens) * width);
-  Embed(model_, part.tokens, streams);
+  CAIRN_RETURN_IF_ERROR(Embed(model_, part.tokens, streams));
   const auto tokens = [&](int64_t from) {
     return part.tokens.subspan(static_cast<size_t>(from - begin));
   };

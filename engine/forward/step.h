@@ -74,8 +74,9 @@ void NormRows(Step& step, const float* x, const std::vector<float>& weight, int6
 
 // ---- one idea a file ----
 
-// forward.cc. streams [tokens, hc, d]: the token's embedding in every stream.
-void Embed(const Model& model, std::span<const int32_t> tokens, float* streams);
+// forward.cc. streams [tokens, hc, d]: the token's embedding in every stream. Fails if it cannot be
+// read.
+absl::Status Embed(const Model& model, std::span<const int32_t> tokens, float* streams);
 
 // hyper_connection.cc. streams [rows, hc, d]. Mix: x [rows, d] for the sub-layer, post [rows, hc],
 // comb [rows, hc, hc]. Merge: streams[k] = post[k] * f + sum_j comb[j][k] * streams[j].

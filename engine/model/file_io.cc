@@ -90,6 +90,23 @@ absl::StatusOr<std::unique_ptr<MappedFile>> MappedFile::Open(const std::string& 
   return file;
 }
 
+absl::Status MappedFile::ReadAt(uint64_t offset, std::span<uint8_t> out) const {
+  while (!out.empty()) {
+    const ssize_t got =
+        ::pread(descriptor_.get(), out.data(), out.size(), static_cast<off_t>(offset));
+    if (got < 0 && errno == EINTR) continue;
+    if (got < 0) return SystemError(path_, "read", errno);
+    if (got == 0) {
+      CAIRN_RETURN_IF_ERROR(CheckUnchanged());
+      return absl::DataLossError(
+          absl::StrCat(path_, ": can be read to byte ", offset, " only, of ", bytes_.size()));
+    }
+    offset += static_cast<uint64_t>(got);
+    out = out.subspan(static_cast<size_t>(got));
+  }
+  return absl::OkStatus();
+}
+
 absl::Status MappedFile::CheckUnchanged() const {
   CAIRN_ASSIGN_OR_RETURN(const FileInfo info, InfoOf(path_, descriptor_.get()));
   if (info.size == bytes_.size() && info.modified_nanos == modified_nanos_) return absl::OkStatus();

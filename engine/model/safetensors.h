@@ -48,6 +48,15 @@ class TensorFile {
   virtual std::span<const std::unique_ptr<MappedFile>> files() const = 0;
 };
 
+// Which of tensors.files() these bytes of a view lie in, and where in it.
+size_t FileIndexOf(const TensorFile& tensors, std::span<const uint8_t> bytes);
+inline const MappedFile& FileOf(const TensorFile& tensors, std::span<const uint8_t> bytes) {
+  return *tensors.files()[FileIndexOf(tensors, bytes)];
+}
+inline uint64_t OffsetIn(const MappedFile& file, std::span<const uint8_t> bytes) {
+  return static_cast<uint64_t>(bytes.data() - file.bytes().data());
+}
+
 struct NamedTensor {
   std::string name;
   TensorView view;

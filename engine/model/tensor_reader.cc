@@ -1,6 +1,5 @@
 #include "engine/model/tensor_reader.h"
 
-#include <functional>
 #include <string>
 #include <utility>
 
@@ -11,11 +10,6 @@ namespace {
 
 using Bytes = TensorReader::Bytes;
 using store::IoRequest;
-
-// Where `bytes` lie in `file`.
-uint64_t OffsetIn(const MappedFile& file, Bytes bytes) {
-  return static_cast<uint64_t>(bytes.data() - file.bytes().data());
-}
 
 // I/O is of whole units: a tensor that begins and ends within some needs both of them.
 uint64_t RoomOf(Bytes bytes) { return RoundUpToIo(bytes.size()) + kIoAlignment; }
@@ -43,18 +37,6 @@ uint64_t TensorReader::RoomBytes(std::span<const Bytes> wanted) {
   return bytes;
 }
 
-size_t TensorReader::FileOf(Bytes bytes) const {
-  const auto files = tensors_->files();
-  const std::less_equal<const uint8_t*> before;  // of different arrays too
-  size_t i = 0;
-  while (
-      !before(files[i]->bytes().data(), bytes.data()) ||
-      !before(bytes.data() + bytes.size(), files[i]->bytes().data() + files[i]->bytes().size())) {
-    ++i;
-  }
-  return i;
-}
-
 absl::StatusOr<std::vector<Bytes>> TensorReader::Read(std::span<const Bytes> wanted,
                                                       store::IoBuffer& room) const {
   if (room.bytes().size() < RoomBytes(wanted)) {
@@ -67,7 +49,7 @@ absl::StatusOr<std::vector<Bytes>> TensorReader::Read(std::span<const Bytes> wan
   std::vector<Bytes> found;
   uint64_t at = 0;
   for (const Bytes one : wanted) {
-    const size_t file = FileOf(one);
+    const size_t file = FileIndexOf(*tensors_, one);
     const uint64_t offset = OffsetIn(*mapped[file], one);
     const uint64_t skipped = offset % kIoAlignment;
     const std::span<uint8_t> to = room.bytes().subspan(at, RoundUpToIo(skipped + one.size()));

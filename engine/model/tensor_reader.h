@@ -39,7 +39,6 @@ class TensorReader {
  private:
   TensorReader(store::FileSystem& system, std::shared_ptr<const TensorFile> tensors)
       : system_(system), tensors_(std::move(tensors)) {}
-  size_t FileOf(Bytes bytes) const;
 
   store::FileSystem& system_;
   const std::shared_ptr<const TensorFile> tensors_;
