@@ -191,7 +191,7 @@ void ExpertCache::Finish(int64_t taken, const absl::StatusOr<uint64_t>& read) {
 }
 
 void ExpertCache::ReadUntilStopped() {
-  store::IoBuffer room;
+  ReadRoom room;
   mutex_.Lock();
   for (;;) {
     while (!stop_ && !MayRead()) work_.Wait(&mutex_);

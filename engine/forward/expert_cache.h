@@ -30,9 +30,9 @@
 #include "absl/base/thread_annotations.h"
 #include "engine/forward/expert_policy.h"
 #include "engine/forward/linear_op.h"
+#include "engine/model/tensor_reader.h"
 #include "store/base/mutex.h"
 #include "store/base/status.h"
-#include "store/device/file_system.h"
 
 namespace cairn::engine {
 
@@ -51,8 +51,8 @@ class ExpertCache {
  public:
   // Reads an expert of a layer and packs it into `into`, whose memory is used again. `room` is this
   // reader's own. The bytes that it read. Called by several readers at once, for different experts.
-  using Load = std::function<absl::StatusOr<uint64_t>(int64_t layer, int64_t expert,
-                                                      store::IoBuffer& room, ExpertOp& into)>;
+  using Load = std::function<absl::StatusOr<uint64_t>(int64_t layer, int64_t expert, ReadRoom& room,
+                                                      ExpertOp& into)>;
   struct Options {
     int64_t layers = 0;
     int64_t experts = 0;  // of a layer

@@ -45,7 +45,7 @@ struct Maker {
   bool overwritten = false;
 
   ExpertCache::Load Load() {
-    return [this](int64_t layer, int64_t expert, store::IoBuffer&,
+    return [this](int64_t layer, int64_t expert, ReadRoom&,
                   ExpertOp& into) -> absl::StatusOr<uint64_t> {
       {
         const std::lock_guard<std::mutex> lock(mutex);

@@ -28,7 +28,7 @@ absl::StatusOr<std::unique_ptr<ExpertFiles>> ExpertFiles::Open(store::FileSystem
                                                                Numerics numerics) {
   auto files = std::make_unique<ExpertFiles>();
   if (system == nullptr) {
-    // Packing is what bounds a read expert, not the device; so no memory for huge pages.
+    // Rooms are in huge pages themselves, so the rings need no memory in some.
     files->own_system_ = std::make_unique<store::UringFileSystem>(
         store::UringFileSystem::Options{.use_bounce = false});
     system = files->own_system_.get();
@@ -68,7 +68,7 @@ absl::Status ExpertFiles::Add(const ExpertWeights& weights, Numerics numerics) {
   return absl::OkStatus();
 }
 
-absl::StatusOr<uint64_t> ExpertFiles::Load(int64_t layer, int64_t expert, store::IoBuffer& room,
+absl::StatusOr<uint64_t> ExpertFiles::Load(int64_t layer, int64_t expert, ReadRoom& room,
                                            ExpertOp& into) const {
   const Expert& stored = experts_[static_cast<size_t>(layer * experts_per_layer_ + expert)];
   std::vector<Bytes> parts;

@@ -39,7 +39,7 @@ class ExpertFiles {
   uint64_t stored_bytes() const { return stored_bytes_; }
 
   // ExpertCache::Load.
-  absl::StatusOr<uint64_t> Load(int64_t layer, int64_t expert, store::IoBuffer& room,
+  absl::StatusOr<uint64_t> Load(int64_t layer, int64_t expert, ReadRoom& room,
                                 ExpertOp& into) const;
 
  private:

@@ -171,7 +171,7 @@ absl::StatusOr<std::unique_ptr<ExpertCache>> OpenExperts(std::shared_ptr<ExpertF
                                      .places = places,
                                      .readers = kExpertReaders};
   auto cache = std::make_unique<ExpertCache>(
-      options, [files](int64_t layer, int64_t expert, store::IoBuffer& room, ExpertOp& into) {
+      options, [files](int64_t layer, int64_t expert, ReadRoom& room, ExpertOp& into) {
         return files->Load(layer, expert, room, into);
       });
   if (places == options.layers * options.experts) CAIRN_RETURN_IF_ERROR(cache->LoadAll());

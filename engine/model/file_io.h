@@ -32,7 +32,7 @@ class MappedFile {
   std::span<const uint8_t> bytes() const { return bytes_; }
   // Reads all of `out` from there, through the page cache. DATA_LOSS where the file ends before.
   absl::Status ReadAt(uint64_t offset, std::span<uint8_t> out) const;
-  // A path that opens this very file, whatever has become of its name.
+  // A path that opens this very file, whatever has become of its name (by /proc).
   std::string door() const { return absl::StrCat("/proc/self/fd/", descriptor_.get()); }
   // DATA_LOSS if it was written to, or has another size, since Open.
   absl::Status CheckUnchanged() const;

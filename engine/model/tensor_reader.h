@@ -22,6 +22,23 @@
 
 namespace cairn::engine {
 
+// Memory to read into. Where it is large, in huge pages: a device takes each page for a place of
+// its own, and a virtual one pays for every place.
+class ReadRoom {
+ public:
+  // What Take takes of memory.
+  static uint64_t BytesFor(uint64_t bytes);
+  // At least so many, aligned for I/O, until the next call. They hold anything.
+  std::span<uint8_t> Take(uint64_t bytes);
+
+ private:
+  struct Free {
+    void operator()(uint8_t* data) const;
+  };
+  std::unique_ptr<uint8_t[], Free> data_;
+  uint64_t size_ = 0;
+};
+
 class TensorReader {
  public:
   using Bytes = std::span<const uint8_t>;
@@ -29,12 +46,11 @@ class TensorReader {
   static absl::StatusOr<std::unique_ptr<TensorReader>> Open(
       store::FileSystem& system, std::shared_ptr<const TensorFile> tensors);
 
-  // The room that reading these takes.
+  // The memory that reading these takes.
   static uint64_t RoomBytes(std::span<const Bytes> wanted);
-  // Reads `wanted`, which are bytes of the TensorFile's views, into `room`, which is made larger if
-  // need be. The result is where each lies there.
-  absl::StatusOr<std::vector<Bytes>> Read(std::span<const Bytes> wanted,
-                                          store::IoBuffer& room) const;
+  // Reads `wanted`, which are bytes of the TensorFile's views. The result is where each lies in
+  // `room`.
+  absl::StatusOr<std::vector<Bytes>> Read(std::span<const Bytes> wanted, ReadRoom& room) const;
 
  private:
   TensorReader(store::FileSystem& system, std::shared_ptr<const TensorFile> tensors)

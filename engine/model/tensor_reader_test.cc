@@ -72,13 +72,12 @@ class TensorReaderTest : public ::testing::Test {
   store::FaultyFileSystem faulty_{files_};
   std::shared_ptr<TensorFile> file_;
   std::unique_ptr<TensorReader> reader_;
-  store::IoBuffer room_;
+  ReadRoom room_;
 };
 
 TEST_F(TensorReaderTest, ReadsWhatIsMapped) {
   ExpectAllRead();
   ExpectAllRead();  // into the same room
-  EXPECT_LE(room_.bytes().size(), 910'000 + 2 * 4096 * values_.size());
 }
 
 TEST_F(TensorReaderTest, ReadsTheFileThatWasOpenedWhateverTakesItsName) {

@@ -109,7 +109,7 @@ absl::StatusOr<double> ReadAll(engine::ExpertFiles& files) {
        .experts = files.experts(),
        .places = 2 * engine::kExpertReaders,
        .readers = engine::kExpertReaders},
-      [&files](int64_t layer, int64_t expert, store::IoBuffer& room, engine::ExpertOp& into) {
+      [&files](int64_t layer, int64_t expert, engine::ReadRoom& room, engine::ExpertOp& into) {
         return files.Load(layer, expert, room, into);
       });
   std::vector<int32_t> all;
