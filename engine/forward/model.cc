@@ -219,6 +219,7 @@ absl::StatusOr<std::unique_ptr<Model>> PackModel(const Weights& weights,
         Vector(w.enorm), Vector(w.hnorm), packer.Head(w.hc_head, w.norm)});
   }
   CAIRN_RETURN_IF_ERROR(packer.status());
+  for (const auto& file : weights.file->files()) file->DropPages();
   CAIRN_ASSIGN_OR_RETURN(model->experts, OpenExperts(std::move(files), places));
   return model;
 }

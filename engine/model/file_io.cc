@@ -90,6 +90,12 @@ absl::StatusOr<std::unique_ptr<MappedFile>> MappedFile::Open(const std::string& 
   return file;
 }
 
+void MappedFile::DropPages() const {
+  if (!bytes_.empty()) {
+    ::madvise(const_cast<uint8_t*>(bytes_.data()), bytes_.size(), MADV_DONTNEED);
+  }
+}
+
 absl::Status MappedFile::ReadAt(uint64_t offset, std::span<uint8_t> out) const {
   while (!out.empty()) {
     const ssize_t got =

@@ -30,6 +30,8 @@ class MappedFile {
 
   const std::string& path() const { return path_; }
   std::span<const uint8_t> bytes() const { return bytes_; }
+  // The mapping's pages are no longer counted as this process's; whoever touches one gets it again.
+  void DropPages() const;
   // Reads all of `out` from there, through the page cache. DATA_LOSS where the file ends before.
   absl::Status ReadAt(uint64_t offset, std::span<uint8_t> out) const;
   // A path that opens this very file, whatever has become of its name (by /proc).
