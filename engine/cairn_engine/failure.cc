@@ -4,6 +4,7 @@
 #include <string>
 
 #include "absl/strings/str_cat.h"
+#include "store/base/exit_codes.h"
 
 namespace cairn::engine {
 
@@ -11,6 +12,10 @@ int Fail(const absl::Status& status, int exit_code) {
   const std::string message(status.message());
   std::fprintf(stderr, "cairn-engine: %s\n", message.c_str());
   return exit_code;
+}
+
+int FailLoading(const absl::Status& status) {
+  return Fail(status, absl::IsResourceExhausted(status) ? kExitFailure : kExitBadWeights);
 }
 
 absl::Status CheckTokens(const ModelConfig& config, std::span<const int32_t> tokens) {

@@ -13,6 +13,9 @@ namespace cairn::engine {
 // Prints "cairn-engine: <message>" and returns `exit_code`.
 int Fail(const absl::Status& status, int exit_code);
 
+// The same for what LoadModel said.
+int FailLoading(const absl::Status& status);
+
 // INVALID_ARGUMENT naming the first token outside of the vocabulary and its position.
 absl::Status CheckTokens(const ModelConfig& config, std::span<const int32_t> tokens);
 

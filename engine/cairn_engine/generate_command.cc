@@ -173,8 +173,10 @@ int RunGenerateCommand(const GenerateOptions& options) {
     return Fail(status, ExitCodeOf(status));
   }
   absl::StatusOr<std::unique_ptr<Model>> model =
-      LoadModel(options.model, {options.numerics, options.threads});
-  if (!model.ok()) return Fail(model.status(), kExitBadWeights);
+      LoadModel(options.model, {.numerics = options.numerics,
+                                .threads = options.threads,
+                                .expert_bytes = options.expert_bytes});
+  if (!model.ok()) return FailLoading(model.status());
 
   Forward forward(**model, options.threads);
   const std::unique_ptr<PrefixCache> cache = AttachCache(options, **model);

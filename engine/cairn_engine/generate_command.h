@@ -25,7 +25,8 @@ struct GenerateOptions {
   int64_t chunk = 256;
   int threads = 2;
   std::optional<Numerics> numerics;
-  std::string cache;  // "unix:PATH" or "HOST:PORT"; empty: none
+  std::optional<uint64_t> expert_bytes;  // LoadOptions::expert_bytes
+  std::string cache;                     // "unix:PATH" or "HOST:PORT"; empty: none
   std::string tenant;
   double wait_seconds = 30;       // for another engine that is prefilling the same
   double flush_seconds = 30;      // for the background put before leaving

@@ -2,9 +2,11 @@
 
 #include <algorithm>
 #include <memory>
+#include <nlohmann/json.hpp>
 
 #include "absl/strings/str_cat.h"
 #include "engine/cairn_engine/failure.h"
+#include "engine/cairn_engine/json_out.h"
 #include "engine/model/safetensors.h"
 #include "engine/model/tokens_file.h"
 #include "store/base/exit_codes.h"
@@ -20,6 +22,17 @@ NamedTensor Named(const char* name, const std::vector<float>& values, int64_t vo
           {DType::kF32,
            {rows, vocab},
            {reinterpret_cast<const uint8_t*>(values.data()), values.size() * sizeof(float)}}};
+}
+
+nlohmann::json Figures(const ExpertStats& stats) {
+  return {{"experts", stats.experts},
+          {"expert_places", stats.places},
+          {"expert_hits", stats.hits},
+          {"expert_misses", stats.misses},
+          {"expert_evictions", stats.evictions},
+          {"expert_reads", stats.reads},
+          {"expert_read_bytes", stats.read_bytes},
+          {"expert_wait_ms", static_cast<double>(stats.wait_nanos) * 1e-6}};
 }
 
 absl::Status CheckRequest(const ModelConfig& config, const LogitsOptions& options,
@@ -75,8 +88,11 @@ int RunLogitsCommand(const LogitsOptions& options) {
   if (const absl::Status status = CheckTokens(*config, *tokens); !status.ok())
     return Fail(status, kExitTokenRange);
   absl::StatusOr<std::unique_ptr<Model>> model =
-      LoadModel(options.model, {options.numerics, options.threads, options.rope_rows});
-  if (!model.ok()) return Fail(model.status(), kExitBadWeights);
+      LoadModel(options.model, {.numerics = options.numerics,
+                                .threads = options.threads,
+                                .rope_rows = options.rope_rows,
+                                .expert_bytes = options.expert_bytes});
+  if (!model.ok()) return FailLoading(model.status());
   Forward forward(**model, options.threads);
   SessionState session((*model)->config, *(*model)->layout);
   absl::StatusOr<LogitsResult> result =
@@ -88,7 +104,9 @@ int RunLogitsCommand(const LogitsOptions& options) {
   if ((*model)->mtp != nullptr) tensors.push_back(Named("prefill.mtp_logits", result->mtp, vocab));
   if (const absl::Status status = WriteTensors(options.out, tensors); !status.ok())
     return Fail(status, kExitFailure);
-  return kExitOk;
+  if (options.json_out.empty()) return kExitOk;
+  const absl::Status said = WriteJson(options.json_out, Figures((*model)->experts->stats()));
+  return said.ok() ? kExitOk : Fail(said, kExitFailure);
 }
 
 }  // namespace cairn::engine

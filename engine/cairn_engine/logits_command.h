@@ -18,10 +18,12 @@ struct LogitsOptions {
   std::string model;
   std::string tokens;  // safetensors with an I32 (or I64) tensor `tokens`
   std::string out;
+  std::string json_out;  // what the experts cost, for programs; "-" is stdout
   int64_t prefill = 0;
   int64_t chunk = 256;
   int threads = 2;
   std::optional<Numerics> numerics;
+  std::optional<uint64_t> expert_bytes;  // LoadOptions::expert_bytes
   // Results are for comparing the arithmetic with a reference, so nothing is rounded that the
   // numerics do not name.
   RopeRows rope_rows = RopeRows::kF32;

@@ -31,8 +31,14 @@ int Main(int argc, char** argv) {
   CLI::App app("cairn-engine: DeepSeek-V4 inference with a shared prefix cache");
   app.require_subcommand(1);
   std::string numerics;
+  std::optional<uint64_t> expert_bytes;
   bool bf16_rope = false;
-  const auto numerics_flag = [&](CLI::App* command) {
+  const auto model_flags = [&](CLI::App* command) {
+    command
+        ->add_option("--expert-cache", expert_bytes,
+                     "memory for routed experts; those that do not fit are read when a step needs "
+                     "them (default: for all, or else what the machine has left)")
+        ->transform(CLI::AsSizeValue(false));
     command
         ->add_option("--numerics", numerics,
                      "roundings: plain, kvq or full (default: full for FP8 weights, else plain)")
@@ -49,29 +55,30 @@ int Main(int argc, char** argv) {
   logits_app->add_option("--prefill", logits.prefill, "how many of the tokens to prefill")
       ->required();
   logits_app->add_option("--out", logits.out, "safetensors file to write")->required();
+  logits_app->add_option("--json", logits.json_out, "file for what the experts cost; - is stdout");
   logits_app->add_option("--chunk", logits.chunk, "prefill tokens a step")
       ->check(CLI::PositiveNumber);
   logits_app->add_option("--threads", logits.threads, "compute threads")->check(CLI::Range(1, 256));
   logits_app->add_flag("--bf16-rope", bf16_rope,
                        "round the rope dims of stored rows to BF16, as `generate` does");
-  numerics_flag(logits_app);
+  model_flags(logits_app);
 
   GenerateOptions generate;
   CLI::App* generate_app =
       app.add_subcommand("generate", "read a text, then a question, and generate");
   AddGenerateOptions(generate_app, generate);
-  numerics_flag(generate_app);
+  model_flags(generate_app);
 
   VerifyOptions verify;
   CLI::App* verify_app = app.add_subcommand(
       "verify", "is what the cache gives what a prefill gives, to the bit, on these prompts?");
   AddVerifyOptions(verify_app, verify);
-  numerics_flag(verify_app);
+  model_flags(verify_app);
 
   ServeOptions serve;
   CLI::App* serve_app = app.add_subcommand("serve", "answer requests in OpenAI's API");
   AddServeOptions(serve_app, serve);
-  numerics_flag(serve_app);
+  model_flags(serve_app);
 
   CompareOptions compare;
   CLI::App* compare_app =
@@ -86,6 +93,8 @@ int Main(int argc, char** argv) {
   }
   if (bf16_rope) logits.rope_rows = RopeRows::kBf16;
   logits.numerics = generate.numerics = verify.numerics = serve.numerics = NumericsFlag(numerics);
+  logits.expert_bytes = generate.expert_bytes = verify.expert_bytes = serve.expert_bytes =
+      expert_bytes;
   if (*logits_app) return RunLogitsCommand(logits);
   if (*generate_app) return RunGenerateCommand(generate);
   if (*verify_app) return RunVerifyCommand(verify);

@@ -151,9 +151,13 @@ int RunServeCommand(const ServeOptions& options) {
   const absl::StatusOr<std::unique_ptr<Tokenizer>> tokenizer =
       TokenizerOf(options.model, options.tokenizer, config->vocab);
   if (!tokenizer.ok()) return Fail(tokenizer.status(), kExitBadConfig);
-  absl::StatusOr<std::unique_ptr<Model>> model =
-      LoadModel(options.model, {options.numerics, options.threads});
-  if (!model.ok()) return Fail(model.status(), kExitBadWeights);
+  absl::StatusOr<std::unique_ptr<Model>> model = LoadModel(
+      options.model, {.numerics = options.numerics,
+                      .threads = options.threads,
+                      .expert_bytes = options.expert_bytes,
+                      .reserved_bytes = options.embedded_bytes +
+                                        static_cast<uint64_t>(options.scheduler.kv_bytes_max)});
+  if (!model.ok()) return FailLoading(model.status());
   if (options.scheduler.speculate && (*model)->mtp == nullptr) {
     return Fail(absl::InvalidArgumentError("--speculate: the model has no MTP block"), kExitUsage);
   }

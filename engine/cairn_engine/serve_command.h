@@ -23,8 +23,9 @@ struct ServeOptions {
   std::string model_name;  // as requests name it; empty: the folder's name
   int threads = 2;
   std::optional<Numerics> numerics;
-  std::string cache;            // "unix:PATH" or "HOST:PORT"; empty: none
-  uint64_t embedded_bytes = 0;  // of a cache in this process; 0: none
+  std::optional<uint64_t> expert_bytes;  // LoadOptions::expert_bytes
+  std::string cache;                     // "unix:PATH" or "HOST:PORT"; empty: none
+  uint64_t embedded_bytes = 0;           // of a cache in this process; 0: none
   std::string embedded_policy = "every:2048+ends";
   std::string tenant;
   double wait_seconds = 30;   // for another engine that is prefilling the same

@@ -220,8 +220,10 @@ int RunVerifyCommand(const VerifyOptions& options) {
     return Fail(status, absl::IsOutOfRange(status) ? kExitPromptTooLong : kExitTokenRange);
   }
   absl::StatusOr<std::unique_ptr<Model>> model =
-      LoadModel(options.model, {options.numerics, options.threads});
-  if (!model.ok()) return Fail(model.status(), kExitBadWeights);
+      LoadModel(options.model, {.numerics = options.numerics,
+                                .threads = options.threads,
+                                .expert_bytes = options.expert_bytes});
+  if (!model.ok()) return FailLoading(model.status());
   return Verify(options, **model, *prompts);
 }
 

@@ -26,7 +26,8 @@ struct VerifyOptions {
   int64_t chunk = 256;
   int threads = 2;
   std::optional<Numerics> numerics;
-  std::string json_out;  // the figures, for programs; "-" is stdout
+  std::optional<uint64_t> expert_bytes;  // LoadOptions::expert_bytes
+  std::string json_out;                  // the figures, for programs; "-" is stdout
   bool quiet = false;
 };
 

@@ -3,7 +3,7 @@
 
 namespace cairn::engine {
 
-void RunBlock(Step& step, const BlockOp& block, float* streams) {
+absl::Status RunBlock(Step& step, const BlockOp& block, float* streams) {
   const ModelConfig& config = step.model.config;
   const int64_t rows = step.rows();
   const Workspace::Frame frame(step.workspace);
@@ -19,8 +19,9 @@ void RunBlock(Step& step, const BlockOp& block, float* streams) {
 
   HcMix(step, block.hc_ffn, streams, rows, x, post, comb);
   NormRows(step, x, block.ffn_norm, rows, x);
-  MoeLayer(step, block.ffn, x, f);
+  CAIRN_RETURN_IF_ERROR(MoeLayer(step, block.ffn, x, f));
   HcMerge(step, f, post, comb, rows, streams);
+  return absl::OkStatus();
 }
 
 void AppendBlock(Step& step, const BlockOp& block, const float* streams) {

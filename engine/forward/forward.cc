@@ -1,7 +1,6 @@
 #include "engine/forward/forward.h"
 
 #include <algorithm>
-#include <cstring>
 
 #include "absl/strings/str_cat.h"
 #include "engine/forward/mtp.h"
@@ -23,13 +22,13 @@ absl::Status CheckReplay(const StepItem& item, int64_t end) {
 
 }  // namespace
 
-void Embed(const Model& model, std::span<const int32_t> tokens, float* streams) {
+absl::Status Embed(const Model& model, std::span<const int32_t> tokens, float* streams) {
   const int64_t d = model.config.dim;
-  for (const int32_t token : tokens) {
-    for (int64_t j = 0; j < model.config.hc; ++j, streams += d) {
-      std::memcpy(streams, model.embed.data() + token * d, static_cast<size_t>(d) * sizeof(float));
-    }
+  for (size_t i = 0; i < tokens.size(); ++i, streams += model.config.hc * d) {
+    CAIRN_RETURN_IF_ERROR(model.embed.Rows(tokens.subspan(i, 1), streams));
+    for (int64_t j = 1; j < model.config.hc; ++j) std::copy_n(streams, d, streams + j * d);
   }
+  return absl::OkStatus();
 }
 
 Forward::Forward(const Model& model, int threads) : model_(model), pool_(std::max(threads, 1)) {}
@@ -66,16 +65,15 @@ absl::Status Forward::Run(std::span<StepItem> items) {
     item.logits.clear();
     if (const ReplayPlan* plan = item.session->replay(); plan != nullptr) {
       const auto left = static_cast<size_t>(plan->end - item.session->position());
-      Replay({&item, item.tokens.first(std::min(left, item.tokens.size()))});
+      CAIRN_RETURN_IF_ERROR(Replay({&item, item.tokens.first(std::min(left, item.tokens.size()))}));
       part.tokens = item.tokens.subspan(std::min(left, item.tokens.size()));
     }
     if (!part.tokens.empty()) parts.push_back(part);
   }
-  if (!parts.empty()) RunParts(parts);
-  return absl::OkStatus();
+  return parts.empty() ? absl::OkStatus() : RunParts(parts);
 }
 
-void Forward::RunParts(std::span<const Part> parts) {
+absl::Status Forward::RunParts(std::span<const Part> parts) {
   Step step{model_, pool_, workspace_, {}, {}, {}};
   for (const Part& part : parts) {
     SessionState* session = part.item->session;
@@ -88,9 +86,9 @@ void Forward::RunParts(std::span<const Part> parts) {
   const Workspace::Frame frame(workspace_);
   const int64_t width = model_.config.hc * model_.config.dim;
   float* streams = workspace_.Floats(step.rows() * width);
-  Embed(model_, step.tokens, streams);
+  CAIRN_RETURN_IF_ERROR(Embed(model_, step.tokens, streams));
   for (const BlockOp& block : model_.layers) {
-    RunBlock(step, block, streams);
+    CAIRN_RETURN_IF_ERROR(RunBlock(step, block, streams));
     if (probe_) probe_(block.index, step.rows(), streams);
   }
   for (size_t i = 0; i < parts.size(); ++i) {
@@ -105,14 +103,15 @@ void Forward::RunParts(std::span<const Part> parts) {
       RunHead(step, model_.head, from, wanted, item.logits.data());
     }
     if (model_.mtp != nullptr) {
-      RunMtp(parts[i], span, streams + span.begin * width, item.mtp_from);
+      CAIRN_RETURN_IF_ERROR(RunMtp(parts[i], span, streams + span.begin * width, item.mtp_from));
     }
   }
   for (const StepSpan& span : step.spans) span.session->Advance(span.count);
+  return absl::OkStatus();
 }
 
-void Forward::RunMtp(const Part& part, const StepSpan& span, const float* streams,
-                     int64_t logits_from) {
+absl::Status Forward::RunMtp(const Part& part, const StepSpan& span, const float* streams,
+                             int64_t logits_from) {
   const int64_t width = model_.config.hc * model_.config.dim;
   MtpRows rows;
   std::vector<float>& hidden = span.session->last_hidden();
@@ -122,7 +121,7 @@ void Forward::RunMtp(const Part& part, const StepSpan& span, const float* stream
   rows.position = span.position - (hidden.empty() ? 0 : 1);
   rows.tokens = part.tokens.last(rows.previous.size());
   rows.wanted = std::clamp<int64_t>(rows.end() - logits_from, 0, rows.count());
-  RunMtpBlock(model_, pool_, workspace_, std::span(&rows, 1));
+  CAIRN_RETURN_IF_ERROR(RunMtpBlock(model_, pool_, workspace_, std::span(&rows, 1)));
   const int64_t vocab = model_.config.vocab;
   for (int64_t r = 0; r < rows.wanted && part.item->on_mtp; ++r) {
     part.item->on_mtp(rows.end() - rows.wanted + r,
@@ -131,9 +130,10 @@ void Forward::RunMtp(const Part& part, const StepSpan& span, const float* stream
   const float* last = streams + (span.count - 1) * width;
   if (span.guessed) span.session->undo().last_hidden.assign(last - width, last);
   hidden.assign(last, last + width);
+  return absl::OkStatus();
 }
 
-void Forward::Draft(std::span<DraftItem> items) {
+absl::Status Forward::Draft(std::span<DraftItem> items) {
   std::vector<MtpRows> all;
   for (const DraftItem& item : items) {
     MtpRows rows;
@@ -144,8 +144,9 @@ void Forward::Draft(std::span<DraftItem> items) {
     rows.wanted = 1;
     all.push_back(std::move(rows));
   }
-  RunMtpBlock(model_, pool_, workspace_, all);
+  CAIRN_RETURN_IF_ERROR(RunMtpBlock(model_, pool_, workspace_, all));
   for (size_t i = 0; i < items.size(); ++i) items[i].logits = std::move(all[i].logits);
+  return absl::OkStatus();
 }
 
 }  // namespace cairn::engine

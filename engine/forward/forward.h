@@ -8,6 +8,8 @@
 // Threads:   one Run or Draft at a time; a Forward owns its pool and its scratch memory.
 // Errors:    INVALID_ARGUMENT for a token outside of the vocabulary (naming its place), a position
 //            beyond the model's maximum, or logits of replayed tokens; nothing has changed then.
+//            DATA_LOSS or UNAVAILABLE: an expert could not be read. Then sessions of a Run are good
+//            for nothing any more; those of a Draft are as they were.
 #ifndef CAIRN_ENGINE_FORWARD_FORWARD_H_
 #define CAIRN_ENGINE_FORWARD_FORWARD_H_
 
@@ -66,7 +68,7 @@ class Forward {
   absl::Status Run(std::span<StepItem> items);
   // One step of the MTP block; the sessions stay where they are. REQUIRES: the model has one, and
   // the tokens are in the vocabulary.
-  void Draft(std::span<DraftItem> items);
+  absl::Status Draft(std::span<DraftItem> items);
 
   // Residual streams [hc, dim] of the last row of each main layer are given to it, for tests:
   // (layer, rows, streams).
@@ -83,10 +85,10 @@ class Forward {
 
   absl::Status Check(std::span<const StepItem> items) const;
   // replay.cc: `part` goes no further than its session's replay.
-  void Replay(const Part& part);
-  void RunParts(std::span<const Part> parts);
-  void RunMtp(const Part& part, const struct StepSpan& span, const float* streams,
-              int64_t logits_from);
+  absl::Status Replay(const Part& part);
+  absl::Status RunParts(std::span<const Part> parts);
+  absl::Status RunMtp(const Part& part, const struct StepSpan& span, const float* streams,
+                      int64_t logits_from);
 
   const Model& model_;
   kernels::ThreadPool pool_;

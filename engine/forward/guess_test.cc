@@ -81,7 +81,7 @@ TEST_P(GuessTest, DraftsAreTheMtpBlocksGuesses) {
   Continue(forward, first, std::span(tokens).first(97), 50, ignored, INT64_MAX);
   Continue(forward, second, std::span(tokens).first(131), 50, ignored, INT64_MAX);
   DraftItem items[] = {{&first, tokens[97], {}}, {&second, tokens[131], {}}};
-  forward.Draft(items);
+  ASSERT_TRUE(forward.Draft(items).ok());
   const auto vocab = static_cast<size_t>(model().config.vocab);
   for (const auto& [item, at] : {std::pair(&items[0], 96u), std::pair(&items[1], 130u)}) {
     const auto from = plain.mtp.begin() + static_cast<int64_t>(at * vocab);

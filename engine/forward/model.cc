@@ -4,7 +4,9 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "engine/forward/expert_files.h"
 #include "kernels/cpu/formats.h"
+#include "store/device/shared_memory.h"
 
 namespace cairn::engine {
 namespace {
@@ -12,23 +14,6 @@ namespace {
 using kernels::PackedMatrix;
 using kernels::RawMatrix;
 using kernels::WeightFormat;
-
-WeightFormat FormatOf(DType type) {
-  switch (type) {
-    case DType::kF8E4M3:
-      return WeightFormat::kFp8;
-    case DType::kI8:
-      return WeightFormat::kFp4;
-    case DType::kBF16:
-      return WeightFormat::kBf16;
-    default:
-      return WeightFormat::kF32;
-  }
-}
-
-RawMatrix Raw(const LinearWeight& w) {
-  return {FormatOf(w.weight.dtype), w.out, w.in, w.weight.bytes.data(), w.scale.bytes.data()};
-}
 
 std::vector<float> Vector(const TensorView& tensor) {
   RawMatrix raw{FormatOf(tensor.dtype), 1, 1, tensor.bytes.data(), nullptr};
@@ -46,14 +31,9 @@ class Packer {
   absl::Status status() const { return status_; }
 
   LinearOp Linear(const LinearWeight& w) {
-    const RawMatrix raw = Raw(w);
-    LinearOp op{PackedMatrix(raw, 0, w.out), QuantisesInput(raw.format)};
-    if (op.fp8_input && w.in % 128 != 0 && status_.ok()) {
-      status_ = absl::InvalidArgumentError(absl::StrCat(
-          "full numerics round a linear's input in groups of 128, but a quantised weight has ",
-          w.in, " inputs; use --numerics kvq"));
-    }
-    return op;
+    const absl::StatusOr<bool> rounds = RoundsInput(w, numerics_);
+    if (status_.ok()) status_ = rounds.status();
+    return {PackedMatrix(RawOf(w), 0, w.out), rounds.value_or(false)};
   }
 
   HyperConnectionOp Hc(const HyperConnectionWeights& w, int64_t outputs) {
@@ -73,6 +53,7 @@ class Packer {
     op.ffn_norm = Vector(w.ffn_norm);
     op.attn = Attention(w.attn, op.ratio);
     op.ffn = Moe(w.ffn);
+    op.ffn.layer = index;
     return op;
   }
 
@@ -81,11 +62,6 @@ class Packer {
   }
 
  private:
-  bool QuantisesInput(WeightFormat format) const {
-    return numerics_ == Numerics::kFull &&
-           (format == WeightFormat::kFp8 || format == WeightFormat::kFp4);
-  }
-
   CompressorOp Compressor(const CompressorWeights& w, int64_t ratio, int64_t dim) {
     CompressorOp op;
     op.ratio = ratio;
@@ -106,7 +82,7 @@ class Packer {
     op.wo_b = Linear(w.wo_b);
     // The reference expands wo_a to BF16 and multiplies unrounded inputs.
     for (int64_t g = 0; g < config_.o_groups; ++g) {
-      op.wo_a.push_back({PackedMatrix(Raw(w.wo_a), g * config_.o_lora, config_.o_lora), false});
+      op.wo_a.push_back({PackedMatrix(RawOf(w.wo_a), g * config_.o_lora, config_.o_lora), false});
     }
     op.q_norm = Vector(w.q_norm);
     op.kv_norm = Vector(w.kv_norm);
@@ -127,7 +103,6 @@ class Packer {
     op.gate = Linear(w.gate);
     if (!w.bias.empty()) op.bias = Vector(w.bias);
     if (!w.tid2eid.empty()) op.tid2eid = TokenExperts(w.tid2eid);
-    for (const ExpertWeights& expert : w.experts) op.experts.push_back(Expert(expert));
     op.shared = Expert(w.shared);
     return op;
   }
@@ -182,6 +157,27 @@ absl::Status CheckNumerics(const ModelConfig& config, Numerics numerics) {
   return absl::OkStatus();
 }
 
+uint64_t PackedDenseBytes(const Weights& weights, const ExpertFiles& experts) {
+  uint64_t bytes = 0;
+  for (const auto& [name, view] : weights.file->tensors()) bytes += view.bytes.size();
+  return bytes - experts.stored_bytes() - weights.embed.weight.bytes.size();
+}
+
+// Those of a step are in memory or can be read; all that fit are if they all do.
+absl::StatusOr<std::unique_ptr<ExpertCache>> OpenExperts(std::shared_ptr<ExpertFiles> files,
+                                                         int64_t places) {
+  const ExpertCache::Options options{.layers = files->layers(),
+                                     .experts = files->experts(),
+                                     .places = places,
+                                     .readers = kExpertReaders};
+  auto cache = std::make_unique<ExpertCache>(
+      options, [files](int64_t layer, int64_t expert, ReadRoom& room, ExpertOp& into) {
+        return files->Load(layer, expert, room, into);
+      });
+  if (places == options.layers * options.experts) CAIRN_RETURN_IF_ERROR(cache->LoadAll());
+  return cache;
+}
+
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<Model>> PackModel(const Weights& weights,
@@ -191,6 +187,14 @@ absl::StatusOr<std::unique_ptr<Model>> PackModel(const Weights& weights,
   const Numerics numerics =
       options.numerics.value_or(type == DType::kF8E4M3 ? Numerics::kFull : Numerics::kPlain);
   CAIRN_RETURN_IF_ERROR(CheckNumerics(config, numerics));
+  CAIRN_ASSIGN_OR_RETURN(std::shared_ptr<ExpertFiles> files,
+                         ExpertFiles::Open(options.files, weights, numerics));
+  CAIRN_ASSIGN_OR_RETURN(const int64_t places,
+                         ExpertPlaces(*files, config.experts_per_token,
+                                      {.asked = options.expert_bytes,
+                                       .available = store::AvailableMemoryBytes(),
+                                       .dense = PackedDenseBytes(weights, *files),
+                                       .reserved = options.reserved_bytes}));
   Packer packer(weights, numerics);
   auto model = std::make_unique<Model>(
       Model{.config = config,
@@ -198,12 +202,13 @@ absl::StatusOr<std::unique_ptr<Model>> PackModel(const Weights& weights,
             .layout = std::make_unique<KvLayout>(config, numerics, options.rope_rows),
             .rope_window = Rope(config, false),
             .rope_compressed = Rope(config, true),
-            .embed = Vector(weights.embed.weight),
+            .embed = Embedding(weights),
             .vocab_head = packer.Linear(weights.head),
             .head = packer.Head(weights.hc_head, weights.norm),
             .layers = {},
             .mtp = nullptr,
-            .weights_identity = weights.Identity(options.threads)});
+            .weights_identity = weights.Identity(options.threads),
+            .experts = nullptr});
   for (size_t i = 0; i < weights.layers.size(); ++i) {
     model->layers.push_back(packer.Block(weights.layers[i], static_cast<int64_t>(i)));
   }
@@ -214,6 +219,8 @@ absl::StatusOr<std::unique_ptr<Model>> PackModel(const Weights& weights,
         Vector(w.enorm), Vector(w.hnorm), packer.Head(w.hc_head, w.norm)});
   }
   CAIRN_RETURN_IF_ERROR(packer.status());
+  for (const auto& file : weights.file->files()) file->DropPages();
+  CAIRN_ASSIGN_OR_RETURN(model->experts, OpenExperts(std::move(files), places));
   return model;
 }
 

@@ -1,7 +1,12 @@
 // model.h: a loaded model: the weights of weights.h packed for the kernels, one struct an idea.
 //
-// Threads: immutable after Load; any number of Forward objects may share it. Ownership: owns its
-// packed weights; the files may be closed after Load.
+// Routed experts are packed when a step first needs them, as many as there is memory for
+// (expert_cache.h), the embedding's rows are read as tokens need them; everything else is packed at
+// loading.
+//
+// Threads:   immutable after Load but for the experts' cache, which looks after itself; any number
+//            of Forward objects may share it.
+// Ownership: owns its packed weights, and keeps the files open.
 #ifndef CAIRN_ENGINE_FORWARD_MODEL_H_
 #define CAIRN_ENGINE_FORWARD_MODEL_H_
 
@@ -11,6 +16,9 @@
 #include <string>
 #include <vector>
 
+#include "engine/forward/embedding.h"
+#include "engine/forward/expert_cache.h"
+#include "engine/forward/linear_op.h"
 #include "engine/model/weights.h"
 #include "engine/state/kv_layout.h"
 #include "engine/state/numerics.h"
@@ -20,13 +28,6 @@
 #include "store/base/status.h"
 
 namespace cairn::engine {
-
-// fp8_input: the input is rounded to FP8 in groups of 128 first (full numerics, FP8 or FP4 weights;
-// never wo_a).
-struct LinearOp {
-  kernels::PackedMatrix w;
-  bool fp8_input = false;
-};
 
 struct HyperConnectionOp {
   kernels::PackedMatrix fn;  // [24, hc*dim] in a block, [hc, hc*dim] at the head
@@ -56,15 +57,11 @@ struct AttentionOp {
   IndexerOp indexer;
 };
 
-struct ExpertOp {
-  LinearOp w1, w2, w3;
-};
-
 struct MoeOp {
+  int64_t layer = 0;  // in Model::experts
   LinearOp gate;
   std::vector<float> bias;       // empty in hash layers
   std::vector<int32_t> tid2eid;  // [vocab, experts_per_token]; hash layers only
-  std::vector<ExpertOp> experts;
   ExpertOp shared;
 };
 
@@ -95,12 +92,13 @@ struct Model {
   std::unique_ptr<KvLayout> layout;
   kernels::RopeTable rope_window;      // ratio-0 layers
   kernels::RopeTable rope_compressed;  // ratio-4 and ratio-128 layers, YaRN
-  std::vector<float> embed;            // [vocab, dim]
+  Embedding embed;
   LinearOp vocab_head;
   HeadOp head;
   std::vector<BlockOp> layers;
   std::unique_ptr<MtpOp> mtp;
   Digest weights_identity;
+  std::unique_ptr<ExpertCache> experts;  // of all layers, MTP's behind the main ones
 
   const kernels::RopeTable& rope(int64_t ratio) const {
     return ratio == 0 ? rope_window : rope_compressed;
@@ -109,11 +107,18 @@ struct Model {
 
 // Reads config.json and the weights in `directory`, checks them whole, packs them. `numerics`
 // unset: full for FP8 or FP4 weights, plain otherwise. Errors: INVALID_ARGUMENT, DATA_LOSS,
-// NOT_FOUND naming the file and the tensor or field.
+// NOT_FOUND naming the file and the tensor or field; RESOURCE_EXHAUSTED, before memory is taken, if
+// there is too little for the experts of a step.
 struct LoadOptions {
-  std::optional<Numerics> numerics;
+  std::optional<Numerics> numerics = std::nullopt;
   int threads = 1;
   RopeRows rope_rows = RopeRows::kBf16;
+  // Memory for routed experts; unset: for all of them, or else what the machine has left.
+  std::optional<uint64_t> expert_bytes = std::nullopt;
+  // Memory that the caller is going to take beside the model.
+  uint64_t reserved_bytes = 0;
+  // For tests: in place of the machine's files, and outliving the model.
+  store::FileSystem* files = nullptr;
 };
 absl::StatusOr<std::unique_ptr<Model>> LoadModel(const std::string& directory,
                                                  const LoadOptions& options);

@@ -59,6 +59,15 @@ std::vector<std::vector<Route>> RouteRows(Step& step, const MoeOp& op, LinearInp
   return by_expert;
 }
 
+// Those that any row goes to, ascending.
+std::vector<int32_t> Taken(const std::vector<std::vector<Route>>& by_expert) {
+  std::vector<int32_t> taken;
+  for (size_t e = 0; e < by_expert.size(); ++e) {
+    if (!by_expert[e].empty()) taken.push_back(static_cast<int32_t>(e));
+  }
+  return taken;
+}
+
 void GatherRows(const float* x, int64_t width, const std::vector<Route>& routes, float* out) {
   for (size_t i = 0; i < routes.size(); ++i) {
     std::memcpy(out + static_cast<int64_t>(i) * width, x + routes[i].row * width,
@@ -87,18 +96,26 @@ void RunExpert(Step& step, const ExpertOp& op, const float* x1, const float* x3,
 
 }  // namespace
 
-void MoeLayer(Step& step, const MoeOp& op, const float* x, float* out) {
+absl::Status MoeLayer(Step& step, const MoeOp& op, const float* x, float* out) {
   const int64_t d = step.model.config.dim;
   const int64_t rows = step.rows();
   const Workspace::Frame frame(step.workspace);
   LinearInput input(step, x, rows, d);
   const std::vector<std::vector<Route>> by_expert = RouteRows(step, op, input);
   std::memset(out, 0, static_cast<size_t>(rows * d) * sizeof(float));
-  for (size_t e = 0; e < by_expert.size(); ++e) {
-    const std::vector<Route>& routes = by_expert[e];
+  const std::vector<int32_t> wanted = Taken(by_expert);
+  ExpertCache::Use experts(*step.model.experts, op.layer, wanted);
+  float* shared = step.workspace.Floats(rows * d);  // computed while experts are being read
+  {
+    const Workspace::Frame inner(step.workspace);
+    RunExpert(step, op.shared, input.For(op.shared.w1), input.For(op.shared.w3), rows, nullptr,
+              shared);
+  }
+  for (const int32_t e : wanted) {
+    const std::vector<Route>& routes = by_expert[static_cast<size_t>(e)];
     const int64_t n = static_cast<int64_t>(routes.size());
-    if (n == 0) continue;
-    const ExpertOp& expert = op.experts[e];
+    CAIRN_ASSIGN_OR_RETURN(const ExpertOp* taken, experts.Next());
+    const ExpertOp& expert = *taken;
     const float* from1 = input.For(expert.w1);
     const float* from3 = input.For(expert.w3);
     const Workspace::Frame inner(step.workspace);
@@ -116,10 +133,8 @@ void MoeLayer(Step& step, const MoeOp& op, const float* x, float* out) {
       for (int64_t k = 0; k < d; ++k) sum[k] += y[i * d + k];
     }
   }
-  float* shared = step.workspace.Floats(rows * d);
-  RunExpert(step, op.shared, input.For(op.shared.w1), input.For(op.shared.w3), rows, nullptr,
-            shared);
   for (int64_t i = 0; i < rows * d; ++i) out[i] += shared[i];
+  return absl::OkStatus();
 }
 
 }  // namespace cairn::engine

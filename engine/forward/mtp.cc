@@ -9,16 +9,16 @@ namespace cairn::engine {
 namespace {
 
 // X [R, hc, d] = e_proj . norm(embed(token)) in every stream + h_proj . norm(previous stream).
-float* Combine(Step& step, const MtpOp& op, const std::vector<const float*>& previous) {
+absl::StatusOr<float*> Combine(Step& step, const MtpOp& op,
+                               const std::vector<const float*>& previous) {
   const ModelConfig& config = step.model.config;
   const int64_t d = config.dim;
   const int64_t n = step.rows();
   float* embedded = step.workspace.Floats(n * d);
   float* streams = step.workspace.Floats(n * config.hc * d);
+  CAIRN_RETURN_IF_ERROR(step.model.embed.Rows(step.tokens, embedded));
   for (int64_t r = 0; r < n; ++r) {
     const size_t i = static_cast<size_t>(r);
-    std::memcpy(embedded + r * d, step.model.embed.data() + step.tokens[i] * d,
-                static_cast<size_t>(d) * sizeof(float));
     std::memcpy(streams + r * config.hc * d, previous[i],
                 static_cast<size_t>(config.hc * d) * sizeof(float));
   }
@@ -39,8 +39,8 @@ float* Combine(Step& step, const MtpOp& op, const std::vector<const float*>& pre
 
 }  // namespace
 
-void RunMtpBlock(const Model& model, kernels::ThreadPool& pool, Workspace& workspace,
-                 std::span<MtpRows> all) {
+absl::Status RunMtpBlock(const Model& model, kernels::ThreadPool& pool, Workspace& workspace,
+                         std::span<MtpRows> all) {
   const ModelConfig& config = model.config;
   Step step{model, pool, workspace, {}, {}, {}};
   std::vector<const float*> previous;
@@ -54,16 +54,16 @@ void RunMtpBlock(const Model& model, kernels::ThreadPool& pool, Workspace& works
     wanted += rows.wanted;
   }
   const int64_t n = step.rows();
-  if (n == 0) return;
+  if (n == 0) return absl::OkStatus();
 
   const Workspace::Frame frame(workspace);
   const MtpOp& op = *model.mtp;
-  float* streams = Combine(step, op, previous);
+  CAIRN_ASSIGN_OR_RETURN(float* streams, Combine(step, op, previous));
   if (wanted == 0) {
     AppendBlock(step, op.block, streams);
-    return;
+    return absl::OkStatus();
   }
-  RunBlock(step, op.block, streams);
+  CAIRN_RETURN_IF_ERROR(RunBlock(step, op.block, streams));
   const float* end = streams;
   for (MtpRows& rows : all) {
     end += rows.count() * config.hc * config.dim;
@@ -72,6 +72,7 @@ void RunMtpBlock(const Model& model, kernels::ThreadPool& pool, Workspace& works
     RunHead(step, op.head, end - rows.wanted * config.hc * config.dim, rows.wanted,
             rows.logits.data());
   }
+  return absl::OkStatus();
 }
 
 }  // namespace cairn::engine

@@ -29,9 +29,9 @@ struct MtpRows {
 };
 
 // Appends the rows to their sessions' MTP windows; sessions are distinct. Where no logits are
-// wanted at all, only the windows are kept up (no attention, no experts).
-void RunMtpBlock(const Model& model, kernels::ThreadPool& pool, Workspace& workspace,
-                 std::span<MtpRows> all);
+// wanted at all, only the windows are kept up (no attention, no experts). Fails as MoeLayer.
+absl::Status RunMtpBlock(const Model& model, kernels::ThreadPool& pool, Workspace& workspace,
+                         std::span<MtpRows> all);
 
 }  // namespace cairn::engine
 

@@ -7,7 +7,7 @@
 
 namespace cairn::engine {
 
-void Forward::Replay(const Part& part) {
+absl::Status Forward::Replay(const Part& part) {
   SessionState* session = part.item->session;
   const ReplayPlan& plan = *session->replay();
   const int64_t begin = session->position();
@@ -15,7 +15,7 @@ void Forward::Replay(const Part& part) {
   const int64_t width = model_.config.hc * model_.config.dim;
   const Workspace::Frame frame(workspace_);
   float* streams = workspace_.Floats(std::ssize(part.tokens) * width);
-  Embed(model_, part.tokens, streams);
+  CAIRN_RETURN_IF_ERROR(Embed(model_, part.tokens, streams));
   const auto tokens = [&](int64_t from) {
     return part.tokens.subspan(static_cast<size_t>(from - begin));
   };
@@ -35,17 +35,18 @@ void Forward::Replay(const Part& part) {
     }
     if (whole < end) {
       Step step = step_of(whole, end);
-      RunBlock(step, block, streams + (whole - begin) * width);
+      CAIRN_RETURN_IF_ERROR(RunBlock(step, block, streams + (whole - begin) * width));
       if (probe_) probe_(block.index, end - whole, streams + (whole - begin) * width);
     }
   }
   if (const int64_t from = std::max(plan.From(plan.layers), begin);
       model_.mtp != nullptr && from < end) {
-    RunMtp({part.item, tokens(from)}, {session, 0, end - from, from},
-           streams + (from - begin) * width, INT64_MAX);
+    CAIRN_RETURN_IF_ERROR(RunMtp({part.item, tokens(from)}, {session, 0, end - from, from},
+                                 streams + (from - begin) * width, INT64_MAX));
   }
   part.item->token_layers += plan.TokenLayers(begin, end);
   session->Advance(end - begin);
+  return absl::OkStatus();
 }
 
 }  // namespace cairn::engine

@@ -74,8 +74,9 @@ void NormRows(Step& step, const float* x, const std::vector<float>& weight, int6
 
 // ---- one idea a file ----
 
-// forward.cc. streams [tokens, hc, d]: the token's embedding in every stream.
-void Embed(const Model& model, std::span<const int32_t> tokens, float* streams);
+// forward.cc. streams [tokens, hc, d]: the token's embedding in every stream. Fails if it cannot be
+// read.
+absl::Status Embed(const Model& model, std::span<const int32_t> tokens, float* streams);
 
 // hyper_connection.cc. streams [rows, hc, d]. Mix: x [rows, d] for the sub-layer, post [rows, hc],
 // comb [rows, hc, hc]. Merge: streams[k] = post[k] * f + sum_j comb[j][k] * streams[j].
@@ -102,11 +103,11 @@ void RunCompressor(Step& step, const BlockOp& block, CompressorRole role, const 
 void SelectRows(Step& step, const BlockOp& block, LinearInput& qr, LinearInput& x,
                 std::vector<std::vector<int32_t>>& selected);
 
-// moe.cc. x [R, d] normalised; out [R, d].
-void MoeLayer(Step& step, const MoeOp& op, const float* x, float* out);
+// moe.cc. x [R, d] normalised; out [R, d]. Fails if an expert cannot be read.
+absl::Status MoeLayer(Step& step, const MoeOp& op, const float* x, float* out);
 
-// block.cc. One transformer block over streams [R, hc, d], in place.
-void RunBlock(Step& step, const BlockOp& block, float* streams);
+// block.cc. One transformer block over streams [R, hc, d], in place. Fails as MoeLayer.
+absl::Status RunBlock(Step& step, const BlockOp& block, float* streams);
 // Only what later tokens need of it: no attention, no experts; `streams` are left as they are.
 void AppendBlock(Step& step, const BlockOp& block, const float* streams);
 // Collapse, norm and vocabulary head of `rows` rows: logits [rows, vocab].

@@ -3,12 +3,12 @@
 #include <algorithm>
 #include <array>
 #include <cstring>
+#include <functional>
 #include <limits>
 #include <optional>
 #include <set>
 #include <utility>
 
-#include "engine/model/file_io.h"
 #include "engine/model/json.h"
 
 namespace cairn::engine {
@@ -223,6 +223,8 @@ class MappedTensors final : public TensorFile {
     return found->second;
   }
 
+  std::span<const std::unique_ptr<MappedFile>> files() const override { return files_; }
+
   absl::Status AddFile(const std::string& path) {
     CAIRN_ASSIGN_OR_RETURN(std::unique_ptr<MappedFile> file, MappedFile::Open(path));
     std::map<std::string, TensorView> found;
@@ -310,6 +312,18 @@ std::string HeaderOf(std::span<const NamedTensor* const> ordered) {
 
 const char* DTypeName(DType type) { return InfoOf(type).name; }
 uint64_t DTypeBytes(DType type) { return InfoOf(type).bytes; }
+
+size_t FileIndexOf(const TensorFile& tensors, std::span<const uint8_t> bytes) {
+  const auto files = tensors.files();
+  const std::less_equal<const uint8_t*> before;  // of different mappings too
+  size_t i = 0;
+  while (
+      !before(files[i]->bytes().data(), bytes.data()) ||
+      !before(bytes.data() + bytes.size(), files[i]->bytes().data() + files[i]->bytes().size())) {
+    ++i;
+  }
+  return i;
+}
 
 absl::StatusOr<std::unique_ptr<TensorFile>> TensorFile::Open(const std::string& path) {
   auto tensors = std::make_unique<MappedTensors>(path);

@@ -17,6 +17,7 @@
 #include <string>
 #include <vector>
 
+#include "engine/model/file_io.h"
 #include "store/base/status.h"
 
 namespace cairn::engine {
@@ -43,7 +44,18 @@ class TensorFile {
   virtual const std::map<std::string, TensorView>& tensors() const = 0;
   // NOT_FOUND names the tensor and the file.
   virtual absl::StatusOr<TensorView> Get(const std::string& name) const = 0;
+  // What the views point into.
+  virtual std::span<const std::unique_ptr<MappedFile>> files() const = 0;
 };
+
+// Which of tensors.files() these bytes of a view lie in, and where in it.
+size_t FileIndexOf(const TensorFile& tensors, std::span<const uint8_t> bytes);
+inline const MappedFile& FileOf(const TensorFile& tensors, std::span<const uint8_t> bytes) {
+  return *tensors.files()[FileIndexOf(tensors, bytes)];
+}
+inline uint64_t OffsetIn(const MappedFile& file, std::span<const uint8_t> bytes) {
+  return static_cast<uint64_t>(bytes.data() - file.bytes().data());
+}
 
 struct NamedTensor {
   std::string name;

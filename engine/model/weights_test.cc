@@ -44,6 +44,8 @@ class EditedFile final : public TensorFile {
     return *buffers_.back();
   }
 
+  std::span<const std::unique_ptr<MappedFile>> files() const override { return under_->files(); }
+
  private:
   std::shared_ptr<TensorFile> under_;
   std::map<std::string, TensorView> tensors_;

@@ -130,7 +130,7 @@ std::string Api::Models() const {
 
 std::string Api::MetricsText() const {
   return metrics_.Render(cache_ == nullptr ? PutStats() : cache_->put_stats(),
-                         cache_ != nullptr && cache_->attached());
+                         cache_ != nullptr && cache_->attached(), scheduler_.expert_stats());
 }
 
 }  // namespace cairn::engine

@@ -47,7 +47,8 @@ void Metrics::CountAnswer(const std::string& path, int status) {
   ++answers_[{path, status}];
 }
 
-std::string Metrics::Render(const PutStats& puts, bool cache_attached) const {
+std::string Metrics::Render(const PutStats& puts, bool cache_attached,
+                            const ExpertStats& experts) const {
   std::string text;
   {
     const MutexLock lock(&mutex_);
@@ -96,6 +97,15 @@ std::string Metrics::Render(const PutStats& puts, bool cache_attached) const {
   counter("cache_put_bytes_total", "Bytes put.", puts.put_bytes);
   counter("cache_existing_entries_total", "Entries that were there.", puts.existing_entries);
   counter("cache_dropped_entries_total", "Entries not put.", puts.dropped_entries);
+  gauge("experts", "Routed experts of the model.", static_cast<int64_t>(experts.experts));
+  gauge("expert_places", "Of these, in memory at most.", static_cast<int64_t>(experts.places));
+  counter("expert_hits_total", "Experts that steps took from memory.", experts.hits);
+  counter("expert_misses_total", "Experts that were read for a step.", experts.misses);
+  counter("expert_evictions_total", "Experts given up for others.", experts.evictions);
+  counter("expert_reads_total", "Experts read, at loading too.", experts.reads);
+  counter("expert_read_bytes_total", "Bytes of them.", experts.read_bytes);
+  Append("expert_wait_seconds_total", "That steps waited for reads.", "counter",
+         static_cast<double>(experts.wait_nanos) * 1e-9, text);
   queue_seconds.Append("queue_seconds", "From arrival to admission.", text);
   first_token_seconds.Append("first_token_seconds", "From arrival to the first token.", text);
   between_tokens_seconds.Append("between_tokens_seconds", "From one token to the next.", text);

@@ -12,6 +12,7 @@
 #include <utility>
 
 #include "absl/base/thread_annotations.h"
+#include "engine/forward/expert_cache.h"
 #include "engine/resume/put_queue.h"
 #include "store/base/mutex.h"
 
@@ -62,7 +63,7 @@ struct Metrics {
   // By the HTTP server: answers by path and status.
   void CountAnswer(const std::string& path, int status);
 
-  std::string Render(const PutStats& puts, bool cache_attached) const;
+  std::string Render(const PutStats& puts, bool cache_attached, const ExpertStats& experts) const;
 
  private:
   mutable Mutex mutex_;

@@ -129,8 +129,8 @@ bool Scheduler::Step() {
   if (plan.items.empty()) return false;
 
   const int64_t start = clock_.NowNanos();
-  Guess(plan);
-  const absl::Status status = forward_.Run(plan.items);
+  absl::Status status = Guess(plan);
+  if (status.ok()) status = forward_.Run(plan.items);
   const double seconds = SecondsSince(start);
   int64_t computed = 0;  // tokens; replayed ones by what they needed
   for (const StepItem& item : plan.items) computed += item.token_layers;

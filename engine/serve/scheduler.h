@@ -15,9 +15,9 @@
 // drawn is a function of those and its position (sampler.h). So answers are what they are without,
 // greedy or not; a guess that was right has saved a step, one that was wrong is taken back.
 //
-// Threads:   Submit, Drain, Stop and RetryAfterSeconds from any; Step and Run from one.
-// Ownership: everything given to the constructor outlives this.
-// Errors:    of Submit: INVALID_ARGUMENT, OUT_OF_RANGE (longer than the model or the memory) naming
+// Threads:   Submit, Drain, Stop, expert_stats and RetryAfterSeconds from any; Step and Run from
+// one. Ownership: everything given to the constructor outlives this. Errors:    of Submit:
+// INVALID_ARGUMENT, OUT_OF_RANGE (longer than the model or the memory) naming
 //            the field, RESOURCE_EXHAUSTED (the queue is full), UNAVAILABLE (shutting down).
 #ifndef CAIRN_ENGINE_SERVE_SCHEDULER_H_
 #define CAIRN_ENGINE_SERVE_SCHEDULER_H_
@@ -54,6 +54,7 @@ class Scheduler {
   ~Scheduler();  // REQUIRES: Run has returned, no task is left
 
   absl::StatusOr<std::shared_ptr<Generation>> Submit(GenerationRequest request);
+  ExpertStats expert_stats() const { return model().experts->stats(); }
   // A guess at when the queue will have a place, from how long requests took.
   int64_t RetryAfterSeconds() const;
 
@@ -87,7 +88,7 @@ class Scheduler {
   void Admit();
   Plan MakePlan();
   bool MayGuess(const Sequence& sequence) const;
-  void Guess(Plan& plan);
+  absl::Status Guess(Plan& plan);
   void HandOff(Sequence& sequence, std::function<void()> task);
   void Start(Sequence& sequence);
   void Continue(Sequence& sequence, int64_t computed, double seconds, StepItem& item);

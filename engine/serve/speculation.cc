@@ -13,15 +13,15 @@ bool Scheduler::MayGuess(const Sequence& sequence) const {
          sequence.request.max_tokens - sequence.answer_tokens() > 1;
 }
 
-void Scheduler::Guess(Plan& plan) {
+absl::Status Scheduler::Guess(Plan& plan) {
   std::vector<DraftItem> drafts;
   for (size_t i = 0; i < plan.items.size(); ++i) {
     if (plan.items[i].guessed) {
       drafts.push_back({plan.items[i].session, plan.sequences[i]->tokens.back(), {}});
     }
   }
-  if (drafts.empty()) return;
-  forward_.Draft(drafts);
+  if (drafts.empty()) return absl::OkStatus();
+  CAIRN_RETURN_IF_ERROR(forward_.Draft(drafts));
   for (size_t i = 0, d = 0; i < plan.items.size(); ++i) {
     if (!plan.items[i].guessed) continue;
     Sequence& sequence = *plan.sequences[i];
@@ -32,6 +32,7 @@ void Scheduler::Guess(Plan& plan) {
     plan.items[i].tokens = sequence.guessed;
     ++metrics_.drafted_tokens;
   }
+  return absl::OkStatus();
 }
 
 void Scheduler::ContinueGuessed(Sequence& sequence, const StepItem& item) {

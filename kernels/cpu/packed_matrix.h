@@ -5,7 +5,7 @@
 // read from its first k to its last; FP8 and FP4 stay packed (1 and 1/2 byte a value), with their
 // scales per panel. How values lie inside of a panel: weight_chunks.h.
 //
-// Threads: immutable after Pack. Ownership: owns its bytes.
+// Threads: immutable but for Pack. Ownership: owns its bytes.
 #ifndef CAIRN_KERNELS_CPU_PACKED_MATRIX_H_
 #define CAIRN_KERNELS_CPU_PACKED_MATRIX_H_
 
@@ -33,7 +33,11 @@ class PackedMatrix {
 
   PackedMatrix() = default;
   // Packs rows [row_begin, row_begin + n) of `raw`.
-  PackedMatrix(const RawMatrix& raw, int64_t row_begin, int64_t n);
+  PackedMatrix(const RawMatrix& raw, int64_t row_begin, int64_t n) { Pack(raw, row_begin, n); }
+  // The same in place of what was packed before, in its memory where that is large enough.
+  void Pack(const RawMatrix& raw, int64_t row_begin, int64_t n);
+  // bytes() of a matrix of all rows of `raw`; looks at its scales only.
+  static int64_t PackedBytes(const RawMatrix& raw);
 
   // As packed: FP8 whose scales are beyond what decoding takes (above 2^7) is kept as F32.
   WeightFormat format() const { return format_; }

@@ -13,6 +13,7 @@ std::vector<Bench> AllBenches() {
   AddHitBenches(benches);
   AddMemoryBenches(benches);
   AddEngineBenches(benches);
+  AddExpertBenches(benches);
   AddLinearBenches(benches);
   AddTextBenches(benches);
   AddServeBenches(benches);

@@ -18,6 +18,7 @@ void AddDiskPutBench(std::vector<Bench>& benches);    // disk_put_bench.cc
 void AddHitBenches(std::vector<Bench>& benches);      // hit_bench.cc
 void AddMemoryBenches(std::vector<Bench>& benches);   // memory_bench.cc
 void AddEngineBenches(std::vector<Bench>& benches);   // engine_bench.cc
+void AddExpertBenches(std::vector<Bench>& benches);   // expert_bench.cc
 void AddLinearBenches(std::vector<Bench>& benches);   // linear_bench.cc
 void AddTextBenches(std::vector<Bench>& benches);     // text_bench.cc
 void AddServeBenches(std::vector<Bench>& benches);    // serve_bench.cc
