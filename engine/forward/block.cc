@@ -1,7 +1,15 @@
 // One transformer block, and the way from streams to logits. Spec sections 2.1 and 2.2.
+#include <algorithm>
+
 #include "engine/forward/step.h"
 
 namespace cairn::engine {
+namespace {
+
+// Rows that share a reading of the vocabulary's weights: their logits are held twice meanwhile.
+constexpr size_t kHeadRows = 64;
+
+}  // namespace
 
 absl::Status RunBlock(Step& step, const BlockOp& block, float* streams) {
   const ModelConfig& config = step.model.config;
@@ -36,12 +44,26 @@ void AppendBlock(Step& step, const BlockOp& block, const float* streams) {
   AppendWindow(step, block, x);
 }
 
-void RunHead(Step& step, const HeadOp& head, const float* streams, int64_t rows, float* logits) {
-  const Workspace::Frame frame(step.workspace);
-  float* x = step.workspace.Floats(rows * step.model.config.dim);
-  HcCollapse(step, head.hc, streams, rows, x);
-  NormRows(step, x, head.norm, rows, x);
-  LinearInput(step, x, rows, step.model.config.dim).Apply(step.model.vocab_head, logits);
+void RunHead(Step& step, const HeadOp& head, std::span<const HeadRow> rows) {
+  const ModelConfig& config = step.model.config;
+  const int64_t width = config.hc * config.dim;
+  for (; !rows.empty(); rows = rows.subspan(std::min(rows.size(), kHeadRows))) {
+    const std::span<const HeadRow> part = rows.first(std::min(rows.size(), kHeadRows));
+    const int64_t n = std::ssize(part);
+    const Workspace::Frame frame(step.workspace);
+    float* streams = step.workspace.Floats(n * width);
+    float* x = step.workspace.Floats(n * config.dim);
+    float* logits = step.workspace.Floats(n * config.vocab);
+    for (int64_t r = 0; r < n; ++r) {
+      std::copy_n(part[static_cast<size_t>(r)].streams, width, streams + r * width);
+    }
+    HcCollapse(step, head.hc, streams, n, x);
+    NormRows(step, x, head.norm, n, x);
+    LinearInput(step, x, n, config.dim).Apply(step.model.vocab_head, logits);
+    for (int64_t r = 0; r < n; ++r) {
+      std::copy_n(logits + r * config.vocab, config.vocab, part[static_cast<size_t>(r)].logits);
+    }
+  }
 }
 
 }  // namespace cairn::engine

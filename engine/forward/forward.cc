@@ -60,7 +60,7 @@ absl::Status Forward::Run(std::span<StepItem> items) {
   CAIRN_RETURN_IF_ERROR(Check(items));
   std::vector<Part> parts;
   for (StepItem& item : items) {
-    Part part{&item, item.tokens};
+    Part part{&item, item.tokens, item.mtp_from};
     item.token_layers = 0;
     item.logits.clear();
     if (const ReplayPlan* plan = item.session->replay(); plan != nullptr) {
@@ -91,45 +91,61 @@ absl::Status Forward::RunParts(std::span<const Part> parts) {
     CAIRN_RETURN_IF_ERROR(RunBlock(step, block, streams));
     if (probe_) probe_(block.index, step.rows(), streams);
   }
-  for (size_t i = 0; i < parts.size(); ++i) {
-    const StepSpan& span = step.spans[i];
-    StepItem& item = *parts[i].item;
-    const int64_t wanted = item.want == WantLogits::kAll    ? span.count
-                           : item.want == WantLogits::kLast ? 1
-                                                            : 0;
-    item.logits.resize(static_cast<size_t>(wanted * model_.config.vocab));
-    if (wanted > 0) {
-      const float* from = streams + (span.begin + span.count - wanted) * width;
-      RunHead(step, model_.head, from, wanted, item.logits.data());
-    }
-    if (model_.mtp != nullptr) {
-      CAIRN_RETURN_IF_ERROR(RunMtp(parts[i], span, streams + span.begin * width, item.mtp_from));
-    }
-  }
+  RunHeads(step, parts, streams);
+  if (model_.mtp != nullptr) CAIRN_RETURN_IF_ERROR(RunMtp(parts, step.spans, streams));
   for (const StepSpan& span : step.spans) span.session->Advance(span.count);
   return absl::OkStatus();
 }
 
-absl::Status Forward::RunMtp(const Part& part, const StepSpan& span, const float* streams,
-                             int64_t logits_from) {
+// One head for all sequences: its weights are read once.
+void Forward::RunHeads(Step& step, std::span<const Part> parts, const float* streams) {
   const int64_t width = model_.config.hc * model_.config.dim;
-  MtpRows rows;
-  std::vector<float>& hidden = span.session->last_hidden();
-  if (!hidden.empty()) rows.previous.push_back(hidden.data());
-  for (int64_t r = 0; r + 1 < span.count; ++r) rows.previous.push_back(streams + r * width);
-  rows.session = span.session;
-  rows.position = span.position - (hidden.empty() ? 0 : 1);
-  rows.tokens = part.tokens.last(rows.previous.size());
-  rows.wanted = std::clamp<int64_t>(rows.end() - logits_from, 0, rows.count());
-  CAIRN_RETURN_IF_ERROR(RunMtpBlock(model_, pool_, workspace_, std::span(&rows, 1)));
-  const int64_t vocab = model_.config.vocab;
-  for (int64_t r = 0; r < rows.wanted && part.item->on_mtp; ++r) {
-    part.item->on_mtp(rows.end() - rows.wanted + r,
-                      {rows.logits.data() + r * vocab, static_cast<size_t>(vocab)});
+  std::vector<HeadRow> rows;
+  for (size_t i = 0; i < parts.size(); ++i) {
+    StepItem& item = *parts[i].item;
+    const int64_t end = step.spans[i].begin + step.spans[i].count;
+    const int64_t wanted = item.want == WantLogits::kAll    ? step.spans[i].count
+                           : item.want == WantLogits::kLast ? 1
+                                                            : 0;
+    item.logits.resize(static_cast<size_t>(wanted * model_.config.vocab));
+    for (int64_t r = 0; r < wanted; ++r) {
+      rows.push_back(
+          {streams + (end - wanted + r) * width, item.logits.data() + r * model_.config.vocab});
+    }
   }
-  const float* last = streams + (span.count - 1) * width;
-  if (span.guessed) span.session->undo().last_hidden.assign(last - width, last);
-  hidden.assign(last, last + width);
+  RunHead(step, model_.head, rows);
+}
+
+absl::Status Forward::RunMtp(std::span<const Part> parts, std::span<const StepSpan> spans,
+                             const float* streams) {
+  const int64_t width = model_.config.hc * model_.config.dim;
+  std::vector<MtpRows> all(parts.size());
+  for (size_t i = 0; i < parts.size(); ++i) {
+    const StepSpan& span = spans[i];
+    const std::vector<float>& hidden = span.session->last_hidden();
+    MtpRows& rows = all[i];
+    if (!hidden.empty()) rows.previous.push_back(hidden.data());
+    for (int64_t r = 0; r + 1 < span.count; ++r) {
+      rows.previous.push_back(streams + (span.begin + r) * width);
+    }
+    rows.session = span.session;
+    rows.position = span.position - (hidden.empty() ? 0 : 1);
+    rows.tokens = parts[i].tokens.last(rows.previous.size());
+    rows.wanted = std::clamp<int64_t>(rows.end() - parts[i].mtp_from, 0, rows.count());
+  }
+  CAIRN_RETURN_IF_ERROR(RunMtpBlock(model_, pool_, workspace_, all));
+  const int64_t vocab = model_.config.vocab;
+  for (size_t i = 0; i < parts.size(); ++i) {
+    const MtpRows& rows = all[i];
+    for (int64_t r = 0; r < rows.wanted && parts[i].item->on_mtp; ++r) {
+      parts[i].item->on_mtp(rows.end() - rows.wanted + r,
+                            {rows.logits.data() + r * vocab, static_cast<size_t>(vocab)});
+    }
+    SessionState& session = *spans[i].session;
+    const float* last = streams + (spans[i].begin + spans[i].count - 1) * width;
+    if (spans[i].guessed) session.undo().last_hidden.assign(last - width, last);
+    session.last_hidden().assign(last, last + width);
+  }
   return absl::OkStatus();
 }
 

@@ -81,14 +81,17 @@ class Forward {
   struct Part {
     StepItem* item;
     std::span<const int32_t> tokens;
+    int64_t mtp_from = INT64_MAX;
   };
 
   absl::Status Check(std::span<const StepItem> items) const;
   // replay.cc: `part` goes no further than its session's replay.
   absl::Status Replay(const Part& part);
   absl::Status RunParts(std::span<const Part> parts);
-  absl::Status RunMtp(const Part& part, const struct StepSpan& span, const float* streams,
-                      int64_t logits_from);
+  void RunHeads(struct Step& step, std::span<const Part> parts, const float* streams);
+  // streams: [the spans' rows, hc, dim].
+  absl::Status RunMtp(std::span<const Part> parts, std::span<const struct StepSpan> spans,
+                      const float* streams);
 
   const Model& model_;
   kernels::ThreadPool pool_;

@@ -64,14 +64,17 @@ absl::Status RunMtpBlock(const Model& model, kernels::ThreadPool& pool, Workspac
     return absl::OkStatus();
   }
   CAIRN_RETURN_IF_ERROR(RunBlock(step, op.block, streams));
+  std::vector<HeadRow> heads;
+  const int64_t width = config.hc * config.dim;
   const float* end = streams;
   for (MtpRows& rows : all) {
-    end += rows.count() * config.hc * config.dim;
-    if (rows.wanted == 0) continue;
+    end += rows.count() * width;
     rows.logits.resize(static_cast<size_t>(rows.wanted * config.vocab));
-    RunHead(step, op.head, end - rows.wanted * config.hc * config.dim, rows.wanted,
-            rows.logits.data());
+    for (int64_t r = 0; r < rows.wanted; ++r) {
+      heads.push_back({end - (rows.wanted - r) * width, rows.logits.data() + r * config.vocab});
+    }
   }
+  RunHead(step, op.head, heads);
   return absl::OkStatus();
 }
 

@@ -41,8 +41,9 @@ absl::Status Forward::Replay(const Part& part) {
   }
   if (const int64_t from = std::max(plan.From(plan.layers), begin);
       model_.mtp != nullptr && from < end) {
-    CAIRN_RETURN_IF_ERROR(RunMtp({part.item, tokens(from)}, {session, 0, end - from, from},
-                                 streams + (from - begin) * width, INT64_MAX));
+    const Part mtp{part.item, tokens(from)};
+    const StepSpan span{session, 0, end - from, from};
+    CAIRN_RETURN_IF_ERROR(RunMtp({&mtp, 1}, {&span, 1}, streams + (from - begin) * width));
   }
   part.item->token_layers += plan.TokenLayers(begin, end);
   session->Advance(end - begin);

@@ -110,8 +110,12 @@ absl::Status MoeLayer(Step& step, const MoeOp& op, const float* x, float* out);
 absl::Status RunBlock(Step& step, const BlockOp& block, float* streams);
 // Only what later tokens need of it: no attention, no experts; `streams` are left as they are.
 void AppendBlock(Step& step, const BlockOp& block, const float* streams);
-// Collapse, norm and vocabulary head of `rows` rows: logits [rows, vocab].
-void RunHead(Step& step, const HeadOp& head, const float* streams, int64_t rows, float* logits);
+// Collapse, norm and vocabulary head of rows from anywhere.
+struct HeadRow {
+  const float* streams;  // [hc, d]
+  float* logits;         // [vocab]
+};
+void RunHead(Step& step, const HeadOp& head, std::span<const HeadRow> rows);
 
 }  // namespace cairn::engine
 

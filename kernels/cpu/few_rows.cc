@@ -4,6 +4,8 @@
 
 #include <algorithm>
 #include <cstring>
+#include <type_traits>
+#include <utility>
 
 #include "kernels/cpu/weight_chunks.h"
 
@@ -12,65 +14,78 @@ namespace {
 
 constexpr int kPanel = PackedMatrix::kPanel;
 
-// The next chunk of kPanels panels, of which the first `ks` values of k count.
-template <WeightFormat format, int kRows, int kPanels>
-[[gnu::always_inline]] inline void AddChunk(const uint8_t* from, int64_t stride,
-                                            const PanelScales (&scales)[kPanels], const float* x,
-                                            int64_t ldx, int ks, __m256 (&acc)[kRows][kPanels][2]) {
-  using C = Chunks<format>;
-  constexpr int kPartKs = C::kKs / C::kParts;
-  for (int p = 0; p < kPanels; ++p) {
-    for (int part = 0; part < C::kParts; ++part) {
-      __m256 w[2 * kPartKs];
-      C::Decode(from + p * stride, part, scales[p], w);
-      for (int i = 0; i < kPartKs; ++i) {
-        const int k = part * kPartKs + i;
-        if (k >= ks) break;
-        for (int r = 0; r < kRows; ++r) {
-          const __m256 v = _mm256_broadcast_ss(x + r * ldx + k);
-          acc[r][p][0] = _mm256_fmadd_ps(v, w[2 * i], acc[r][p][0]);
-          acc[r][p][1] = _mm256_fmadd_ps(v, w[2 * i + 1], acc[r][p][1]);
-        }
-      }
-    }
+// Calls body(0), ..., body(n - 1) with constants. The compiler splits arrays into registers before
+// it unrolls nested loops, so sums indexed by such loops would be stored at every step.
+template <int n, typename Body>
+[[gnu::always_inline]] inline void Unrolled(Body body) {
+  [&]<int... i>(std::integer_sequence<int, i...>) __attribute__((always_inline)) {
+    (body(std::integral_constant<int, i>()), ...);
   }
+  (std::make_integer_sequence<int, n>());
 }
 
-// `count` values of k that share their scales, added to the sums. Loops over sums are over
-// constants and have nothing else in them, so that the compiler keeps the sums in registers.
+// How far ahead of its use a panel is asked for. Panels side by side are several streams, each of
+// which the processor's own prefetching loses at every page.
+constexpr int64_t kAhead = 1024;
+
+template <int kRows, int kPanels>
+using Sums = __m256[kRows][kPanels][2];
+
+// The next chunk of kPanels panels, of which the first kKs values of k count.
+template <WeightFormat format, int kKs, int kRows, int kPanels>
+[[gnu::always_inline]] inline void AddChunk(const uint8_t* from, int64_t stride,
+                                            const PanelScales (&scales)[kPanels], const float* x,
+                                            int64_t ldx, Sums<kRows, kPanels>& acc) {
+  using C = Chunks<format>;
+  constexpr int kPartKs = C::kKs / C::kParts;
+  Unrolled<C::kParts>([&](auto part) __attribute__((always_inline)) {
+    Unrolled<kPanels>([&](auto p) __attribute__((always_inline)) {
+      if constexpr (part == 0) _mm_prefetch(from + p * stride + kAhead, _MM_HINT_T0);
+      __m256 w[2 * kPartKs];
+      C::Decode(from + p * stride, part, scales[p], w);
+      Unrolled<std::min(kPartKs, kKs - part * kPartKs)>([&](auto i) __attribute__((always_inline)) {
+        Unrolled<kRows>([&](auto r) __attribute__((always_inline)) {
+          const __m256 v = _mm256_broadcast_ss(x + r * ldx + part * kPartKs + i);
+          acc[r][p][0] = _mm256_fmadd_ps(v, w[2 * i], acc[r][p][0]);
+          acc[r][p][1] = _mm256_fmadd_ps(v, w[2 * i + 1], acc[r][p][1]);
+        });
+      });
+    });
+  });
+}
+
+// `count` values of k that share their scales, added to the sums.
 template <WeightFormat format, int kRows, int kPanels>
 [[gnu::always_inline]] inline void AddGroup(const uint8_t* from, int64_t stride,
                                             const PanelScales (&scales)[kPanels], int64_t count,
                                             const float* x, int64_t ldx,
                                             float (&sums)[kRows][kPanels][kPanel]) {
   using C = Chunks<format>;
-  __m256 acc[kRows][kPanels][2];
-  for (int r = 0; r < kRows; ++r) {
-    for (int p = 0; p < kPanels; ++p) {
-      const float* sum = sums[r][p];
-      acc[r][p][0] = C::kScaleInWeight ? _mm256_load_ps(sum) : _mm256_setzero_ps();
-      acc[r][p][1] = C::kScaleInWeight ? _mm256_load_ps(sum + 8) : _mm256_setzero_ps();
-    }
-  }
+  Sums<kRows, kPanels> acc;
+  Unrolled<kRows * kPanels>([&](auto i) __attribute__((always_inline)) {
+    constexpr int r = i / kPanels, p = i % kPanels;
+    const float* sum = sums[r][p];
+    acc[r][p][0] = C::kScaleInWeight ? _mm256_load_ps(sum) : _mm256_setzero_ps();
+    acc[r][p][1] = C::kScaleInWeight ? _mm256_load_ps(sum + 8) : _mm256_setzero_ps();
+  });
   const float* end = x + count / C::kKs * C::kKs;
   for (; x < end; x += C::kKs, from += C::kBytes) {
-    AddChunk<format, kRows>(from, stride, scales, x, ldx, C::kKs, acc);
+    AddChunk<format, C::kKs, kRows>(from, stride, scales, x, ldx, acc);
   }
   if constexpr (format == WeightFormat::kFp8) {
     static_assert(C::kKs == 2);
-    if (count % C::kKs != 0) AddChunk<format, kRows>(from, stride, scales, x, ldx, 1, acc);
+    if (count % C::kKs != 0) AddChunk<format, 1, kRows>(from, stride, scales, x, ldx, acc);
   }
-  for (int r = 0; r < kRows; ++r) {
-    for (int p = 0; p < kPanels; ++p) {
-      float* sum = sums[r][p];
-      if constexpr (!C::kScaleInWeight) {
-        acc[r][p][0] = _mm256_fmadd_ps(acc[r][p][0], scales[p].low, _mm256_load_ps(sum));
-        acc[r][p][1] = _mm256_fmadd_ps(acc[r][p][1], scales[p].high, _mm256_load_ps(sum + 8));
-      }
-      _mm256_store_ps(sum, acc[r][p][0]);
-      _mm256_store_ps(sum + 8, acc[r][p][1]);
+  Unrolled<kRows * kPanels>([&](auto i) __attribute__((always_inline)) {
+    constexpr int r = i / kPanels, p = i % kPanels;
+    float* sum = sums[r][p];
+    if constexpr (!C::kScaleInWeight) {
+      acc[r][p][0] = _mm256_fmadd_ps(acc[r][p][0], scales[p].low, _mm256_load_ps(sum));
+      acc[r][p][1] = _mm256_fmadd_ps(acc[r][p][1], scales[p].high, _mm256_load_ps(sum + 8));
     }
-  }
+    _mm256_store_ps(sum, acc[r][p][0]);
+    _mm256_store_ps(sum + 8, acc[r][p][1]);
+  });
 }
 
 // kRows rows against kPanels panels side by side: enough sums in flight to hide an fma's latency,

@@ -5,7 +5,8 @@
 //
 // Threads: one caller at a time. Cost: waking a sleeping thread takes up to 85 us under a
 // hypervisor, so workers spin briefly between loops, and callers pass small loops through `Run`
-// with one task.
+// with one task. A loop never waits for a worker that took none of it, so one without a processor
+// costs nothing.
 #ifndef CAIRN_KERNELS_CPU_THREAD_POOL_H_
 #define CAIRN_KERNELS_CPU_THREAD_POOL_H_
 
@@ -19,7 +20,7 @@ namespace cairn::kernels {
 
 class ThreadPool {
  public:
-  // threads >= 1, the caller included.
+  // threads >= 1, the caller included; at most 1,023 are used.
   explicit ThreadPool(int threads);
   ~ThreadPool();
   ThreadPool(const ThreadPool&) = delete;
@@ -36,13 +37,13 @@ class ThreadPool {
   void Drain(const std::function<void(int64_t)>& body, int64_t tasks);
 
   std::vector<std::thread> workers_;
-  // A loop is announced by raising generation_ after its fields are set.
-  std::atomic<uint64_t> generation_{0};
+  // Guards the loop's fields: they are set while nobody is inside, and read by who has entered. One
+  // word, so that entering, and closing it to those who have not, exclude each other.
+  std::atomic<uint32_t> gate_{0};
   std::atomic<bool> stop_{false};
   const std::function<void(int64_t)>* body_ = nullptr;
   int64_t tasks_ = 0;
   std::atomic<int64_t> next_{0};
-  std::atomic<int> busy_{0};
 };
 
 }  // namespace cairn::kernels

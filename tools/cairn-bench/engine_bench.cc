@@ -90,15 +90,16 @@ struct Rig {
   }
 };
 
-absl::StatusOr<std::shared_ptr<Rig>> MiniRig(const BenchContext& context) {
+absl::StatusOr<std::shared_ptr<Rig>> MiniRig(const BenchContext& context,
+                                             engine::WeightFormat format) {
   CAIRN_ASSIGN_OR_RETURN(std::unique_ptr<engine::Model> model,
-                         MakeAndLoad("mini", engine::WeightFormat::kFp8Fp4, std::nullopt,
-                                     context.directory + "/mini"));
+                         MakeAndLoad("mini", format, std::nullopt, context.directory + "/mini"));
   return std::make_shared<Rig>(std::move(model));
 }
 
 absl::StatusOr<Prepared> PreparePrefill(const BenchContext& context) {
-  CAIRN_ASSIGN_OR_RETURN(const std::shared_ptr<Rig> rig, MiniRig(context));
+  CAIRN_ASSIGN_OR_RETURN(const std::shared_ptr<Rig> rig,
+                         MiniRig(context, engine::WeightFormat::kFp8Fp4));
   Prepared prepared;
   prepared.contenders = {{"prefill", Role::kOurs, [rig]() -> absl::StatusOr<double> {
                             engine::SessionState session = rig->NewSession();
@@ -124,8 +125,8 @@ Contender Decoder(const std::shared_ptr<Rig>& rig, int64_t sequences, Role role)
   return {absl::StrCat("sequences together: ", sequences), role, measure};
 }
 
-absl::StatusOr<Prepared> PrepareDecode(const BenchContext& context) {
-  CAIRN_ASSIGN_OR_RETURN(const std::shared_ptr<Rig> rig, MiniRig(context));
+absl::StatusOr<Prepared> PrepareDecode(const BenchContext& context, engine::WeightFormat format) {
+  CAIRN_ASSIGN_OR_RETURN(const std::shared_ptr<Rig> rig, MiniRig(context, format));
   Prepared prepared;
   prepared.contenders = {Decoder(rig, kBatch, Role::kOurs), Decoder(rig, 1, Role::kLimit),
                          Decoder(rig, 4, Role::kRival)};
@@ -218,11 +219,23 @@ void AddEngineBenches(std::vector<Bench>& benches) {
                      .what = "mini, FP8 and FP4: 2048 tokens in steps of 512",
                      .unit = "tokens/s",
                      .prepare = PreparePrefill});
-  benches.push_back({.name = "engine-decode",
-                     .what = "mini, FP8 and FP4: sequences of 512 tokens, a token each a step",
-                     .unit = "tokens/s",
-                     .ratio_bound = 5,
-                     .prepare = PrepareDecode});
+  struct Decode {
+    const char* name;
+    const char* weights;
+    engine::WeightFormat format;
+  };
+  for (const Decode& decode :
+       {Decode{"engine-decode", "FP8 and FP4", engine::WeightFormat::kFp8Fp4},
+        Decode{"engine-decode-bf16", "BF16", engine::WeightFormat::kBf16}}) {
+    benches.push_back({.name = decode.name,
+                       .what = absl::StrCat("mini, ", decode.weights,
+                                            ": sequences of 512 tokens, a token each a step"),
+                       .unit = "tokens/s",
+                       .ratio_bound = 5,
+                       .prepare = [format = decode.format](const BenchContext& context) {
+                         return PrepareDecode(context, format);
+                       }});
+  }
   benches.push_back({.name = "engine-context",
                      .what = "nano: one more token after that many",
                      .unit = "us",
