@@ -81,21 +81,6 @@ class Xxh3Lanes {
   __m256i high_ = Load(reinterpret_cast<const uint8_t*>(kStart + 4));
 };
 
-// Past the caches; `to` is aligned for it. Returns the last vector.
-__m256i HashAndStream(Xxh3Lanes& lanes, const uint8_t* from, uint8_t* to) {
-  __m256i high = _mm256_setzero_si256();
-  for (size_t i = 0; i < kStripesPerBlock; ++i) {
-    const uint8_t* stripe = from + i * kStripe;
-    _mm_prefetch(reinterpret_cast<const char*>(stripe + kPrefetchBytes), _MM_HINT_NTA);
-    const __m256i low = LoadOnce(stripe);
-    high = LoadOnce(stripe + kVector);
-    StoreStreaming(to + i * kStripe, low);
-    StoreStreaming(to + i * kStripe + kVector, high);
-    lanes.Add(low, high, XXH3_kSecret + i * kSecretStep);
-  }
-  return high;
-}
-
 // Through `to`, which is in the first-level cache.
 void HashAndKeep(Xxh3Lanes& lanes, const uint8_t* from, size_t stripes, uint8_t* to) {
   for (size_t i = 0; i < stripes; ++i) {
@@ -148,15 +133,6 @@ uint64_t StreamingWriter::AppendLong(std::span<const uint8_t> piece) {
   Xxh3Lanes lanes;
   const uint8_t* from = piece.data();
   size_t left = piece.size();
-  if (skip_ == 0 && pending_ % kVector == 0 && left > 2 * kBlock) {
-    // Nothing has to be moved, so the buffer is left out, but for the end: it is looked back at.
-    if (pending_ != 0) StoreStreaming(line_, Load(buffer_ + kLine));
-    for (; left > 2 * kBlock; left -= kBlock, from += kBlock, line_ += kBlock) {
-      const __m256i last = HashAndStream(lanes, from, line_ + pending_);
-      lanes.Scramble();
-      if (pending_ != 0) Store(buffer_ + kLine, last);  // the half line that goes once more
-    }
-  }
   // The last block is never whole: it ends with a stripe that has a rule of its own.
   for (; left > kBlock; left -= kBlock, from += kBlock) {
     HashAndKeep(lanes, from, kStripesPerBlock, buffer_ + kLine + pending_);

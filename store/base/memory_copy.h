@@ -10,7 +10,7 @@
 //
 // Threads:   none shared; the bytes are visible to other threads after CopyStreaming or Finish.
 // Ownership: the caller's memory, source and destination not overlapping.
-// Units:     bytes. Any alignment; fastest where all pieces come to lie on multiples of 32.
+// Units:     bytes. Any alignment; fastest when the destination's is 64 and the source's 32.
 #ifndef CAIRN_STORE_BASE_MEMORY_COPY_H_
 #define CAIRN_STORE_BASE_MEMORY_COPY_H_
 
