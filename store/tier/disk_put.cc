@@ -82,10 +82,11 @@ absl::Status DiskTier::Impl::PutGroups(std::span<const RecordToWrite> records) {
       return status;
     }
     CAIRN_RETURN_IF_ERROR(rooms.status());
-    // The last one has nothing to run beside.
+    // The last one has nothing to run beside; nor has any where no thread is to be had.
+    const auto beside = std::launch::async | std::launch::deferred;
     const bool last = end == records.size();
     before =
-        std::async(last ? std::launch::deferred : std::launch::async,
+        std::async(last ? std::launch::deferred : beside,
                    [this, group, written = *std::move(rooms)] { return Publish(group, written); });
   }
   return before.get();
