@@ -5,7 +5,7 @@ set(CAIRN_SANITIZE "" CACHE STRING "Sanitizers, as for -fsanitize= (address,unde
 
 add_library(cairn_flags INTERFACE)
 target_include_directories(cairn_flags INTERFACE ${CMAKE_SOURCE_DIR})
-target_compile_options(cairn_flags INTERFACE
+set(cxx_flags
   -Wall -Wextra -Wshadow -Wconversion -Wnon-virtual-dtor -Woverloaded-virtual -Werror
   # GCC 12 warns of overlaps inside std::string's own operator+ (its bug 105651).
   -Wno-restrict
@@ -14,6 +14,10 @@ target_compile_options(cairn_flags INTERFACE
   -ffp-contract=off
   # AVX2 + FMA + F16C is the floor; cairn-engine refuses older processors at start.
   -march=x86-64-v3)
+target_compile_options(cairn_flags INTERFACE
+  $<$<COMPILE_LANGUAGE:CXX>:${cxx_flags}>
+  # The same for device code: one rounding per written operation, and warnings are errors.
+  $<$<COMPILE_LANGUAGE:CUDA>:--fmad=false;-Werror=all-warnings;-lineinfo;-Xcompiler=-Wall,-Wextra,-ffp-contract=off,-march=x86-64-v3>)
 if(CAIRN_SANITIZE)
   # GCC's sanitizers see uninitialised variables inside std::optional that are not there.
   target_compile_options(cairn_flags INTERFACE -fsanitize=${CAIRN_SANITIZE} -fno-omit-frame-pointer

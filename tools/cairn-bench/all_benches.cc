@@ -17,6 +17,7 @@ std::vector<Bench> AllBenches() {
   AddLinearBenches(benches);
   AddTextBenches(benches);
   AddServeBenches(benches);
+  AddGpuBenches(benches);
   return benches;
 }
 

@@ -22,6 +22,7 @@ void AddExpertBenches(std::vector<Bench>& benches);   // expert_bench.cc
 void AddLinearBenches(std::vector<Bench>& benches);   // linear_bench.cc
 void AddTextBenches(std::vector<Bench>& benches);     // text_bench.cc
 void AddServeBenches(std::vector<Bench>& benches);    // serve_bench.cc
+void AddGpuBenches(std::vector<Bench>& benches);      // gpu_benches.cc, or no_gpu_benches.cc
 
 }  // namespace cairn::bench
 

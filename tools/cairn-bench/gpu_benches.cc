@@ -1,0 +1,8 @@
+// The comparisons that need a GPU; built where CUDA is.
+#include "tools/cairn-bench/benches.h"
+
+namespace cairn::bench {
+
+void AddGpuBenches(std::vector<Bench>&) {}
+
+}  // namespace cairn::bench
