@@ -1,6 +1,7 @@
 #include "engine/forward/forward.h"
 
 #include <algorithm>
+#include <cstring>
 
 #include "absl/strings/str_cat.h"
 #include "engine/forward/mtp.h"
@@ -24,9 +25,14 @@ absl::Status CheckReplay(const StepItem& item, int64_t end) {
 
 absl::Status Embed(const Model& model, std::span<const int32_t> tokens, float* streams) {
   const int64_t d = model.config.dim;
-  for (size_t i = 0; i < tokens.size(); ++i, streams += model.config.hc * d) {
-    CAIRN_RETURN_IF_ERROR(model.embed.Rows(tokens.subspan(i, 1), streams));
-    for (int64_t j = 1; j < model.config.hc; ++j) std::copy_n(streams, d, streams + j * d);
+  const int64_t hc = model.config.hc;
+  // All rows in one call, to the front; then spread from the last on, so that none is overwritten
+  // before it was copied.
+  CAIRN_RETURN_IF_ERROR(model.embed.Rows(tokens, streams));
+  for (int64_t i = std::ssize(tokens) - 1; i >= 0; --i) {
+    const float* row = streams + i * d;
+    for (int64_t j = hc - 1; j >= 0; --j)
+      std::memmove(streams + (i * hc + j) * d, row, static_cast<size_t>(d) * sizeof(float));
   }
   return absl::OkStatus();
 }
