@@ -85,6 +85,7 @@ HostTier::~HostTier() = default;
 
 int HostTier::arena_fd() const { return impl_->memory.descriptor(); }
 uint64_t HostTier::arena_bytes() const { return impl_->memory.size(); }
+std::span<const uint8_t> HostTier::arena() const { return impl_->memory.bytes(); }
 
 absl::StatusOr<HostRoom> HostTier::Reserve(uint64_t payload_bytes, size_t parts) {
   HostRoom room;

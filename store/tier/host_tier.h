@@ -124,6 +124,8 @@ class HostTier {
   // (F_SEAL_FUTURE_WRITE). Owned by the tier; duplicate it to keep it.
   int arena_fd() const;
   uint64_t arena_bytes() const;
+  // All of it, for pinning on a GPU.
+  std::span<const uint8_t> arena() const;
 
   absl::StatusOr<HostRoom> Reserve(uint64_t payload_bytes, size_t parts);
   // Writes the part table and makes the entry visible. Checks that meta's sizes fit the room; does
