@@ -229,6 +229,11 @@ class CudaStream final : public GpuStream {
     CAIRN_RETURN_IF_ERROR(CheckGather(parts, sources_count));
     return LaunchGather(stream_, sources, parts, from);
   }
+  absl::Status Checksums(const uint8_t* const* sources, size_t sources_count,
+                         std::span<const GpuChecksumPart> parts, uint64_t* out) override {
+    CAIRN_RETURN_IF_ERROR(CheckChecksums(parts, sources_count).status());
+    return LaunchChecksums(stream_, sources, parts, out);
+  }
   absl::Status WaitFor(GpuStream& other, GpuMark mark) override {
     const auto& behind = static_cast<const CudaStream&>(other);
     if (mark <= behind.reached_) return absl::OkStatus();

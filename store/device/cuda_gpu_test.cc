@@ -14,6 +14,7 @@
 #include <string>
 #include <vector>
 
+#include "store/base/checksum.h"
 #include "store/base/random.h"
 #include "store/device/file_system.h"
 #include "store/device/gpu_memory.h"
@@ -150,6 +151,39 @@ TEST_F(CudaGpuTest, GathersAnyAlignmentFromTheGpuAndFromHostMemory) {
         << "first at " << different.first - got.begin() << ", from "
         << (from == GatherFrom::kDevice ? "the GPU" : "host memory");
   }
+}
+
+// Of every kind of length that XXH3 knows, at every alignment; of two entries, side by side.
+TEST_F(CudaGpuTest, ChecksumsAreThoseOfTheHost) {
+  const std::vector<uint8_t> bytes = RandomBytes(400'000, 6);
+  Up(bytes, *region_);
+  const std::vector<uint64_t> begins = {0, 200'000};
+  IoBuffer table(4096), sums(1 << 20);
+  const auto table_pinned = *gpu_->Pin(table.bytes(), PinnedUse::kReadOnly);
+  const auto sums_pinned = *gpu_->Pin(sums.bytes(), PinnedUse::kReadWrite);
+  auto* const sources = reinterpret_cast<const uint8_t**>(table.bytes().data());
+  auto* const out = reinterpret_cast<uint64_t*>(sums.bytes().data());
+  for (size_t i = 0; i < begins.size(); ++i) sources[i] = region_->data() + begins[i];
+  std::vector<GpuChecksumPart> all = {{0, 2, 0, 18'688},   {0, 2, 18'688, 74'752},
+                                      {0, 2, 93'440, 584}, {1, 1, 94'024, 584},
+                                      {0, 2, 3, 65'536},   {0, 2, 5, 65'537}};
+  for (uint32_t length = 1; length <= 2100; ++length) all.push_back({0, 2, length * 7, length});
+  for (size_t begin = 0; begin < all.size(); begin += kChecksumPartsMax) {
+    const std::span<const GpuChecksumPart> parts =
+        std::span(all).subspan(begin, std::min(kChecksumPartsMax, all.size() - begin));
+    const absl::Status put = stream_->Checksums(sources, begins.size(), parts, out);
+    ASSERT_TRUE(put.ok()) << put;
+    Finish();
+    const uint64_t* sum = out;
+    for (const GpuChecksumPart& part : parts) {
+      for (uint32_t i = part.first; i < part.first + part.count; ++i) {
+        ASSERT_EQ(*sum++, Checksum(std::span(bytes).subspan(begins[i] + part.from, part.bytes)))
+            << part.bytes << " bytes from " << part.from << " of source " << i;
+      }
+    }
+  }
+  const std::vector<GpuChecksumPart> beyond = {{1, 2, 0, 1}};
+  EXPECT_EQ(stream_->Checksums(sources, 2, beyond, out).code(), absl::StatusCode::kInvalidArgument);
 }
 
 TEST_F(CudaGpuTest, AStreamWaitsForAnothersMark) {

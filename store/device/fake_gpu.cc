@@ -8,6 +8,7 @@
 #include <utility>
 #include <vector>
 
+#include "store/base/checksum.h"
 #include "store/device/shared_memory.h"
 
 namespace cairn::store {
@@ -157,6 +158,16 @@ class FakeStream final : public GpuStream {
       for (const GpuGatherPart& part : held) GatherNow(sources, part);
     });
   }
+  absl::Status Checksums(const uint8_t* const* sources, size_t sources_count,
+                         std::span<const GpuChecksumPart> parts, uint64_t* out) override {
+    CAIRN_ASSIGN_OR_RETURN(const size_t count, CheckChecksums(parts, sources_count));
+    const std::lock_guard<std::mutex> lock(device_->mutex);
+    CAIRN_RETURN_IF_ERROR(device_->Check(reinterpret_cast<const uint8_t*>(out),
+                                         count * sizeof(uint64_t), /*write=*/true));
+    return Put([this, sources, out, held = std::vector(parts.begin(), parts.end())] {
+      ChecksumsNow(sources, held, out);
+    });
+  }
   absl::Status WaitFor(GpuStream& other, GpuMark mark) override {
     const std::lock_guard<std::mutex> lock(device_->mutex);
     queue_.work.push_back(
@@ -189,12 +200,22 @@ class FakeStream final : public GpuStream {
     queue_.work.push_back({++device_->given, std::move(run)});
     return device_->lost;
   }
+  void ChecksumsNow(const uint8_t* const* sources, std::span<const GpuChecksumPart> parts,
+                    uint64_t* out) {
+    for (const GpuChecksumPart& part : parts) {
+      for (uint32_t i = 0; i < part.count; ++i) {
+        const uint8_t* const from = sources[part.first + i] + part.from;
+        device_->lost = device_->Check(from, part.bytes, /*write=*/false);
+        if (!device_->lost.ok()) return;
+        *out++ = Checksum({from, part.bytes});
+      }
+    }
+  }
   void GatherNow(const uint8_t* const* sources, const GpuGatherPart& part) {
     for (uint32_t i = 0; i < part.count; ++i) {
       const uint8_t* const from = sources[part.first + i] + part.from;
-      if (device_->lost = device_->Check(from, part.bytes, /*write=*/false); !device_->lost.ok()) {
-        return;
-      }
+      device_->lost = device_->Check(from, part.bytes, /*write=*/false);
+      if (!device_->lost.ok()) return;
       std::memcpy(part.to + i * part.to_stride, from, part.bytes);
     }
   }

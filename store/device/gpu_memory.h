@@ -23,6 +23,7 @@
 
 #include "store/base/status.h"
 #include "store/device/file_descriptor.h"
+#include "store/device/gpu_checksum.h"
 #include "store/device/gpu_gather.h"
 
 namespace cairn::store {
@@ -41,6 +42,10 @@ class GpuStream {
   // `sources` is a table in a region, of `sources_count` addresses that `from` says the kind of.
   virtual absl::Status Gather(const uint8_t* const* sources, size_t sources_count,
                               std::span<const GpuGatherPart> parts, GatherFrom from) = 0;
+  // The table and `out` may be in pinned host memory too; `out` takes as many as CheckChecksums
+  // says.
+  virtual absl::Status Checksums(const uint8_t* const* sources, size_t sources_count,
+                                 std::span<const GpuChecksumPart> parts, uint64_t* out) = 0;
   // What follows waits on the device until the other stream has reached the mark.
   virtual absl::Status WaitFor(GpuStream& other, GpuMark mark) = 0;
 

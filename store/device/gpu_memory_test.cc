@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <numeric>
 
+#include "store/base/checksum.h"
 #include "store/device/fake_gpu.h"
 #include "store/device/file_system.h"
 
@@ -54,6 +55,22 @@ TEST(FakeGpuTest, AStreamWaitsForAnothersMark) {
   ASSERT_TRUE(other->Wait(second).ok());
   EXPECT_EQ(*rig.stream->Reached(), first);
   EXPECT_EQ(rig.host.bytes()[9], 0);
+}
+
+TEST(FakeGpuTest, ChecksumsComePartAfterPart) {
+  Rig rig;
+  std::iota(rig.there().begin(), rig.there().end(), uint8_t{1});
+  auto* const sums = reinterpret_cast<uint64_t*>(rig.host.bytes().data());
+  const std::vector<const uint8_t*> sources = {rig.region->data(), rig.region->data() + 1000};
+  const std::vector<GpuChecksumPart> parts = {{.first = 0, .count = 2, .from = 0, .bytes = 300},
+                                              {.first = 1, .count = 1, .from = 8, .bytes = 10}};
+  ASSERT_TRUE(rig.stream->Checksums(sources.data(), 2, parts, sums).ok());
+  rig.gpu.RunAll();
+  EXPECT_EQ(sums[0], Checksum(rig.there().first(300)));
+  EXPECT_EQ(sums[1], Checksum(rig.there().subspan(1000, 300)));
+  EXPECT_EQ(sums[2], Checksum(rig.there().subspan(1008, 10)));
+  EXPECT_EQ(rig.stream->Checksums(sources.data(), 1, parts, sums).code(),
+            absl::StatusCode::kInvalidArgument);
 }
 
 TEST(FakeGpuTest, RefusesWhatIsNotItsOwn) {
