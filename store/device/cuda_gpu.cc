@@ -30,6 +30,7 @@ struct Driver {
   decltype(&cuMemSetAccess) access = nullptr;
   decltype(&cuMemExportToShareableHandle) share = nullptr;
   decltype(&cuMemImportFromShareableHandle) import = nullptr;
+  decltype(&cuStreamWaitValue32) wait_value = nullptr;
 
   absl::Status Load() {
     CAIRN_RETURN_IF_ERROR(Find("cuDeviceGetAttribute", attribute));
@@ -42,7 +43,8 @@ struct Driver {
     CAIRN_RETURN_IF_ERROR(Find("cuMemUnmap", unmap));
     CAIRN_RETURN_IF_ERROR(Find("cuMemSetAccess", access));
     CAIRN_RETURN_IF_ERROR(Find("cuMemExportToShareableHandle", share));
-    return Find("cuMemImportFromShareableHandle", import);
+    CAIRN_RETURN_IF_ERROR(Find("cuMemImportFromShareableHandle", import));
+    return Find("cuStreamWaitValue32", wait_value);
   }
 
  private:
@@ -205,11 +207,11 @@ class PlainRegion final : public GpuRegion {
 
 class CudaStream final : public GpuStream {
  public:
-  static absl::StatusOr<std::unique_ptr<GpuStream>> Create() {
+  static absl::StatusOr<std::unique_ptr<GpuStream>> Create(const Driver& driver) {
     cudaStream_t stream = nullptr;
     CAIRN_RETURN_IF_ERROR(
         CudaStatus(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking), "making a stream"));
-    return std::unique_ptr<GpuStream>(new CudaStream(stream));
+    return std::unique_ptr<GpuStream>(new CudaStream(driver, stream));
   }
   ~CudaStream() override {
     cudaStreamSynchronize(stream_);
@@ -225,9 +227,10 @@ class CudaStream final : public GpuStream {
     return CudaStatus(cudaMemsetAsync(at, 0, bytes, stream_), "zeroing GPU memory");
   }
   absl::Status Gather(const uint8_t* const* sources, size_t sources_count,
-                      std::span<const GpuGatherPart> parts, GatherFrom from) override {
-    CAIRN_RETURN_IF_ERROR(CheckGather(parts, sources_count));
-    return LaunchGather(stream_, sources, parts, from);
+                      std::span<const GpuGatherStep> steps, GatherFrom from,
+                      const GatherProgress& progress) override {
+    CAIRN_RETURN_IF_ERROR(CheckGather(steps, sources_count));
+    return LaunchGather(stream_, sources, steps, from, progress);
   }
   absl::Status Checksums(const uint8_t* const* sources, size_t sources_count,
                          std::span<const GpuChecksumPart> parts, uint64_t* out) override {
@@ -242,6 +245,12 @@ class CudaStream final : public GpuStream {
     }
     return CudaStatus(cudaStreamWaitEvent(stream_, behind.underway_[mark - behind.reached_ - 1]),
                       "ordering streams");
+  }
+
+  absl::Status WaitForFlag(const uint32_t* flag, uint32_t value) override {
+    return Said(driver_.wait_value(stream_, reinterpret_cast<CUdeviceptr>(flag), value,
+                                   CU_STREAM_WAIT_VALUE_GEQ),
+                "waiting for a flag");
   }
 
   absl::StatusOr<GpuMark> Mark() override {
@@ -280,7 +289,7 @@ class CudaStream final : public GpuStream {
   }
 
  private:
-  explicit CudaStream(cudaStream_t stream) : stream_(stream) {}
+  CudaStream(const Driver& driver, cudaStream_t stream) : driver_(driver), stream_(stream) {}
   GpuMark made() const { return reached_ + underway_.size(); }
   void Pass() {
     spare_.push_back(underway_.front());
@@ -288,6 +297,7 @@ class CudaStream final : public GpuStream {
     ++reached_;
   }
 
+  const Driver& driver_;
   const cudaStream_t stream_;
   std::deque<cudaEvent_t> underway_;  // of the marks after `reached_`, in order
   std::vector<cudaEvent_t> spare_;
@@ -351,7 +361,9 @@ class CudaGpu final : public Gpu {
                                      absl::StrCat("pinning ", memory.size(), " bytes")));
     return std::make_unique<RegisteredMemory>(begin);
   }
-  absl::StatusOr<std::unique_ptr<GpuStream>> NewStream() override { return CudaStream::Create(); }
+  absl::StatusOr<std::unique_ptr<GpuStream>> NewStream() override {
+    return CudaStream::Create(driver_);
+  }
 
  private:
   // The driver's own calls want to be told the device in each thread.

@@ -93,7 +93,7 @@ TEST_F(CudaGpuTest, MoreMemoryThanThereIsIsRefused) {
 // what a warp takes at once; strides with gaps, which must stay as they were.
 TEST_F(CudaGpuTest, GathersAnyAlignmentFromTheGpuAndFromHostMemory) {
   struct Shape {
-    uint64_t from, bytes, gap;
+    uint32_t from, bytes, gap;
   };
   const std::vector<std::vector<Shape>> steps = {
       {{0, 18688, 0}, {18688, 2176, 0}, {20864, 16, 16}},
@@ -121,7 +121,7 @@ TEST_F(CudaGpuTest, GathersAnyAlignmentFromTheGpuAndFromHostMemory) {
     }
     std::vector<uint8_t> wanted(kRegionBytes, 0xee);
     Up(wanted, *session);
-    std::vector<RestoreStep> parts;
+    std::vector<GpuGatherStep> parts;
     uint64_t at = 0;
     for (const std::vector<Shape>& step : steps) {
       parts.emplace_back();

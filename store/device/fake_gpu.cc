@@ -1,6 +1,7 @@
 #include "store/device/fake_gpu.h"
 
 #include <algorithm>
+#include <atomic>
 #include <cstring>
 #include <deque>
 #include <functional>
@@ -23,11 +24,9 @@ struct Range {
 
 struct Queue {
   struct Work {
-    uint64_t number = 0;           // in the order in which the device was given it
-    std::function<void()> run;     // may be null
-    const Queue* after = nullptr;  // not before this one has reached `mark`
-    GpuMark mark = 0;
-    bool ready() const { return after == nullptr || after->reached >= mark; }
+    uint64_t number = 0;                    // in the order in which the device was given it
+    std::function<void()> run;              // may be null
+    std::function<bool()> ready = nullptr;  // null: at once
   };
   std::deque<Work> work;
   GpuMark made = 0;
@@ -49,11 +48,12 @@ struct FakeGpu::Device {
     return absl::InvalidArgumentError(
         absl::StrCat("fake GPU: ", bytes, " bytes that it may not ", write ? "write" : "read"));
   }
+  static bool Ready(const Queue::Work& work) { return work.ready == nullptr || work.ready(); }
   // The oldest that is ready. False: there is none, or the device is lost.
   bool RunOldest() {
     Queue* oldest = nullptr;
     for (Queue* queue : queues) {
-      if (queue->work.empty() || !queue->work.front().ready()) continue;
+      if (queue->work.empty() || !Ready(queue->work.front())) continue;
       if (oldest == nullptr || queue->work.front().number < oldest->work.front().number) {
         oldest = queue;
       }
@@ -147,16 +147,24 @@ class FakeStream final : public GpuStream {
     return Put([=] { std::memset(at, 0, bytes); });
   }
   absl::Status Gather(const uint8_t* const* sources, size_t sources_count,
-                      std::span<const GpuGatherPart> parts, GatherFrom) override {
-    CAIRN_RETURN_IF_ERROR(CheckGather(parts, sources_count));
+                      std::span<const GpuGatherStep> steps, GatherFrom,
+                      const GatherProgress& progress) override {
+    CAIRN_RETURN_IF_ERROR(CheckGather(steps, sources_count));
     const std::lock_guard<std::mutex> lock(device_->mutex);
-    for (const GpuGatherPart& part : parts) {
-      CAIRN_RETURN_IF_ERROR(
-          device_->Check(part.to, (part.count - 1) * part.to_stride + part.bytes, /*write=*/true));
+    for (const GpuGatherStep& step : steps) {
+      for (const GpuGatherPart& part : step.parts) {
+        const uint64_t bytes = uint64_t{part.count - 1} * part.to_stride + part.bytes;
+        CAIRN_RETURN_IF_ERROR(device_->Check(part.to, bytes, /*write=*/true));
+      }
     }
-    return Put([this, sources, held = std::vector(parts.begin(), parts.end())] {
-      for (const GpuGatherPart& part : held) GatherNow(sources, part);
-    });
+    for (size_t i = 0; i < steps.size(); ++i) {
+      CAIRN_RETURN_IF_ERROR(Put([this, sources, parts = steps[i].parts, flag = progress.flags + i,
+                                 value = progress.value] {
+        for (const GpuGatherPart& part : parts) GatherNow(sources, part);
+        std::atomic_ref<uint32_t>(*flag).store(value, std::memory_order_release);
+      }));
+    }
+    return absl::OkStatus();
   }
   absl::Status Checksums(const uint8_t* const* sources, size_t sources_count,
                          std::span<const GpuChecksumPart> parts, uint64_t* out) override {
@@ -169,10 +177,15 @@ class FakeStream final : public GpuStream {
     });
   }
   absl::Status WaitFor(GpuStream& other, GpuMark mark) override {
+    const Queue* const behind = &static_cast<FakeStream&>(other).queue_;
     const std::lock_guard<std::mutex> lock(device_->mutex);
-    queue_.work.push_back(
-        {++device_->given, nullptr, &static_cast<FakeStream&>(other).queue_, mark});
-    return device_->lost;
+    return PutWhen([=] { return behind->reached >= mark; });
+  }
+  absl::Status WaitForFlag(const uint32_t* flag, uint32_t value) override {
+    const std::lock_guard<std::mutex> lock(device_->mutex);
+    CAIRN_RETURN_IF_ERROR(device_->Check(reinterpret_cast<const uint8_t*>(flag), sizeof(*flag),
+                                         /*write=*/false));
+    return PutWhen([=] { return *flag == value; });
   }
 
   absl::StatusOr<GpuMark> Mark() override {
@@ -200,6 +213,10 @@ class FakeStream final : public GpuStream {
     queue_.work.push_back({++device_->given, std::move(run)});
     return device_->lost;
   }
+  absl::Status PutWhen(std::function<bool()> ready) {
+    queue_.work.push_back({++device_->given, nullptr, std::move(ready)});
+    return device_->lost;
+  }
   void ChecksumsNow(const uint8_t* const* sources, std::span<const GpuChecksumPart> parts,
                     uint64_t* out) {
     for (const GpuChecksumPart& part : parts) {
@@ -216,7 +233,7 @@ class FakeStream final : public GpuStream {
       const uint8_t* const from = sources[part.first + i] + part.from;
       device_->lost = device_->Check(from, part.bytes, /*write=*/false);
       if (!device_->lost.ok()) return;
-      std::memcpy(part.to + i * part.to_stride, from, part.bytes);
+      std::memcpy(part.to + uint64_t{i} * part.to_stride, from, part.bytes);
     }
   }
 

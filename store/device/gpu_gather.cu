@@ -1,6 +1,7 @@
 #include <cuda_runtime_api.h>
 
 #include <algorithm>
+#include <memory>
 
 #include "store/device/cuda_status.h"
 #include "store/device/gpu_gather.h"
@@ -11,27 +12,29 @@ namespace {
 constexpr uint32_t kWarp = 32;
 constexpr uint32_t kThreads = 256;
 constexpr uint32_t kWarpsPerBlock = kThreads / kWarp;
-
-// What a warp has on its way at once. Over the bus to the host a few blocks with much are enough.
-constexpr uint32_t kDevicePieceBytes = 2048;
-constexpr uint32_t kHostPieceBytes = 4096;
+// What a warp has on its way at once.
+constexpr uint32_t kPieceBytes = 4096;
+constexpr uint32_t kBlocksPerProcessor = 2;  // from the GPU
 constexpr uint32_t kHostBlocks = 32;
+static_assert(kGatherBytesMax / kPieceBytes + kGatherPartsMax * kGatherSourcesMax < INT32_MAX,
+              "pieces are counted in 32 bits");
 
 struct Part {
-  GpuGatherPart what;
-  uint32_t pieces_each;  // of one source
-  uint32_t pieces_end;   // of this part and all before it
+  uint8_t* to;
+  uint32_t to_stride, from, bytes, first;
+  uint32_t pieces_end;  // of this part and all before it
+  uint32_t step;
+  uint32_t step_pieces;  // of its whole step
 };
 
+// By value, so that it lies in the constant cache; two sizes, as its size costs at each launch.
+template <size_t kParts>
 struct Plan {
-  Part parts[kGatherPartsMax];
+  Part parts[kParts];
 };
-
-__device__ uint4 LoadOnce(const uint4* from) { return __ldcs(from); }
-__device__ uint2 LoadOnce(const uint2* from) { return __ldcs(from); }
 
 // All loads before the first store: they are on their way together.
-template <typename Word, uint32_t kPieceBytes>
+template <typename Word>
 __device__ void CopyPiece(const uint8_t* from, uint8_t* to, uint32_t bytes, uint32_t lane) {
   constexpr uint32_t kLoads = kPieceBytes / (kWarp * sizeof(Word));
   const auto* const source = reinterpret_cast<const Word*>(from);
@@ -40,7 +43,7 @@ __device__ void CopyPiece(const uint8_t* from, uint8_t* to, uint32_t bytes, uint
   Word held[kLoads];
 #pragma unroll
   for (uint32_t i = 0; i < kLoads; ++i) {
-    if (const uint32_t at = i * kWarp + lane; at < words) held[i] = LoadOnce(source + at);
+    if (const uint32_t at = i * kWarp + lane; at < words) held[i] = __ldcs(source + at);
   }
 #pragma unroll
   for (uint32_t i = 0; i < kLoads; ++i) {
@@ -48,58 +51,97 @@ __device__ void CopyPiece(const uint8_t* from, uint8_t* to, uint32_t bytes, uint
   }
 }
 
-// A warp takes one piece after another; neighbours take neighbouring pieces.
-template <uint32_t kPieceBytes>
-__global__ void __launch_bounds__(kThreads)
-    GatherPieces(const uint8_t* const* sources, const __grid_constant__ Plan plan,
-                 uint32_t pieces) {
-  const uint32_t lane = threadIdx.x % kWarp;
-  for (uint32_t piece = blockIdx.x * kWarpsPerBlock + threadIdx.x / kWarp; piece < pieces;
-       piece += gridDim.x * kWarpsPerBlock) {
-    uint32_t p = 0;
-    while (piece >= plan.parts[p].pieces_end) ++p;
-    const Part& part = plan.parts[p];
-    const uint32_t within = piece - (p == 0 ? 0 : plan.parts[p - 1].pieces_end);
-    const uint32_t source = within / part.pieces_each;
-    const uint64_t at = uint64_t{within % part.pieces_each} * kPieceBytes;
-    const uint8_t* const from = sources[part.what.first + source] + part.what.from + at;
-    uint8_t* const to = part.what.to + source * part.what.to_stride + at;
-    const uint64_t left = part.what.bytes - at;
-    const uint32_t bytes = left < kPieceBytes ? static_cast<uint32_t>(left) : kPieceBytes;
-    const uint64_t odd = reinterpret_cast<uint64_t>(from) | reinterpret_cast<uint64_t>(to) | bytes;
-    if (odd % sizeof(uint4) == 0) {
-      CopyPiece<uint4, kPieceBytes>(from, to, bytes, lane);
-    } else if (odd % sizeof(uint2) == 0) {
-      CopyPiece<uint2, kPieceBytes>(from, to, bytes, lane);
-    } else {
-      for (uint32_t i = lane; i < bytes; i += kWarp) to[i] = from[i];
-    }
+__device__ void CopyAny(const uint8_t* from, uint8_t* to, uint32_t bytes, uint32_t lane) {
+  const uint64_t odd = reinterpret_cast<uint64_t>(from) | reinterpret_cast<uint64_t>(to) | bytes;
+  if (odd % sizeof(uint4) == 0) {
+    CopyPiece<uint4>(from, to, bytes, lane);
+  } else if (odd % sizeof(uint2) == 0) {
+    CopyPiece<uint2>(from, to, bytes, lane);
+  } else {
+    for (uint32_t i = lane; i < bytes; i += kWarp) to[i] = from[i];
   }
 }
 
-template <uint32_t kPieceBytes>
-absl::Status Launch(CUstream_st* stream, const uint8_t* const* sources,
-                    std::span<const GpuGatherPart> parts, uint64_t blocks_max) {
-  Plan plan{};
-  uint64_t pieces = 0;
-  for (size_t i = 0; i < parts.size(); ++i) {
-    const uint64_t each = (parts[i].bytes + kPieceBytes - 1) / kPieceBytes;
-    pieces += each * parts[i].count;
-    plan.parts[i] = {parts[i], static_cast<uint32_t>(each), static_cast<uint32_t>(pieces)};
+// The warp has brought `pieces` of the part's step. Who brings the last ones tells.
+__device__ void Arrive(const Part& part, uint32_t pieces, const GatherProgress& progress,
+                       uint32_t lane) {
+  __syncwarp();
+  if (lane != 0 || pieces == 0) return;
+  __threadfence();
+  const uint32_t before = atomicAdd(&progress.counters[part.step], pieces);
+  if (before + pieces != part.step_pieces) return;
+  progress.counters[part.step] = 0;
+  __threadfence_system();
+  *const_cast<volatile uint32_t*>(&progress.flags[part.step]) = progress.value;
+}
+
+// Warps take pieces in turn, all through the steps in their order; neighbours take neighbours.
+template <size_t kParts>
+__global__ void __launch_bounds__(kThreads)
+    GatherPieces(const uint8_t* const* sources, const __grid_constant__ Plan<kParts> plan,
+                 uint32_t pieces, const __grid_constant__ GatherProgress progress) {
+  const uint32_t lane = threadIdx.x % kWarp;
+  uint32_t p = 0, begin = 0, brought = 0;
+  for (uint32_t piece = blockIdx.x * kWarpsPerBlock + threadIdx.x / kWarp; piece < pieces;
+       piece += gridDim.x * kWarpsPerBlock) {
+    while (piece >= plan.parts[p].pieces_end) {
+      begin = plan.parts[p].pieces_end;
+      if (plan.parts[p + 1].step != plan.parts[p].step) {
+        Arrive(plan.parts[p], brought, progress, lane);
+        brought = 0;
+      }
+      ++p;
+    }
+    const Part& part = plan.parts[p];
+    const uint32_t each = (part.bytes + kPieceBytes - 1) / kPieceBytes;
+    const uint32_t source = (piece - begin) / each;
+    const uint32_t at = (piece - begin) % each * kPieceBytes;
+    CopyAny(sources[part.first + source] + part.from + at,
+            part.to + uint64_t{source} * part.to_stride + at, min(part.bytes - at, kPieceBytes),
+            lane);
+    ++brought;
   }
-  static_assert(kGatherBytesMax / kPieceBytes < INT32_MAX, "pieces are counted in 32 bits");
-  const uint64_t blocks = std::min(blocks_max, (pieces + kWarpsPerBlock - 1) / kWarpsPerBlock);
-  GatherPieces<kPieceBytes><<<static_cast<uint32_t>(blocks), kThreads, 0, stream>>>(
-      sources, plan, static_cast<uint32_t>(pieces));
+  Arrive(plan.parts[p], brought, progress, lane);
+}
+
+template <size_t kParts>
+absl::Status Launch(CUstream_st* stream, const uint8_t* const* sources,
+                    std::span<const GpuGatherStep> steps, uint32_t blocks_max,
+                    const GatherProgress& progress) {
+  Plan<kParts> plan{};
+  size_t p = 0;
+  uint32_t pieces = 0;
+  for (uint32_t step = 0; step < steps.size(); ++step) {
+    const size_t first = p;
+    const uint32_t before = pieces;
+    for (const GpuGatherPart& part : steps[step].parts) {
+      pieces += part.count * ((part.bytes - 1) / kPieceBytes + 1);
+      plan.parts[p++] = {part.to,    part.to_stride, part.from, part.bytes,
+                         part.first, pieces,         step,      0};
+    }
+    for (size_t i = first; i < p; ++i) plan.parts[i].step_pieces = pieces - before;
+  }
+  const uint32_t blocks = std::min(blocks_max, (pieces + kWarpsPerBlock - 1) / kWarpsPerBlock);
+  GatherPieces<kParts><<<blocks, kThreads, 0, stream>>>(sources, plan, pieces, progress);
   return CudaStatus(cudaGetLastError(), "gathering parts");
 }
 
 }  // namespace
 
 absl::Status LaunchGather(CUstream_st* stream, const uint8_t* const* sources,
-                          std::span<const GpuGatherPart> parts, GatherFrom from) {
-  return from == GatherFrom::kDevice ? Launch<kDevicePieceBytes>(stream, sources, parts, UINT32_MAX)
-                                     : Launch<kHostPieceBytes>(stream, sources, parts, kHostBlocks);
+                          std::span<const GpuGatherStep> steps, GatherFrom from,
+                          const GatherProgress& progress) {
+  uint32_t blocks = kHostBlocks;
+  if (from == GatherFrom::kDevice) {
+    int processors = 0;
+    CAIRN_RETURN_IF_ERROR(CudaStatus(
+        cudaDeviceGetAttribute(&processors, cudaDevAttrMultiProcessorCount, 0), "the GPU"));
+    blocks = kBlocksPerProcessor * static_cast<uint32_t>(processors);
+  }
+  size_t parts = 0;
+  for (const GpuGatherStep& step : steps) parts += step.parts.size();
+  return parts <= 128 ? Launch<128>(stream, sources, steps, blocks, progress)
+                      : Launch<kGatherPartsMax>(stream, sources, steps, blocks, progress);
 }
 
 }  // namespace cairn::store

@@ -41,13 +41,17 @@ class GpuStream {
   virtual absl::Status Zero(uint8_t* at, uint64_t bytes) = 0;
   // `sources` is a table in a region, of `sources_count` addresses that `from` says the kind of.
   virtual absl::Status Gather(const uint8_t* const* sources, size_t sources_count,
-                              std::span<const GpuGatherPart> parts, GatherFrom from) = 0;
+                              std::span<const GpuGatherStep> steps, GatherFrom from,
+                              const GatherProgress& progress) = 0;
   // The table and `out` may be in pinned host memory too; `out` takes as many as CheckChecksums
   // says.
   virtual absl::Status Checksums(const uint8_t* const* sources, size_t sources_count,
                                  std::span<const GpuChecksumPart> parts, uint64_t* out) = 0;
   // What follows waits on the device until the other stream has reached the mark.
   virtual absl::Status WaitFor(GpuStream& other, GpuMark mark) = 0;
+
+  // The same until a gather that has begun has set the flag.
+  virtual absl::Status WaitForFlag(const uint32_t* flag, uint32_t value) = 0;
 
   // Behind all that is there now.
   virtual absl::StatusOr<GpuMark> Mark() = 0;

@@ -123,20 +123,22 @@ TEST(GatherTest, RefusesPartsThatDoNotFit) {
   const auto checked = [&](auto change) {
     GpuGatherPart part = good;
     change(part);
-    return CheckGather({{good, part}}, 5);
+    return CheckGather({{GpuGatherStep{{good}}, GpuGatherStep{{good, part}}}}, 5);
   };
   EXPECT_TRUE(checked([](GpuGatherPart&) {}).ok());
   EXPECT_TRUE(checked([](GpuGatherPart& p) { p.count = 1, p.to_stride = 0; }).ok());
   const absl::Status beyond = checked([](GpuGatherPart& p) { p.first = 3; });
   EXPECT_EQ(beyond.code(), absl::StatusCode::kInvalidArgument);
-  EXPECT_NE(beyond.message().find("part 1"), absl::string_view::npos) << beyond;
+  EXPECT_NE(beyond.message().find("step 1, part 1"), absl::string_view::npos) << beyond;
+  const GpuGatherStep many{std::vector<GpuGatherPart>(kGatherPartsMax + 1, good)};
   for (const absl::Status& refused :
        {checked([](GpuGatherPart& p) { p.count = 0; }),
         checked([](GpuGatherPart& p) { p.first = UINT32_MAX; }),
         checked([](GpuGatherPart& p) { p.bytes = 0; }),
         checked([](GpuGatherPart& p) { p.bytes = 11; }),
-        checked([](GpuGatherPart& p) { p.bytes = p.to_stride = 1ull << 62; }), CheckGather({}, 5),
-        CheckGather(std::vector<GpuGatherPart>(kGatherPartsMax + 1, good), 5)}) {
+        checked([](GpuGatherPart& p) { p.bytes = p.to_stride = kEntryBytesMax + 1; }),
+        CheckGather({}, 5), CheckGather({{GpuGatherStep{}}}, 5), CheckGather({{many}}, 5),
+        CheckGather({{GpuGatherStep{{good}}}}, kGatherSourcesMax + 1)}) {
     EXPECT_EQ(refused.code(), absl::StatusCode::kInvalidArgument) << refused;
   }
 }

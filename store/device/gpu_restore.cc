@@ -1,12 +1,19 @@
 #include "store/device/gpu_restore.h"
 
+#include <atomic>
 #include <cstring>
 
 namespace cairn::store {
+namespace {
+
+constexpr uint64_t kTableOffset = kGatherPartsMax * sizeof(uint32_t);  // behind a word a step
+
+}  // namespace
 
 absl::StatusOr<std::unique_ptr<GpuRestore>> GpuRestore::Create(Gpu& gpu, size_t sources_max) {
-  if (sources_max == 0 || sources_max > UINT32_MAX) {
-    return absl::InvalidArgumentError(absl::StrCat("a restore of ", sources_max, " entries"));
+  if (sources_max == 0 || sources_max > kGatherSourcesMax) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("a restore of ", sources_max, " entries, must be 1 to ", kGatherSourcesMax));
   }
   auto restore = std::unique_ptr<GpuRestore>(new GpuRestore(gpu, sources_max));
   CAIRN_RETURN_IF_ERROR(restore->Open());
@@ -14,68 +21,55 @@ absl::StatusOr<std::unique_ptr<GpuRestore>> GpuRestore::Create(Gpu& gpu, size_t 
 }
 
 absl::Status GpuRestore::Open() {
-  const uint64_t bytes = sources_max_ * sizeof(const uint8_t*);
-  staged_ = IoBuffer(bytes);
-  CAIRN_ASSIGN_OR_RETURN(pinned_, gpu_.Pin(staged_.bytes(), PinnedUse::kReadOnly));
-  CAIRN_ASSIGN_OR_RETURN(table_, gpu_.Allocate(bytes, GpuSharing::kPrivate));
-  for (auto& stream : streams_) {
-    CAIRN_ASSIGN_OR_RETURN(stream, gpu_.NewStream());
-  }
-  return absl::OkStatus();
+  staged_ = IoBuffer(kTableOffset + sources_max_ * sizeof(const uint8_t*));
+  CAIRN_ASSIGN_OR_RETURN(pinned_, gpu_.Pin(staged_.bytes(), PinnedUse::kReadWrite));
+  CAIRN_ASSIGN_OR_RETURN(there_, gpu_.Allocate(staged_.bytes().size(), GpuSharing::kPrivate));
+  CAIRN_ASSIGN_OR_RETURN(stream_, gpu_.NewStream());
+  return stream_->Zero(there_->data(), kTableOffset);
 }
 
-// Streams wait for their work before what it touches goes.
-GpuRestore::~GpuRestore() {
-  for (auto& stream : streams_) stream.reset();
-}
+// The stream waits for its work before what that touches goes.
+GpuRestore::~GpuRestore() { stream_.reset(); }
 
 absl::Status GpuRestore::Begin(std::span<const uint8_t* const> sources,
-                               std::span<const RestoreStep> steps, GatherFrom from) {
+                               std::span<const GpuGatherStep> steps, GatherFrom from) {
   if (sources.empty() || sources.size() > sources_max_) {
     return absl::InvalidArgumentError(
         absl::StrCat("restore: ", sources.size(), " entries, must be 1 to ", sources_max_));
   }
-  for (size_t i = 0; i < steps.size(); ++i) {
-    if (absl::Status checked = CheckGather(steps[i].parts, sources.size()); !checked.ok()) {
-      return absl::InvalidArgumentError(absl::StrCat("restore: step ", i, ": ", checked.message()));
-    }
-  }
-  for (size_t i = 0; i < marks_.size(); ++i) {
+  CAIRN_RETURN_IF_ERROR(CheckGather(steps, sources.size()));
+  for (size_t i = 0; i < steps_; ++i) {
     CAIRN_ASSIGN_OR_RETURN(const bool done, Done(i));
     if (!done) return absl::FailedPreconditionError("restore: the one before is not done");
   }
-  marks_.clear();
-  std::memcpy(staged_.bytes().data(), sources.data(), sources.size_bytes());
+  steps_ = steps.size();
+  ++value_;
+  uint8_t* const table = there_->data() + kTableOffset;
+  std::memcpy(staged_.bytes().data() + kTableOffset, sources.data(), sources.size_bytes());
   CAIRN_RETURN_IF_ERROR(
-      streams_[0]->Copy(staged_.bytes().data(), table_->data(), sources.size_bytes()));
-  CAIRN_ASSIGN_OR_RETURN(const GpuMark table, streams_[0]->Mark());
-  for (size_t i = 1; i < kStreams; ++i) {
-    CAIRN_RETURN_IF_ERROR(streams_[i]->WaitFor(*streams_[0], table));
-  }
-  const auto* const sources_there = reinterpret_cast<const uint8_t* const*>(table_->data());
-  for (size_t i = 0; i < steps.size(); ++i) {
-    GpuStream& stream = *streams_[i % kStreams];
-    CAIRN_RETURN_IF_ERROR(stream.Gather(sources_there, sources.size(), steps[i].parts, from));
-    CAIRN_ASSIGN_OR_RETURN(const GpuMark mark, stream.Mark());
-    marks_.push_back(mark);
-  }
+      stream_->Copy(staged_.bytes().data() + kTableOffset, table, sources.size_bytes()));
+  CAIRN_RETURN_IF_ERROR(stream_->Gather(reinterpret_cast<const uint8_t* const*>(table),
+                                        sources.size(), steps, from,
+                                        {.counters = reinterpret_cast<uint32_t*>(there_->data()),
+                                         .flags = flags(),
+                                         .value = value_}));
+  CAIRN_ASSIGN_OR_RETURN(mark_, stream_->Mark());
   return absl::OkStatus();
 }
 
 absl::StatusOr<bool> GpuRestore::Done(size_t step) {
-  CAIRN_ASSIGN_OR_RETURN(const GpuMark reached, streams_[step % kStreams]->Reached());
-  return reached >= marks_[step];
+  if (std::atomic_ref<uint32_t>(flags()[step]).load(std::memory_order_acquire) == value_) {
+    return true;
+  }
+  // A lost device sets no flag.
+  CAIRN_RETURN_IF_ERROR(stream_->Reached().status());
+  return false;
 }
 
 absl::Status GpuRestore::Before(GpuStream& stream, size_t step) {
-  return stream.WaitFor(*streams_[step % kStreams], marks_[step]);
+  return stream.WaitForFlag(&flags()[step], value_);
 }
 
-absl::Status GpuRestore::Wait() {
-  for (size_t i = 0; i < marks_.size(); ++i) {
-    CAIRN_RETURN_IF_ERROR(streams_[i % kStreams]->Wait(marks_[i]));
-  }
-  return absl::OkStatus();
-}
+absl::Status GpuRestore::Wait() { return stream_->Wait(mark_); }
 
 }  // namespace cairn::store

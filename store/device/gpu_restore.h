@@ -13,22 +13,15 @@
 #ifndef CAIRN_STORE_DEVICE_GPU_RESTORE_H_
 #define CAIRN_STORE_DEVICE_GPU_RESTORE_H_
 
-#include <array>
 #include <cstdint>
 #include <memory>
 #include <span>
-#include <vector>
 
 #include "store/base/status.h"
 #include "store/device/file_system.h"
 #include "store/device/gpu_memory.h"
 
 namespace cairn::store {
-
-// What is to be there together: a layer's rows and its window.
-struct RestoreStep {
-  std::vector<GpuGatherPart> parts;  // `first` and `count` of the sources
-};
 
 class GpuRestore {
  public:
@@ -37,29 +30,30 @@ class GpuRestore {
   ~GpuRestore();  // waits
 
   // Begins all steps and returns. REQUIRES: nothing else uses the destinations meanwhile.
-  absl::Status Begin(std::span<const uint8_t* const> sources, std::span<const RestoreStep> steps,
+  absl::Status Begin(std::span<const uint8_t* const> sources, std::span<const GpuGatherStep> steps,
                      GatherFrom from);
-  // Whether the step's bytes are there; does not wait.
+  // Whether the step's bytes are there; does not wait. REQUIRES: it was begun.
   absl::StatusOr<bool> Done(size_t step);
-  // What follows on the stream waits for the step, on the device.
+  // What follows on the stream waits for the step, on the device. REQUIRES: it was begun.
   absl::Status Before(GpuStream& stream, size_t step);
   // Waits here until all steps are done.
   absl::Status Wait();
 
  private:
-  // Two, in turn: a step's last pieces leave room on the device that the next one's first take.
-  static constexpr size_t kStreams = 2;
-
   GpuRestore(Gpu& gpu, size_t sources_max) : gpu_(gpu), sources_max_(sources_max) {}
   absl::Status Open();
+  uint32_t* flags() { return reinterpret_cast<uint32_t*>(staged_.bytes().data()); }
 
   Gpu& gpu_;
   const size_t sources_max_;
-  IoBuffer staged_;  // the table, on its way
+  // Pinned: the steps' flags, then the table of sources on its way up.
+  IoBuffer staged_;
   std::unique_ptr<Gpu::Pinned> pinned_;
-  std::unique_ptr<GpuRegion> table_;
-  std::array<std::unique_ptr<GpuStream>, kStreams> streams_;
-  std::vector<GpuMark> marks_;  // of the steps, each on its stream
+  std::unique_ptr<GpuRegion> there_;  // the steps' counters, then the table
+  std::unique_ptr<GpuStream> stream_;
+  size_t steps_ = 0;    // of the one begun last
+  uint32_t value_ = 0;  // of its flags
+  GpuMark mark_ = 0;    // behind it
 };
 
 }  // namespace cairn::store

@@ -28,11 +28,12 @@ class GpuRestoreTest : public ::testing::Test {
     auto restore = GpuRestore::Create(gpu_, kEntries);
     ASSERT_TRUE(restore.ok()) << restore.status();
     restore_ = *std::move(restore);
+    gpu_.RunAll();
     std::fill(session().begin(), session().end(), uint8_t{0xee});
   }
   std::span<uint8_t> session() { return FakeGpu::BytesOf(*session_); }
   // Two parts of the first four entries and one of the last.
-  RestoreStep Step(uint32_t layer) {
+  GpuGatherStep Step(uint32_t layer) {
     uint8_t* const to = session_->data() + layer * 8192;
     return {
         {{.first = 0, .count = 4, .from = layer * 1000, .bytes = 700, .to = to, .to_stride = 704},
@@ -44,7 +45,7 @@ class GpuRestoreTest : public ::testing::Test {
           .to_stride = 300},
          {.first = 4, .count = 1, .from = layer * 8, .bytes = 8, .to = to + 6000}}};
   }
-  bool Restored(const RestoreStep& step) {
+  bool Restored(const GpuGatherStep& step) {
     for (const GpuGatherPart& part : step.parts) {
       for (uint32_t i = 0; i < part.count; ++i) {
         const uint8_t* const to = part.to + i * part.to_stride;
@@ -63,19 +64,19 @@ class GpuRestoreTest : public ::testing::Test {
 };
 
 TEST_F(GpuRestoreTest, EachStepIsThereWhenItIsDone) {
-  const std::vector<RestoreStep> steps = {Step(0), Step(1), Step(2)};
+  const std::vector<GpuGatherStep> steps = {Step(0), Step(1), Step(2)};
   ASSERT_TRUE(restore_->Begin(sources_, steps, GatherFrom::kDevice).ok());
   EXPECT_FALSE(*restore_->Done(0));
   while (!*restore_->Done(0)) ASSERT_TRUE(gpu_.RunOne());
   EXPECT_TRUE(Restored(steps[0]));
   EXPECT_FALSE(*restore_->Done(2)) << "the first layer is there before the last is read";
   ASSERT_TRUE(restore_->Wait().ok());
-  for (const RestoreStep& step : steps) EXPECT_TRUE(Restored(step));
+  for (const GpuGatherStep& step : steps) EXPECT_TRUE(Restored(step));
   EXPECT_EQ(session()[700], 0xee) << "between two pieces";
 }
 
 TEST_F(GpuRestoreTest, WhatFollowsOnAStreamWaitsForItsStep) {
-  const std::vector<RestoreStep> steps = {Step(0), Step(1), Step(2)};
+  const std::vector<GpuGatherStep> steps = {Step(0), Step(1), Step(2)};
   ASSERT_TRUE(restore_->Begin(sources_, steps, GatherFrom::kDevice).ok());
   const auto layer = *gpu_.NewStream();
   ASSERT_TRUE(restore_->Before(*layer, 1).ok());
@@ -86,7 +87,7 @@ TEST_F(GpuRestoreTest, WhatFollowsOnAStreamWaitsForItsStep) {
 }
 
 TEST_F(GpuRestoreTest, RefusesWhatDoesNotFitBeforeAnythingIsBegun) {
-  std::vector<RestoreStep> steps = {Step(0), Step(1)};
+  std::vector<GpuGatherStep> steps = {Step(0), Step(1)};
   steps[1].parts[2].count = 2;
   const absl::Status refused = restore_->Begin(sources_, steps, GatherFrom::kDevice);
   EXPECT_EQ(refused.code(), absl::StatusCode::kInvalidArgument);
@@ -101,7 +102,7 @@ TEST_F(GpuRestoreTest, RefusesWhatDoesNotFitBeforeAnythingIsBegun) {
 }
 
 TEST_F(GpuRestoreTest, OneAfterTheOther) {
-  const std::vector<RestoreStep> first = {Step(0)}, second = {Step(1)};
+  const std::vector<GpuGatherStep> first = {Step(0)}, second = {Step(1)};
   ASSERT_TRUE(restore_->Begin(sources_, first, GatherFrom::kDevice).ok());
   EXPECT_EQ(restore_->Begin(sources_, second, GatherFrom::kDevice).code(),
             absl::StatusCode::kFailedPrecondition);
@@ -113,7 +114,7 @@ TEST_F(GpuRestoreTest, OneAfterTheOther) {
 }
 
 TEST_F(GpuRestoreTest, ALostDeviceIsSaid) {
-  const std::vector<RestoreStep> steps = {Step(0), Step(1)};
+  const std::vector<GpuGatherStep> steps = {Step(0), Step(1)};
   ASSERT_TRUE(restore_->Begin(sources_, steps, GatherFrom::kDevice).ok());
   gpu_.FailNext();
   EXPECT_EQ(restore_->Wait().code(), absl::StatusCode::kInternal);

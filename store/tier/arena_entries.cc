@@ -12,6 +12,8 @@ namespace {
 
 static_assert(std::endian::native == std::endian::little, "the table is little-endian");
 
+}  // namespace
+
 uint64_t TableChecksum(std::span<const EntryPart> parts) {
   std::vector<uint64_t> table;
   table.reserve(parts.size());
@@ -19,8 +21,6 @@ uint64_t TableChecksum(std::span<const EntryPart> parts) {
   return Checksum(
       {reinterpret_cast<const uint8_t*>(table.data()), table.size() * sizeof(uint64_t)});
 }
-
-}  // namespace
 
 struct ArenaEntries::Impl {
   using Entries = absl::flat_hash_map<EntryKey, std::unique_ptr<ArenaSlot>>;

@@ -137,6 +137,9 @@ class ArenaEntries {
   std::unique_ptr<Impl> impl_;
 };
 
+// Of the part table's bytes.
+uint64_t TableChecksum(std::span<const EntryPart> parts);
+
 // What an entry takes in an arena, its part table included.
 constexpr uint64_t ArenaRoomBytes(uint64_t payload_bytes, size_t parts) {
   return RoundUpToIo(PartTableOffset(payload_bytes) + parts * sizeof(uint64_t));

@@ -16,7 +16,11 @@ uint64_t BytesWithTable(const EntryMeta& meta) {
 absl::StatusOr<std::unique_ptr<GpuMover>> GpuMover::Create(Gpu& gpu, HostTier& host, GpuTier& tier,
                                                            const Options& options) {
   CAIRN_ASSIGN_OR_RETURN(std::unique_ptr<GpuStream> stream, gpu.NewStream());
-  return std::unique_ptr<GpuMover>(new GpuMover(host, tier, std::move(stream), options));
+  auto mover = std::unique_ptr<GpuMover>(new GpuMover(host, tier, std::move(stream), options));
+  for (Batch& batch : mover->batches_) {
+    CAIRN_ASSIGN_OR_RETURN(batch.check, GpuPartCheck::Create(gpu, kBatchEntriesMax));
+  }
+  return mover;
 }
 
 // The stream waits for its work, then pins and rooms go.
@@ -91,6 +95,7 @@ void GpuMover::Arrive() {
       underway_.pop_front();
       stats_.underway_bytes -= move->bytes;
     }
+    --move->batch->left;
     if (!reached.ok()) {
       Strand(std::move(move), reached.status());
       continue;
@@ -102,48 +107,84 @@ void GpuMover::Arrive() {
 
 absl::Status GpuMover::Publish(Move& move) {
   if (move.cancelled) return absl::AbortedError("cancelled");
-  if (move.up) return tier_.Publish(std::move(move.meta), std::move(move.gpu_room));
+  if (move.up) {
+    CAIRN_RETURN_IF_ERROR(move.batch->check->Verdict(move.checked_as));
+    return tier_.Publish(std::move(move.meta), std::move(move.gpu_room));
+  }
   CAIRN_RETURN_IF_ERROR(VerifyParts(move.meta, move.host_room.bytes()));
   return host_.Publish(std::move(move.meta), std::move(move.host_room));
 }
 
 void GpuMover::BeginAll() {
-  while (MovePtr move = NextToBegin()) {
-    const absl::Status begun = Begin(*move);
-    const absl::StatusOr<GpuMark> mark = begun.ok() ? stream_->Mark() : begun;
-    {
-      const std::lock_guard<std::mutex> lock(mutex_);
-      beginning_ = nullptr;
-      if (mark.ok()) {
-        move->mark = *mark;
-        stats_.underway_bytes += move->bytes;
-        underway_.push_back(std::move(move));
-        continue;
-      }
-      if (absl::IsResourceExhausted(begun) && move->up && tier_.stats().unswept_bytes > 0) {
-        // Room is on its way.
-        waiting_.push_front(std::move(move));
-        return;
-      }
-    }
-    if (begun.ok()) {
-      Strand(std::move(move), mark.status());
-    } else {
-      End(std::move(move), begun);
-    }
+  for (Batch& batch : batches_) {
+    if (batch.left == 0 && !BeginBatch(batch)) return;
   }
 }
 
-GpuMover::MovePtr GpuMover::NextToBegin() {
+bool GpuMover::BeginBatch(Batch& batch) {
+  std::vector<Move*> begun;  // the last of underway_
+  uint64_t bytes = 0;
+  while (MovePtr move = NextToBegin(begun.size(), bytes)) {
+    const absl::Status status = Begin(*move);
+    {
+      const std::lock_guard<std::mutex> lock(mutex_);
+      beginning_ = nullptr;
+      if (status.ok()) {
+        bytes += move->bytes;
+        stats_.underway_bytes += move->bytes;
+        begun.push_back(move.get());
+        underway_.push_back(std::move(move));
+        continue;
+      }
+      if (absl::IsResourceExhausted(status) && move->up && tier_.stats().unswept_bytes > 0) {
+        waiting_.push_front(std::move(move));  // room is on its way
+        break;
+      }
+    }
+    End(std::move(move), status);
+  }
+  if (begun.empty()) return false;
+  const absl::StatusOr<GpuMark> mark = Seal(batch, begun);
+  if (mark.ok()) {
+    batch.left = begun.size();
+    for (Move* move : begun) move->mark = *mark;
+    return true;
+  }
+  for (size_t i = 0; i < begun.size(); ++i) Strand(TakeLastUnderway(), mark.status());
+  return false;
+}
+
+absl::StatusOr<GpuMark> GpuMover::Seal(Batch& batch, std::span<Move* const> moves) {
+  std::vector<GpuPartCheck::Subject> subjects;
+  for (Move* move : moves) {
+    move->batch = &batch;
+    if (!move->up) continue;
+    move->checked_as = subjects.size();
+    subjects.push_back({move->gpu_room.data(), move->meta.parts, TableChecksum(move->meta.parts)});
+  }
+  CAIRN_RETURN_IF_ERROR(batch.check->Begin(*stream_, std::move(subjects)));
+  return stream_->Mark();
+}
+
+GpuMover::MovePtr GpuMover::NextToBegin(size_t batch_entries, uint64_t batch_bytes) {
   const std::lock_guard<std::mutex> lock(mutex_);
-  if (waiting_.empty()) return nullptr;
-  if (!underway_.empty() &&
-      stats_.underway_bytes + waiting_.front()->bytes > options_.underway_bytes_max) {
+  if (waiting_.empty() || batch_entries == kBatchEntriesMax) return nullptr;
+  const uint64_t bytes = waiting_.front()->bytes;
+  if (!underway_.empty() && stats_.underway_bytes + bytes > options_.underway_bytes_max) {
     return nullptr;
   }
+  if (batch_entries > 0 && batch_bytes + bytes > options_.underway_bytes_max / 2) return nullptr;
   MovePtr move = std::move(waiting_.front());
   waiting_.pop_front();
   beginning_ = move.get();
+  return move;
+}
+
+GpuMover::MovePtr GpuMover::TakeLastUnderway() {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  MovePtr move = std::move(underway_.back());
+  underway_.pop_back();
+  stats_.underway_bytes -= move->bytes;
   return move;
 }
 
@@ -156,8 +197,6 @@ absl::Status GpuMover::BeginUp(Move& move) {
   if (tier_.Contains(move.meta.key)) return absl::AlreadyExistsError("it is on the GPU already");
   const std::span<const uint8_t> payload = move.up.payload();
   CAIRN_ASSIGN_OR_RETURN(move.gpu_room, tier_.Reserve(payload.size(), move.meta.parts.size()));
-  CAIRN_RETURN_IF_ERROR(VerifyParts(move.meta, payload));
-  if (!move.up.TableIntact()) return absl::DataLossError("the part table does not match");
   return stream_->Copy(payload.data(), move.gpu_room.data(), BytesWithTable(move.meta));
 }
 

@@ -1,10 +1,10 @@
 // gpu_mover.h: copies entries between pinned host memory and the GPU tier, many on their way at a
 // time, and publishes each when it has arrived.
 //
-// An entry going up is verified on the host right before its copy is begun, one coming down right
-// after it has arrived; what does not match is not published. A move that fails or is cancelled
-// leaves both tiers as they were: the copy it came from stays, the room it was going to returns
-// once nothing writes there any more. Erasing what it came from is the caller's.
+// An entry is verified where it has arrived, one going up by the GPU and one coming down by the
+// caller of Step; what does not match is not published. A move that fails or is cancelled leaves
+// both tiers as they were: the copy it came from stays, the room it was going to returns once
+// nothing writes there any more. Erasing what it came from is the caller's.
 //
 // Threads:   Promote, Demote, Cancel and stats from any thread; they never wait for the device.
 //            Step and Wait from one at a time, the mover's. `done` is called by Step, with no lock
@@ -17,17 +17,20 @@
 #ifndef CAIRN_STORE_TIER_GPU_MOVER_H_
 #define CAIRN_STORE_TIER_GPU_MOVER_H_
 
+#include <array>
 #include <atomic>
 #include <cstdint>
 #include <deque>
 #include <functional>
 #include <memory>
 #include <mutex>
+#include <span>
 #include <vector>
 
 #include "store/base/entry.h"
 #include "store/base/status.h"
 #include "store/device/gpu_memory.h"
+#include "store/tier/gpu_part_check.h"
 #include "store/tier/gpu_tier.h"
 #include "store/tier/host_tier.h"
 
@@ -44,7 +47,7 @@ class GpuMover {
  public:
   using Done = std::function<void(const EntryKey& key, const absl::Status& status)>;
   struct Options {
-    uint64_t underway_bytes_max = 64ull << 20;  // of copies begun; one entry may exceed it
+    uint64_t underway_bytes_max = 64ull << 20;  // of copies begun; a single one may exceed it
     size_t waiting_entries_max = 4096;
   };
   // `host`'s arena must be pinned on `gpu`.
@@ -68,6 +71,14 @@ class GpuMover {
   GpuMoverStats stats() const;
 
  private:
+  static constexpr size_t kBatchEntriesMax = 256;
+  static constexpr GpuMark kNoMark = UINT64_MAX;
+  // Moves that are begun together share a mark, and those that go up a check. Two, in turn: one is
+  // looked after while the other is copied.
+  struct Batch {
+    std::unique_ptr<GpuPartCheck> check;
+    size_t left = 0;  // moves under way
+  };
   // One of each pair of pins, and of rooms.
   struct Move {
     EntryKey key;
@@ -79,7 +90,9 @@ class GpuMover {
     std::atomic<bool> cancelled{false};
     HostRoom host_room;
     GpuRoom gpu_room;
-    GpuMark mark = 0;
+    Batch* batch = nullptr;
+    size_t checked_as = 0;  // of the batch's subjects
+    GpuMark mark = kNoMark;
   };
   using MovePtr = std::unique_ptr<Move>;
 
@@ -88,8 +101,12 @@ class GpuMover {
   absl::Status Enqueue(MovePtr move);
   void Arrive();
   void BeginAll();
-  // The next one that may be begun now, as `beginning_` too; null: none.
-  MovePtr NextToBegin();
+  // The next one that may be begun now in a batch with so much, as `beginning_` too; null: none.
+  MovePtr NextToBegin(size_t batch_entries, uint64_t batch_bytes);
+  // Begins what may be, as one batch. False: nothing may.
+  bool BeginBatch(Batch& batch);
+  absl::StatusOr<GpuMark> Seal(Batch& batch, std::span<Move* const> moves);
+  MovePtr TakeLastUnderway();
   absl::Status Begin(Move& move);
   absl::Status BeginUp(Move& move);
   absl::Status BeginDown(Move& move);
@@ -103,6 +120,7 @@ class GpuMover {
   GpuTier& tier_;
   const Options options_;
   std::unique_ptr<GpuStream> stream_;
+  std::array<Batch, 2> batches_;  // Step's
 
   mutable std::mutex mutex_;
   std::deque<MovePtr> waiting_;  // guarded by mutex_, as is all below

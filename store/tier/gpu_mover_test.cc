@@ -119,6 +119,19 @@ TEST(GpuMoverTest, DamageOnTheHostDoesNotGoUp) {
   EXPECT_EQ(rig.tier->stats().used_bytes, 0u);
 }
 
+TEST(GpuMoverTest, ADamagedOneDoesNotHoldUpThoseBesideIt) {
+  Rig rig;
+  for (uint64_t i = 1; i <= 3; ++i) ASSERT_TRUE(rig.PutOnHost(MakeEntry(i)).ok());
+  // Other sizes in between, which are checked apart.
+  ASSERT_TRUE(rig.PutOnHost(MakeEntry(4, {300, 7000, 10})).ok());
+  const_cast<uint8_t*>(rig.host->Find(TestKey(2))->payload().data())[5000] ^= 0x80;
+  for (const uint64_t i : {1, 4, 2, 3}) ASSERT_TRUE(rig.Promote(i).ok());
+  rig.Finish();
+  for (const uint64_t i : {1, 3, 4}) EXPECT_EQ(rig.Told(i), absl::StatusCode::kOk) << i;
+  EXPECT_EQ(rig.Told(2), absl::StatusCode::kDataLoss);
+  EXPECT_EQ(rig.tier->stats().entries, 3u);
+}
+
 TEST(GpuMoverTest, DamageOnTheGpuDoesNotComeDown) {
   Rig rig;
   ASSERT_TRUE(rig.PutOnHost(MakeEntry(1)).ok());

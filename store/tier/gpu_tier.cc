@@ -5,8 +5,7 @@
 #include <utility>
 #include <vector>
 
-#include "store/device/file_system.h"
-#include "store/segment/record_format.h"
+#include "store/tier/gpu_part_check.h"
 
 namespace cairn::store {
 namespace {
@@ -58,9 +57,8 @@ struct GpuTier::Impl {
   std::deque<Zeroed> underway;         // guarded by sweep_mutex
 
   std::mutex check_mutex;
-  std::unique_ptr<GpuStream> checking;  // made at the first use; guarded by check_mutex
-  IoBuffer read_back;                   // guarded by check_mutex
-  std::unique_ptr<Gpu::Pinned> pinned;  // of read_back; guarded by check_mutex
+  std::unique_ptr<GpuStream> checking;  // made at the first use, as is the next; guarded by
+  std::unique_ptr<GpuPartCheck> check;  // check_mutex
 
   ArenaEntries entries;
 };
@@ -167,20 +165,15 @@ absl::Status GpuTier::Impl::Sweep(bool wait) {
 absl::Status GpuTier::Check(const GpuPin& pin) {
   const GpuExtent extent = pin.extent();
   const std::lock_guard<std::mutex> lock(impl_->check_mutex);
-  if (impl_->checking == nullptr) {
+  if (impl_->check == nullptr) {
     CAIRN_ASSIGN_OR_RETURN(impl_->checking, impl_->gpu.NewStream());
+    CAIRN_ASSIGN_OR_RETURN(impl_->check, GpuPartCheck::Create(impl_->gpu, 1));
   }
-  if (impl_->read_back.bytes().size() < extent.payload_bytes) {
-    impl_->pinned = nullptr;
-    impl_->read_back = IoBuffer(extent.payload_bytes);
-    CAIRN_ASSIGN_OR_RETURN(impl_->pinned,
-                           impl_->gpu.Pin(impl_->read_back.bytes(), PinnedUse::kReadWrite));
-  }
-  CAIRN_RETURN_IF_ERROR(
-      impl_->checking->Copy(extent.payload, impl_->read_back.bytes().data(), extent.payload_bytes));
+  CAIRN_RETURN_IF_ERROR(impl_->check->Begin(
+      *impl_->checking, {{extent.payload, pin.meta().parts, extent.table_xxh3}}));
   CAIRN_ASSIGN_OR_RETURN(const GpuMark mark, impl_->checking->Mark());
   CAIRN_RETURN_IF_ERROR(impl_->checking->Wait(mark));
-  return VerifyParts(pin.meta(), impl_->read_back.bytes());
+  return impl_->check->Verdict(0);
 }
 
 GpuTierStats GpuTier::stats() const {

@@ -5,9 +5,9 @@
 // other tiers, its part table behind the payload. Who fills a room does so on a stream and
 // publishes when the stream has reached the mark behind that, no sooner (GpuMover does).
 //
-// What is verified: the bytes that a mover copies up were verified on the host right before, and
-// what it copies down is verified there before it is published. In between the memory's own error
-// correction stands guard; Check reads an entry back and compares every part.
+// What is verified: an entry that a mover brings up is checked by the GPU where it lies, part table
+// and all, before it is published; one that it takes down is checked on the host before it is.
+// In between the memory's own error correction stands guard, and Check looks at every part again.
 //
 // Memory that comes free is zeroed before it is given out again: Sweep begins that, Reserve calls
 // it. Until it is done the bytes count as used, and as `unswept_bytes`.
@@ -127,8 +127,8 @@ class GpuTier {
   // The same, and waits until all that came free before is usable.
   absl::Status Settle();
 
-  // Reads the entry back over the bus and compares each part: DATA_LOSS names the first that
-  // differs. Waits for the device.
+  // Has the GPU check every part and the part table: DATA_LOSS names the first that differs. Waits
+  // for the device.
   absl::Status Check(const GpuPin& pin);
 
   GpuTierStats stats() const;

@@ -109,8 +109,8 @@ TEST_F(GpuTierCudaTest, APrefixIsGatheredFromEitherTier) {
   IoBuffer seen(kEntries * bytes);
   const auto seen_pinned = *gpu_->Pin(seen.bytes(), PinnedUse::kReadWrite);
   const auto stream = *gpu_->NewStream();
-  std::vector<RestoreStep> steps;
-  uint64_t from = 0;
+  std::vector<GpuGatherStep> steps;
+  uint32_t from = 0;
   for (const uint32_t part : kParts) {
     steps.push_back({{{.first = 0,
                        .count = kEntries,

@@ -6,6 +6,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <cstring>
 #include <thread>
 
 #include "store/base/limits.h"
@@ -18,12 +19,17 @@ namespace {
 struct Rig {
   explicit Rig(uint64_t bytes = 64 << 10) : tier(*GpuTier::Create(gpu, bytes)) {}
 
-  // Fills a room with the entry's bytes, as a mover's copy would, and publishes it.
+  // Fills a room with payload and part table, as a mover's copy would, and publishes it.
   absl::Status Put(const TestEntry& entry) {
     CAIRN_ASSIGN_OR_RETURN(GpuRoom room,
                            tier->Reserve(entry.meta.payload_bytes(), entry.meta.parts.size()));
     const std::span<const uint8_t> payload = entry.payload.bytes();
     std::copy_n(payload.begin(), entry.meta.payload_bytes(), room.data());
+    uint8_t* table = room.data() + PartTableOffset(entry.meta.payload_bytes());
+    for (const EntryPart& part : entry.meta.parts) {
+      std::memcpy(table, &part.xxh3, sizeof(part.xxh3));
+      table += sizeof(part.xxh3);
+    }
     return tier->Publish(entry.meta, std::move(room));
   }
 
@@ -77,7 +83,27 @@ TEST(GpuTierTest, CheckFindsAFlippedByteAndNamesItsPart) {
   const_cast<uint8_t*>(pin.extent().payload)[5000] ^= 1;
   const absl::Status damaged = rig.tier->Check(pin);
   EXPECT_EQ(damaged.code(), absl::StatusCode::kDataLoss);
-  EXPECT_NE(damaged.message().find("part 1"), absl::string_view::npos) << damaged;
+  EXPECT_NE(damaged.message().find("part 1 of 2"), absl::string_view::npos) << damaged;
+  const_cast<uint8_t*>(pin.extent().payload)[5000] ^= 1;
+  EXPECT_TRUE(rig.tier->Check(pin).ok());
+  const_cast<uint8_t*>(pin.extent().payload)[8000] ^= 1;
+  const absl::Status table = rig.tier->Check(pin);
+  EXPECT_EQ(table.code(), absl::StatusCode::kDataLoss);
+  EXPECT_NE(table.message().find("part table"), absl::string_view::npos) << table;
+}
+
+TEST(GpuTierTest, CheckTakesAsManyPartsAsAnEntryMayHave) {
+  Rig rig(1 << 20);
+  std::vector<uint32_t> parts;
+  for (uint32_t i = 1; i <= kPartsPerEntryMax; ++i) parts.push_back(i);
+  const TestEntry entry = MakeEntry(1, parts);
+  ASSERT_TRUE(rig.Put(entry).ok());
+  const GpuPin pin = rig.tier->Find(entry.meta.key);
+  const absl::Status whole = rig.tier->Check(pin);
+  EXPECT_TRUE(whole.ok()) << whole;
+  const_cast<uint8_t*>(pin.extent().payload)[entry.meta.payload_bytes() - 1] ^= 1;
+  const absl::Status damaged = rig.tier->Check(pin);
+  EXPECT_NE(damaged.message().find("part 511 of 512"), absl::string_view::npos) << damaged;
 }
 
 TEST(GpuTierTest, ThePoolIsZeroedBeforeItsFirstTenant) {

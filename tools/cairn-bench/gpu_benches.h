@@ -1,0 +1,18 @@
+// gpu_benches.h: what each file of GPU comparisons adds to the list.
+//
+// Threads, units, errors: bench.h.
+#ifndef CAIRN_TOOLS_CAIRN_BENCH_GPU_BENCHES_H_
+#define CAIRN_TOOLS_CAIRN_BENCH_GPU_BENCHES_H_
+
+#include <vector>
+
+#include "tools/cairn-bench/bench.h"
+
+namespace cairn::bench {
+
+void AddGpuTierBenches(std::vector<Bench>& benches);  // gpu_tier_bench.cc
+void AddGpuDiskBench(std::vector<Bench>& benches);    // gpu_disk_bench.cc
+
+}  // namespace cairn::bench
+
+#endif  // CAIRN_TOOLS_CAIRN_BENCH_GPU_BENCHES_H_
