@@ -52,6 +52,9 @@ absl::Status GpuPrefix::Open() {
   row_places_ = Places(shapes_.rows, kBlocks, session_bytes);
   window_places_ = Places(shapes_.checkpoint, 1, session_bytes);
   CAIRN_ASSIGN_OR_RETURN(session_, gpu_->Allocate(session_bytes, store::GpuSharing::kPrivate));
+  seen_ = store::IoBuffer(session_bytes);
+  CAIRN_ASSIGN_OR_RETURN(seen_pinned_, gpu_->Pin(seen_.bytes(), store::PinnedUse::kReadWrite));
+  CAIRN_ASSIGN_OR_RETURN(stream_, gpu_->NewStream());
   CAIRN_ASSIGN_OR_RETURN(restore_, store::GpuRestore::Create(*gpu_, kBlocks + 1));
   return absl::OkStatus();
 }
@@ -148,21 +151,17 @@ std::vector<store::GpuGatherStep> GpuPrefix::Steps(uint32_t begin, uint32_t end,
 }
 
 absl::Status GpuPrefix::Poison() {
-  CAIRN_ASSIGN_OR_RETURN(const auto stream, gpu_->NewStream());
-  CAIRN_RETURN_IF_ERROR(stream->Zero(session_->data(), session_->bytes()));
-  CAIRN_ASSIGN_OR_RETURN(const store::GpuMark mark, stream->Mark());
-  return stream->Wait(mark);
+  CAIRN_RETURN_IF_ERROR(stream_->Zero(session_->data(), session_->bytes()));
+  CAIRN_ASSIGN_OR_RETURN(const store::GpuMark mark, stream_->Mark());
+  return stream_->Wait(mark);
 }
 
 absl::Status GpuPrefix::Compare() {
-  store::IoBuffer seen(session_->bytes());
-  CAIRN_ASSIGN_OR_RETURN(const auto pinned, gpu_->Pin(seen.bytes(), store::PinnedUse::kReadWrite));
-  CAIRN_ASSIGN_OR_RETURN(const auto stream, gpu_->NewStream());
-  CAIRN_RETURN_IF_ERROR(stream->Copy(session_->data(), seen.bytes().data(), session_->bytes()));
-  CAIRN_ASSIGN_OR_RETURN(const store::GpuMark mark, stream->Mark());
-  CAIRN_RETURN_IF_ERROR(stream->Wait(mark));
+  CAIRN_RETURN_IF_ERROR(stream_->Copy(session_->data(), seen_.bytes().data(), session_->bytes()));
+  CAIRN_ASSIGN_OR_RETURN(const store::GpuMark mark, stream_->Mark());
+  CAIRN_RETURN_IF_ERROR(stream_->Wait(mark));
   const auto equal = [&](uint64_t place, std::span<const uint8_t> wanted) {
-    return std::memcmp(seen.bytes().data() + place, wanted.data(), wanted.size()) == 0;
+    return std::memcmp(seen_.bytes().data() + place, wanted.data(), wanted.size()) == 0;
   };
   for (uint32_t i = 0; i <= kBlocks; ++i) {
     const std::vector<uint32_t>& parts = i < kBlocks ? shapes_.rows : shapes_.checkpoint;

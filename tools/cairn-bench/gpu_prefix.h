@@ -73,6 +73,9 @@ class GpuPrefix {
   std::unique_ptr<store::GpuRegion> session_;
   std::unique_ptr<store::GpuRestore> restore_;
   std::vector<store::HostPin> pins_;
+  store::IoBuffer seen_;  // of the session, when it is compared
+  std::unique_ptr<store::Gpu::Pinned> seen_pinned_;
+  std::unique_ptr<store::GpuStream> stream_;
 };
 
 }  // namespace cairn::bench

@@ -18,7 +18,7 @@ using SteadyClock = std::chrono::steady_clock;
 using store::GatherFrom;
 using Prefix = std::shared_ptr<GpuPrefix>;
 
-constexpr double kMeasureSeconds = 0.2;
+constexpr double kMeasureSeconds = 0.1;
 
 double SecondsSince(SteadyClock::time_point start) {
   return std::chrono::duration<double>(SteadyClock::now() - start).count();
