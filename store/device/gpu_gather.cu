@@ -33,9 +33,36 @@ struct Plan {
   Part parts[kParts];
 };
 
-// All loads before the first store: they are on their way together.
-template <typename Word>
-__device__ void CopyPiece(const uint8_t* from, uint8_t* to, uint32_t bytes, uint32_t lane) {
+// What a warp has brought of a step and not yet told. Telling waits until the stores have been
+// performed; so it is begun when the next piece's loads are on their way, and ended behind that
+// piece's stores. Only lane 0 tells.
+struct Arrival {
+  const Part* part = nullptr;  // of the step
+  uint32_t pieces = 0;         // 0: nothing to tell
+  uint32_t before = 0;         // what others had brought
+
+  __device__ void Begin(const GatherProgress& progress, uint32_t lane) {
+    if (pieces == 0) return;
+    __syncwarp();
+    if (lane != 0) return;
+    __threadfence();
+    before = atomicAdd(&progress.counters[part->step], pieces);
+  }
+  // Who brought the last ones says that the step is there.
+  __device__ void End(const GatherProgress& progress, uint32_t lane) {
+    if (lane == 0 && pieces != 0 && before + pieces == part->step_pieces) {
+      progress.counters[part->step] = 0;
+      __threadfence_system();
+      *const_cast<volatile uint32_t*>(&progress.flags[part->step]) = progress.value;
+    }
+    pieces = 0;
+  }
+};
+
+// All loads before the first store: they are on their way together. `between` is called in between.
+template <typename Word, typename Between>
+__device__ void CopyPiece(const uint8_t* from, uint8_t* to, uint32_t bytes, uint32_t lane,
+                          Between between) {
   constexpr uint32_t kLoads = kPieceBytes / (kWarp * sizeof(Word));
   const auto* const source = reinterpret_cast<const Word*>(from);
   auto* const destination = reinterpret_cast<Word*>(to);
@@ -45,49 +72,41 @@ __device__ void CopyPiece(const uint8_t* from, uint8_t* to, uint32_t bytes, uint
   for (uint32_t i = 0; i < kLoads; ++i) {
     if (const uint32_t at = i * kWarp + lane; at < words) held[i] = __ldcs(source + at);
   }
+  between();
 #pragma unroll
   for (uint32_t i = 0; i < kLoads; ++i) {
     if (const uint32_t at = i * kWarp + lane; at < words) destination[at] = held[i];
   }
 }
 
-__device__ void CopyAny(const uint8_t* from, uint8_t* to, uint32_t bytes, uint32_t lane) {
+template <typename Between>
+__device__ void CopyAny(const uint8_t* from, uint8_t* to, uint32_t bytes, uint32_t lane,
+                        Between between) {
   const uint64_t odd = reinterpret_cast<uint64_t>(from) | reinterpret_cast<uint64_t>(to) | bytes;
   if (odd % sizeof(uint4) == 0) {
-    CopyPiece<uint4>(from, to, bytes, lane);
+    CopyPiece<uint4>(from, to, bytes, lane, between);
   } else if (odd % sizeof(uint2) == 0) {
-    CopyPiece<uint2>(from, to, bytes, lane);
+    CopyPiece<uint2>(from, to, bytes, lane, between);
   } else {
+    between();
     for (uint32_t i = lane; i < bytes; i += kWarp) to[i] = from[i];
   }
 }
 
-// The warp has brought `pieces` of the part's step. Who brings the last ones tells.
-__device__ void Arrive(const Part& part, uint32_t pieces, const GatherProgress& progress,
-                       uint32_t lane) {
-  __syncwarp();
-  if (lane != 0 || pieces == 0) return;
-  __threadfence();
-  const uint32_t before = atomicAdd(&progress.counters[part.step], pieces);
-  if (before + pieces != part.step_pieces) return;
-  progress.counters[part.step] = 0;
-  __threadfence_system();
-  *const_cast<volatile uint32_t*>(&progress.flags[part.step]) = progress.value;
-}
-
 // Warps take pieces in turn, all through the steps in their order; neighbours take neighbours.
 template <size_t kParts>
-__global__ void __launch_bounds__(kThreads)
+__global__ void __launch_bounds__(kThreads, kBlocksPerProcessor)
     GatherPieces(const uint8_t* const* sources, const __grid_constant__ Plan<kParts> plan,
                  uint32_t pieces, const __grid_constant__ GatherProgress progress) {
   const uint32_t lane = threadIdx.x % kWarp;
   uint32_t p = 0, begin = 0, brought = 0;
+  Arrival arrival;
   for (uint32_t piece = blockIdx.x * kWarpsPerBlock + threadIdx.x / kWarp; piece < pieces;
        piece += gridDim.x * kWarpsPerBlock) {
     while (piece >= plan.parts[p].pieces_end) {
       begin = plan.parts[p].pieces_end;
-      if (plan.parts[p + 1].step != plan.parts[p].step) {
-        Arrive(plan.parts[p], brought, progress, lane);
+      if (brought != 0 && plan.parts[p + 1].step != plan.parts[p].step) {
+        arrival = {&plan.parts[p], brought};
         brought = 0;
       }
       ++p;
@@ -98,10 +117,13 @@ __global__ void __launch_bounds__(kThreads)
     const uint32_t at = (piece - begin) % each * kPieceBytes;
     CopyAny(sources[part.first + source] + part.from + at,
             part.to + uint64_t{source} * part.to_stride + at, min(part.bytes - at, kPieceBytes),
-            lane);
+            lane, [&] { arrival.Begin(progress, lane); });
+    arrival.End(progress, lane);
     ++brought;
   }
-  Arrive(plan.parts[p], brought, progress, lane);
+  arrival = {&plan.parts[p], brought};
+  arrival.Begin(progress, lane);
+  arrival.End(progress, lane);
 }
 
 template <size_t kParts>
