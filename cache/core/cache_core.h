@@ -3,8 +3,9 @@
 // are thin shells over it.
 //
 // Sessions: everything a client holds (leases, reservations, staging) hangs on a session;
-// CloseSession frees all of it at once, which is what happens when a client vanishes. Leases also
-// end at their deadline. Eviction: whole entries, in the order of a policy (cache/policy); a
+// CloseSession frees all of it at once, which is what happens when a client vanishes, but for
+// reservations that a Commit is at work on: it goes on, and ends them. Leases also end at their
+// deadline. Eviction: whole entries, in the order of a policy (cache/policy); a
 // parent's rows never before its children's; leased, pinned and reserved entries stay. Both tiers
 // stay under their limits at every instant: room is made before bytes are taken.
 //

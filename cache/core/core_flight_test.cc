@@ -5,6 +5,8 @@
 #include <future>
 
 #include "cache/core/core_rig.h"
+#include "cache/core/stopped_reader.h"
+#include "store/device/shared_memory.h"
 
 namespace cairn::cache {
 namespace {
@@ -50,6 +52,29 @@ TEST_F(FlightTest, FirstWaiterTakesOverFromAVanishedMaker) {
   ASSERT_TRUE(rig_.CommitOne((*taken)[0].reservation, item_.key, false, first).ok());
   EXPECT_EQ((*b.get())[0].state, ReserveState::kExists);
   EXPECT_EQ(rig_.Stat("open_reservations"), 0u);
+}
+
+// Nobody else is set to making what is nearly made.
+TEST_F(FlightTest, ACommitThatCopiesOutlivesItsSession) {
+  const SessionId maker = rig_.Open(), other = rig_.Open();
+  const uint64_t id = rig_.Reserve(item_, maker);
+  auto answer = AskAndWait(other, item_);
+  const std::vector<uint8_t> payload = PayloadOf(item_.key);
+  const auto memory = *store::SharedMemory::Create("payload", {.bytes = kIoAlignment});
+  std::copy(payload.begin(), payload.end(), memory.writable().begin());
+  const StoppedReader reader(memory.bytes());
+  auto commit = std::async(std::launch::async, [&] {
+    const CoreCommitItem item{id, memory.bytes(), PartsOf(kRows, payload)};
+    return (*rig_.core->Commit(maker, {&item, 1}, false))[0];
+  });
+  reader.Await();
+  rig_.core->CloseSession(maker);
+  EXPECT_EQ(rig_.Stat("open_reservations"), 1u);
+  reader.LetGo();
+  EXPECT_TRUE(commit.get().ok());
+  EXPECT_EQ((*answer.get())[0].state, ReserveState::kExists);
+  EXPECT_EQ(rig_.Stat("open_reservations"), 0u);
+  EXPECT_EQ(rig_.Fetch(chain_, other)->rows.size(), 1u);
 }
 
 TEST_F(FlightTest, WaiterTakesOverFromAbortFailureAndDeadline) {

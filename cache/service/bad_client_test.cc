@@ -7,12 +7,11 @@
 #include <sys/un.h>
 
 #include <future>
-
-#include <future>
 #include <utility>
 
 #include "cache/client/attach_client.h"
 #include "cache/client/protocol.h"
+#include "cache/core/stopped_reader.h"
 #include "cache/service/raw_client.h"
 #include "cache/service/refusal.h"
 #include "cache/service/service_rig.h"
@@ -166,6 +165,45 @@ TEST(BadClient, StagingMustBeSealedAndInBounds) {
     EXPECT_EQ(client.stub->Commit(&context, request, &out).error_code(),
               grpc::StatusCode::INVALID_ARGUMENT);
   }
+}
+
+TEST(BadClient, AReservationOutlivesItsSessionForAsLongAsItsCommitCopies) {
+  ServiceRig rig;
+  RawClient client(rig.unix_target());
+  AttachClient attach(store::UnixSockets(), rig.folder / "cairn.sock.fd", client.token,
+                      absl::Seconds(20));
+  const auto memory = *store::SharedMemory::Create("s", {.bytes = 4096});
+  ASSERT_TRUE(attach.GiveStaging(memory.descriptor(), 4096).ok());
+  const auto chain = rig.core.Chain(1);
+  const auto item = rig.core.Item(chain, 0, EntryKind::kRows);
+  const std::vector<uint8_t> payload = PayloadOf(item.key);
+  std::copy(payload.begin(), payload.end(), memory.writable().begin());
+
+  const auto session = *rig.server->state().sessions.Find(client.token);
+  v1::CommitRequest request;
+  request.set_token(client.token);
+  v1::CommitItem* const out = request.add_items();
+  out->set_reservation(rig.core.Reserve(item, session->core_id()));
+  for (const EntryPart& part : PartsOf(EntryKind::kRows, payload)) {
+    out->add_part_bytes(part.bytes);
+    out->add_part_xxh3(part.xxh3);
+  }
+  const StoppedReader reader(*session->StagingRange(0, 0, 4096));
+  auto commit = std::async(std::launch::async, [request, stub = client.stub.get()] {
+    grpc::ClientContext context;
+    v1::CommitResponse answer;
+    return stub->Commit(&context, request, &answer).ok();
+  });
+  reader.Await();
+  client.session.TryCancel();
+  ASSERT_TRUE(Eventually([&] { return rig.core.Stat("open_sessions") == 1; }));
+  EXPECT_EQ(rig.core.Stat("open_reservations"), 1u);
+  EXPECT_FALSE(ClientsAreGone(rig.core, *rig.server));
+  reader.LetGo();
+  EXPECT_TRUE(commit.get());
+  ASSERT_TRUE(Eventually([&] { return ClientsAreGone(rig.core, *rig.server); }));
+  EXPECT_EQ(rig.core.Stat("open_reservations"), 0u);
+  EXPECT_EQ(rig.core.Rows(chain), 1u);
 }
 
 TEST(BadClient, ArenaDescriptorsCannotBeWrittenThrough) {

@@ -95,6 +95,14 @@ struct ServiceRig {
   std::unique_ptr<CacheServer> server;
 };
 
+// No session is open but the rig's own, and no fetch or commit of one that was is still at work.
+// Only then must all that clients held be free: a commit that copies while its session ends goes
+// on, and its reservations end with it.
+inline bool ClientsAreGone(CoreRig& core, CacheServer& server) {
+  return core.Stat("open_sessions") == 1 &&
+         server.state().work.AwaitNone(std::chrono::milliseconds(0));
+}
+
 inline std::vector<Digest> ChainOf(const CacheApi& cache, size_t blocks, int32_t salt = 0) {
   std::vector<int32_t> tokens(blocks * kBlockTokens);
   for (size_t i = 0; i < tokens.size(); ++i) tokens[i] = static_cast<int32_t>(i) + salt;

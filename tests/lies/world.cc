@@ -111,13 +111,12 @@ World::World(const Subject& subject, bool from_disk) : subject_(subject), from_d
   sizes.options.policy.full = true;
   rig_ = std::make_unique<cache::CoreRig>(sizes);
   Engine(subject_, cache::OpenLocalCache(*rig_->core, subject_.spec), absl::ZeroDuration()).Run();
-  Reset();
+  Restart();
 }
 
 void World::AwaitQuiet() {
-  // One is the rig's own.
-  Expect(cache::Eventually([&] { return rig_->Stat("open_sessions") == 1; }),
-         "the attacked session does not end");
+  Expect(cache::Eventually([&] { return cache::ClientsAreGone(*rig_, *server_); }),
+         "the attacked session does not end, or a call of its");
   for (const char* held : {"open_leases", "open_reservations"}) {
     Expect(rig_->Stat(held) == 0, absl::StrCat(rig_->Stat(held), " ", held, " after its session"));
   }
@@ -125,6 +124,10 @@ void World::AwaitQuiet() {
 
 void World::Reset() {
   AwaitQuiet();
+  Restart();
+}
+
+void World::Restart() {
   server_.reset();
   {
     const auto session = cache::OpenLocalCache(*rig_->core, subject_.spec);

@@ -53,6 +53,8 @@ class World {
 
  private:
   void AwaitQuiet();
+  // A daemon anew, over the same store but for the second block.
+  void Restart();
 
   const Subject& subject_;
   const bool from_disk_;
