@@ -1,7 +1,10 @@
+// A warp keeps several pieces on their way into a ring of its own in shared memory and stores the
+// oldest when it is there; a lane stores what it fetched itself, so lanes need not wait for each
+// other. Where pieces went is told per step by one thread a block: if each warp told, its fences
+// would cost a quarter of the rate.
 #include <cuda_runtime_api.h>
 
 #include <algorithm>
-#include <memory>
 
 #include "store/device/cuda_status.h"
 #include "store/device/gpu_gather.h"
@@ -10,12 +13,13 @@ namespace cairn::store {
 namespace {
 
 constexpr uint32_t kWarp = 32;
-constexpr uint32_t kThreads = 256;
-constexpr uint32_t kWarpsPerBlock = kThreads / kWarp;
-// What a warp has on its way at once.
-constexpr uint32_t kPieceBytes = 4096;
-constexpr uint32_t kBlocksPerProcessor = 2;  // from the GPU
-constexpr uint32_t kHostBlocks = 32;
+constexpr uint32_t kCopyWarps = 8;
+constexpr uint32_t kThreads = (kCopyWarps + 1) * kWarp;  // and the one that tells
+constexpr uint32_t kStages = 4;
+constexpr uint32_t kPieceBytes = 2336;  // four rows of 584 B: most parts are whole pieces
+constexpr uint32_t kBlocksPerProcessor = 3;
+constexpr uint32_t kHostBlocks = 32;  // keep the bus full
+static_assert(kPieceBytes % sizeof(uint4) == 0);
 static_assert(kGatherBytesMax / kPieceBytes + kGatherPartsMax * kGatherSourcesMax < INT32_MAX,
               "pieces are counted in 32 bits");
 
@@ -24,127 +28,194 @@ struct Part {
   uint32_t to_stride, from, bytes, first;
   uint32_t pieces_end;  // of this part and all before it
   uint32_t step;
-  uint32_t step_pieces;  // of its whole step
 };
 
 // By value, so that it lies in the constant cache; two sizes, as its size costs at each launch.
 template <size_t kParts>
 struct Plan {
   Part parts[kParts];
+  uint32_t pieces, steps;
 };
 
-// What a warp has brought of a step and not yet told. Telling waits until the stores have been
-// performed; so it is begun when the next piece's loads are on their way, and ended behind that
-// piece's stores. Only lane 0 tells.
-struct Arrival {
-  const Part* part = nullptr;  // of the step
-  uint32_t pieces = 0;         // 0: nothing to tell
-  uint32_t before = 0;         // what others had brought
+struct Piece {
+  const uint8_t* from;
+  uint8_t* to;
+  uint32_t bytes, step;
 
-  __device__ void Begin(const GatherProgress& progress, uint32_t lane) {
-    if (pieces == 0) return;
-    __syncwarp();
-    if (lane != 0) return;
-    __threadfence();
-    before = atomicAdd(&progress.counters[part->step], pieces);
-  }
-  // Who brought the last ones says that the step is there.
-  __device__ void End(const GatherProgress& progress, uint32_t lane) {
-    if (lane == 0 && pieces != 0 && before + pieces == part->step_pieces) {
-      progress.counters[part->step] = 0;
-      __threadfence_system();
-      *const_cast<volatile uint32_t*>(&progress.flags[part->step]) = progress.value;
-    }
-    pieces = 0;
+  // The largest that addresses and length are multiples of.
+  __device__ uint32_t word() const {
+    const uint64_t odd = reinterpret_cast<uint64_t>(from) | reinterpret_cast<uint64_t>(to) | bytes;
+    return odd % sizeof(uint4) == 0 ? sizeof(uint4) : odd % sizeof(uint2) == 0 ? sizeof(uint2) : 1;
   }
 };
 
-// All loads before the first store: they are on their way together. `between` is called in between.
-template <typename Word, typename Between>
-__device__ void CopyPiece(const uint8_t* from, uint8_t* to, uint32_t bytes, uint32_t lane,
-                          Between between) {
-  constexpr uint32_t kLoads = kPieceBytes / (kWarp * sizeof(Word));
-  const auto* const source = reinterpret_cast<const Word*>(from);
-  auto* const destination = reinterpret_cast<Word*>(to);
-  const uint32_t words = bytes / sizeof(Word);
-  Word held[kLoads];
+struct Shared {
+  alignas(16) uint8_t ring[kCopyWarps][kStages][kPieceBytes];
+  Piece pieces[kCopyWarps][kStages];
+  // By warp: it has stored all pieces of the steps before this one.
+  uint32_t passed[kCopyWarps];
+};
+
+// Calls for the places in a piece that are this lane's.
+template <typename Word, typename Each>
+__device__ void EachWord(uint32_t bytes, uint32_t lane, Each each) {
 #pragma unroll
-  for (uint32_t i = 0; i < kLoads; ++i) {
-    if (const uint32_t at = i * kWarp + lane; at < words) held[i] = __ldcs(source + at);
-  }
-  between();
-#pragma unroll
-  for (uint32_t i = 0; i < kLoads; ++i) {
-    if (const uint32_t at = i * kWarp + lane; at < words) destination[at] = held[i];
+  for (uint32_t at = lane * sizeof(Word); at < kPieceBytes; at += kWarp * sizeof(Word)) {
+    if (at < bytes) each(at);
   }
 }
 
-template <typename Between>
-__device__ void CopyAny(const uint8_t* from, uint8_t* to, uint32_t bytes, uint32_t lane,
-                        Between between) {
-  const uint64_t odd = reinterpret_cast<uint64_t>(from) | reinterpret_cast<uint64_t>(to) | bytes;
-  if (odd % sizeof(uint4) == 0) {
-    CopyPiece<uint4>(from, to, bytes, lane, between);
-  } else if (odd % sizeof(uint2) == 0) {
-    CopyPiece<uint2>(from, to, bytes, lane, between);
-  } else {
-    between();
-    for (uint32_t i = lane; i < bytes; i += kWarp) to[i] = from[i];
+__device__ void Fetch(const Piece& piece, uint8_t* ring, uint32_t lane) {
+  const auto to = static_cast<uint32_t>(__cvta_generic_to_shared(ring));
+  const uint32_t word = piece.word();
+  if (word == sizeof(uint4)) {
+    EachWord<uint4>(piece.bytes, lane, [&](uint32_t at) {
+      asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(to + at), "l"(piece.from + at)
+                   : "memory");
+    });
+  } else if (word == sizeof(uint2)) {
+    EachWord<uint2>(piece.bytes, lane, [&](uint32_t at) {
+      asm volatile("cp.async.ca.shared.global [%0], [%1], 8;" ::"r"(to + at), "l"(piece.from + at)
+                   : "memory");
+    });
   }
+}
+
+__device__ void Store(const Piece& piece, const uint8_t* ring, uint32_t lane) {
+  const uint32_t word = piece.word();
+  if (word == sizeof(uint4)) {
+    EachWord<uint4>(piece.bytes, lane, [&](uint32_t at) {
+      *reinterpret_cast<uint4*>(piece.to + at) = *reinterpret_cast<const uint4*>(ring + at);
+    });
+  } else if (word == sizeof(uint2)) {
+    EachWord<uint2>(piece.bytes, lane, [&](uint32_t at) {
+      *reinterpret_cast<uint2*>(piece.to + at) = *reinterpret_cast<const uint2*>(ring + at);
+    });
+  } else {
+    for (uint32_t at = lane; at < piece.bytes; at += kWarp) piece.to[at] = piece.from[at];
+  }
+}
+
+// Finds pieces by their ascending numbers.
+template <size_t kParts>
+class Finder {
+ public:
+  __device__ Finder(const Plan<kParts>& plan, const uint8_t* const* sources)
+      : plan_(plan), sources_(sources) {}
+  __device__ Piece operator()(uint32_t number) {
+    while (number >= plan_.parts[part_].pieces_end) begin_ = plan_.parts[part_++].pieces_end;
+    const Part& part = plan_.parts[part_];
+    const uint32_t each = (part.bytes + kPieceBytes - 1) / kPieceBytes;
+    const uint32_t source = (number - begin_) / each;
+    const uint32_t at = (number - begin_) % each * kPieceBytes;
+    return {sources_[part.first + source] + part.from + at,
+            part.to + uint64_t{source} * part.to_stride + at, min(part.bytes - at, kPieceBytes),
+            part.step};
+  }
+
+ private:
+  const Plan<kParts>& plan_;
+  const uint8_t* const* const sources_;
+  uint32_t part_ = 0, begin_ = 0;
+};
+
+// The warp has stored all before this step.
+__device__ void Pass(volatile uint32_t& passed, uint32_t step, uint32_t lane) {
+  __syncwarp();
+  if (lane != 0) return;
+  __threadfence_block();
+  passed = step;
 }
 
 // Warps take pieces in turn, all through the steps in their order; neighbours take neighbours.
 template <size_t kParts>
+__device__ void CopyPieces(const uint8_t* const* sources, const Plan<kParts>& plan, Shared& shared,
+                           uint32_t warp, uint32_t lane) {
+  Finder<kParts> find(plan, sources);
+  const uint32_t first = blockIdx.x * kCopyWarps + warp, stride = gridDim.x * kCopyWarps;
+  const uint32_t count = first < plan.pieces ? (plan.pieces - first - 1) / stride + 1 : 0;
+  const auto fetch = [&](uint32_t i) {
+    if (i < count) {
+      const Piece piece = find(first + i * stride);
+      if (lane == 0) shared.pieces[warp][i % kStages] = piece;
+      Fetch(piece, shared.ring[warp][i % kStages], lane);
+    }
+    asm volatile("cp.async.commit_group;" ::: "memory");
+  };
+  for (uint32_t i = 0; i + 1 < kStages; ++i) fetch(i);
+  uint32_t step = 0;
+  for (uint32_t i = 0; i < count; ++i) {
+    fetch(i + kStages - 1);
+    asm volatile("cp.async.wait_group %0;" ::"n"(kStages - 1) : "memory");
+    __syncwarp();
+    const Piece piece = shared.pieces[warp][i % kStages];
+    if (piece.step != step) {
+      step = piece.step;
+      Pass(shared.passed[warp], step, lane);
+    }
+    Store(piece, shared.ring[warp][i % kStages], lane);
+    __syncwarp();
+  }
+  Pass(shared.passed[warp], plan.steps, lane);
+}
+
+// The block has brought all it had of a step; who says so last tells that the step is there.
+__device__ void Tell(const Shared& shared, uint32_t steps, const GatherProgress& progress) {
+  for (uint32_t step = 0; step < steps; ++step) {
+    for (uint32_t warp = 0; warp < kCopyWarps; ++warp) {
+      const volatile uint32_t& passed = shared.passed[warp];
+      while (passed <= step) __nanosleep(100);
+    }
+    __threadfence();
+    if (atomicAdd(&progress.counters[step], 1) + 1 < gridDim.x) continue;
+    progress.counters[step] = 0;
+    __threadfence_system();
+    *const_cast<volatile uint32_t*>(&progress.flags[step]) = progress.value;
+  }
+}
+
+template <size_t kParts>
 __global__ void __launch_bounds__(kThreads, kBlocksPerProcessor)
     GatherPieces(const uint8_t* const* sources, const __grid_constant__ Plan<kParts> plan,
-                 uint32_t pieces, const __grid_constant__ GatherProgress progress) {
-  const uint32_t lane = threadIdx.x % kWarp;
-  uint32_t p = 0, begin = 0, brought = 0;
-  Arrival arrival;
-  for (uint32_t piece = blockIdx.x * kWarpsPerBlock + threadIdx.x / kWarp; piece < pieces;
-       piece += gridDim.x * kWarpsPerBlock) {
-    while (piece >= plan.parts[p].pieces_end) {
-      begin = plan.parts[p].pieces_end;
-      if (brought != 0 && plan.parts[p + 1].step != plan.parts[p].step) {
-        arrival = {&plan.parts[p], brought};
-        brought = 0;
-      }
-      ++p;
-    }
-    const Part& part = plan.parts[p];
-    const uint32_t each = (part.bytes + kPieceBytes - 1) / kPieceBytes;
-    const uint32_t source = (piece - begin) / each;
-    const uint32_t at = (piece - begin) % each * kPieceBytes;
-    CopyAny(sources[part.first + source] + part.from + at,
-            part.to + uint64_t{source} * part.to_stride + at, min(part.bytes - at, kPieceBytes),
-            lane, [&] { arrival.Begin(progress, lane); });
-    arrival.End(progress, lane);
-    ++brought;
+                 const __grid_constant__ GatherProgress progress) {
+  extern __shared__ Shared shared[];
+  const uint32_t warp = threadIdx.x / kWarp, lane = threadIdx.x % kWarp;
+  if (threadIdx.x < kCopyWarps) shared->passed[threadIdx.x] = 0;
+  __syncthreads();
+  if (warp < kCopyWarps) {
+    CopyPieces(sources, plan, *shared, warp, lane);
+  } else if (lane == 0) {
+    Tell(*shared, plan.steps, progress);
   }
-  arrival = {&plan.parts[p], brought};
-  arrival.Begin(progress, lane);
-  arrival.End(progress, lane);
+}
+
+template <typename Kernel>
+cudaError_t AllowSharedMemory(Kernel* kernel) {
+  const cudaError_t error = cudaFuncSetAttribute(
+      kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(sizeof(Shared)));
+  if (error != cudaSuccess) return error;
+  return cudaFuncSetAttribute(kernel, cudaFuncAttributePreferredSharedMemoryCarveout,
+                              cudaSharedmemCarveoutMaxShared);
 }
 
 template <size_t kParts>
 absl::Status Launch(CUstream_st* stream, const uint8_t* const* sources,
                     std::span<const GpuGatherStep> steps, uint32_t blocks_max,
                     const GatherProgress& progress) {
+  static const cudaError_t allowed = AllowSharedMemory(GatherPieces<kParts>);
+  CAIRN_RETURN_IF_ERROR(CudaStatus(allowed, "shared memory for gathering"));
   Plan<kParts> plan{};
   size_t p = 0;
-  uint32_t pieces = 0;
   for (uint32_t step = 0; step < steps.size(); ++step) {
-    const size_t first = p;
-    const uint32_t before = pieces;
     for (const GpuGatherPart& part : steps[step].parts) {
-      pieces += part.count * ((part.bytes - 1) / kPieceBytes + 1);
+      plan.pieces += part.count * ((part.bytes - 1) / kPieceBytes + 1);
       plan.parts[p++] = {part.to,    part.to_stride, part.from, part.bytes,
-                         part.first, pieces,         step,      0};
+                         part.first, plan.pieces,    step};
     }
-    for (size_t i = first; i < p; ++i) plan.parts[i].step_pieces = pieces - before;
   }
-  const uint32_t blocks = std::min(blocks_max, (pieces + kWarpsPerBlock - 1) / kWarpsPerBlock);
-  GatherPieces<kParts><<<blocks, kThreads, 0, stream>>>(sources, plan, pieces, progress);
+  plan.steps = static_cast<uint32_t>(steps.size());
+  const uint32_t blocks = std::min(blocks_max, (plan.pieces + kCopyWarps - 1) / kCopyWarps);
+  GatherPieces<kParts><<<blocks, kThreads, sizeof(Shared), stream>>>(sources, plan, progress);
   return CudaStatus(cudaGetLastError(), "gathering parts");
 }
 
