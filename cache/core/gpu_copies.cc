@@ -115,8 +115,17 @@ void GpuCopies::Release(GpuLease lease) {
 }
 
 void GpuCopies::Forget(EntryRef ref) {
-  const EntryNumber number = PrefixIndex::NumberOf(ref);
-  if (copies_.contains(number)) Drop(number, /*evicted=*/false);
+  const auto forget = [this](EntryRef entry) ABSL_EXCLUSIVE_LOCKS_REQUIRED(residency_.mutex) {
+    const EntryNumber number = PrefixIndex::NumberOf(entry);
+    if (copies_.contains(number)) Drop(number, /*evicted=*/false);
+  };
+  const auto copy = copies_.find(PrefixIndex::NumberOf(ref));
+  if (copy == copies_.end()) return;
+  if (copy->second.children == 0) return forget(ref);
+  residency_.index.VisitSubtree(ref.block, [&](Block* block) {
+    forget({block, EntryKind::kCheckpoint});
+    forget({block, EntryKind::kRows});
+  });
 }
 
 // ---- what comes ----
@@ -239,7 +248,7 @@ void GpuCopies::Arrived(const EntryKey& key, uint64_t room, const absl::Status& 
 
 void GpuCopies::Record(EntryRef ref, uint64_t room) {
   const EntryNumber number = PrefixIndex::NumberOf(ref);
-  Copy copy{.key = ref.key(), .birth = ++births_, .room = room};
+  Copy copy{.key = ref.key(), .room = room};
   if (ref.kind == EntryKind::kCheckpoint) {
     copy.parent = PrefixIndex::NumberOf({ref.block, EntryKind::kRows});
   } else if (Block* const above = residency_.index.ParentOf(*ref.block); above != nullptr) {
@@ -252,7 +261,6 @@ void GpuCopies::Record(EntryRef ref, uint64_t room) {
       tier_.Erase(copy.key);
       return;
     }
-    copy.parent_birth = parent->second.birth;
     facts.parent = parent->second.slot;
     ++parent->second.children;
     Refresh(parent->second);
@@ -285,7 +293,7 @@ void GpuCopies::Drop(EntryNumber number, bool evicted) {
   tier_.Erase(copy.key);  // readers keep their pinned bytes
   if (newest_ == number) newest_ = kNone;
   const auto parent = copies_.find(copy.parent);
-  if (parent == copies_.end() || parent->second.birth != copy.parent_birth) return;
+  if (parent == copies_.end()) return;
   --parent->second.children;
   Refresh(parent->second);
 }

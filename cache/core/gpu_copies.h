@@ -59,7 +59,7 @@ class GpuCopies {
   GpuLease Lease(std::span<const Digest> blocks, bool with_checkpoint)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(residency_.mutex);
   void Release(GpuLease lease) ABSL_EXCLUSIVE_LOCKS_REQUIRED(residency_.mutex);
-  // The entry has left its last place beside this one.
+  // The entry has left its last place beside this one. What stands on it is of no use here then.
   void Forget(EntryRef ref) ABSL_EXCLUSIVE_LOCKS_REQUIRED(residency_.mutex);
 
   // Everything that can be done now; waits for the device only if something is on its way there.
@@ -76,11 +76,9 @@ class GpuCopies {
   struct Copy {
     EntryKey key;
     EntryNumber parent = kNone;  // rows that it stands on, if any
-    uint64_t birth = 0;          // of this copy, the same for no other
-    uint64_t parent_birth = 0;
-    uint64_t room = 0;      // bytes in the pool
-    uint32_t slot = 0;      // in order_
-    uint32_t children = 0;  // here, of this birth
+    uint64_t room = 0;           // bytes in the pool
+    uint32_t slot = 0;           // in order_
+    uint32_t children = 0;       // here
     uint32_t holds = 0;
   };
   static constexpr EntryNumber kNone = UINT32_MAX;
@@ -125,7 +123,6 @@ class GpuCopies {
   std::deque<EntryNumber> wanted_once_order_;
   // The deepest that is here of the chain that is coming: held, as the next stands on it.
   EntryNumber newest_ = kNone;
-  uint64_t births_ = 0;
   uint64_t room_taken_ = 0;      // by copies
   std::deque<EntryKey> wanted_;  // what is to come, ancestors first
   size_t moving_ = 0;            // of which the mover has these

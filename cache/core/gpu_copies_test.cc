@@ -176,7 +176,7 @@ TEST(GpuCopies, WhatLeavesItsOtherPlacesLeavesTheGpu) {
   EXPECT_EQ(rig.Stat("gpu_entries"), 3u);
 }
 
-TEST(GpuCopies, AGapInAPrefixIsMendedAndCountsStayRight) {
+TEST(GpuCopies, WhatStandsOnAGapGoesTooAndComesBackWithIt) {
   Rig rig(64);
   const auto chain = rig.Put(4, 1);
   for (int i = 0; i < 2; ++i) rig.Use(chain);
@@ -184,6 +184,7 @@ TEST(GpuCopies, AGapInAPrefixIsMendedAndCountsStayRight) {
     MutexLock lock(&rig.residency.mutex);
     rig.residency.DropHost(rig.RefOf(chain[1]));  // as when it is found damaged
   }
+  EXPECT_EQ(rig.Stat("gpu_entries"), 1u);
   EXPECT_EQ(rig.Use(chain), 1u);
   EXPECT_EQ(rig.Put(4, 1), chain);
   EXPECT_EQ(rig.Use(chain), 1u);

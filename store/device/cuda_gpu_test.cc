@@ -19,6 +19,7 @@
 #include "store/device/file_system.h"
 #include "store/device/gpu_memory.h"
 #include "store/device/gpu_restore.h"
+#include "store/device/shared_memory.h"
 
 namespace cairn::store {
 namespace {
@@ -107,9 +108,13 @@ TEST_F(CudaGpuTest, GathersAnyAlignmentFromTheGpuAndFromHostMemory) {
   const auto session = *gpu_->Allocate(kRegionBytes, GpuSharing::kPrivate);
   auto restore = GpuRestore::Create(*gpu_, kEntries);
   ASSERT_TRUE(restore.ok()) << restore.status();
-  IoBuffer arena(bytes.size());
-  std::copy(bytes.begin(), bytes.end(), arena.bytes().begin());
-  const auto arena_pinned = *gpu_->Pin(arena.bytes(), PinnedUse::kReadWrite);
+  // The host memory is mapped read-only, as an engine maps the daemon's arena.
+  const SharedMemory owned = *SharedMemory::Create("arena", {.bytes = bytes.size()});
+  std::copy(bytes.begin(), bytes.end(), owned.writable().begin());
+  const SharedMemory arena =
+      *SharedMemory::MapReadOnly(FileDescriptor::Duplicate(owned.descriptor()), owned.size());
+  const auto arena_pinned = gpu_->Pin(arena.bytes(), PinnedUse::kReadOnly);
+  ASSERT_TRUE(arena_pinned.ok()) << arena_pinned.status();
   for (const GatherFrom from : {GatherFrom::kDevice, GatherFrom::kHost}) {
     const uint8_t* const base =
         from == GatherFrom::kDevice ? region_->data() : arena.bytes().data();

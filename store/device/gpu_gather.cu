@@ -1,7 +1,8 @@
-// A warp keeps several pieces on their way into a ring of its own in shared memory and stores the
-// oldest when it is there; a lane stores what it fetched itself, so lanes need not wait for each
-// other. Where pieces went is told per step by one thread a block: if each warp told, its fences
-// would cost a quarter of the rate.
+// From the GPU's memory a warp keeps several pieces on their way into a ring of its own in shared
+// memory and stores the oldest when it is there; a lane stores what it fetched itself, so lanes need
+// not wait for each other. From the host's memory pieces go through registers, which keeps the bus
+// a sixth fuller than the ring does. What a step brought is told by one thread a block, so that no
+// warp waits for its stores.
 #include <cuda_runtime_api.h>
 
 #include <algorithm>
@@ -15,13 +16,16 @@ namespace {
 constexpr uint32_t kWarp = 32;
 constexpr uint32_t kCopyWarps = 8;
 constexpr uint32_t kThreads = (kCopyWarps + 1) * kWarp;  // and the one that tells
-constexpr uint32_t kStages = 4;
+constexpr uint32_t kStages = 6;
 constexpr uint32_t kPieceBytes = 2336;  // four rows of 584 B: most parts are whole pieces
-constexpr uint32_t kBlocksPerProcessor = 3;
-constexpr uint32_t kHostBlocks = 32;  // keep the bus full
+constexpr uint32_t kBlocksPerProcessor = 2;
+constexpr uint32_t kHostBlocks = 64;  // keep the bus full
 static_assert(kPieceBytes % sizeof(uint4) == 0);
 static_assert(kGatherBytesMax / kPieceBytes + kGatherPartsMax * kGatherSourcesMax < INT32_MAX,
               "pieces are counted in 32 bits");
+
+// Flash has so few, and what a launch is given by value costs time.
+constexpr size_t kFewParts = 128;
 
 struct Part {
   uint8_t* to;
@@ -30,7 +34,7 @@ struct Part {
   uint32_t step;
 };
 
-// By value, so that it lies in the constant cache; two sizes, as its size costs at each launch.
+// By value, so that it lies in the constant cache.
 template <size_t kParts>
 struct Plan {
   Part parts[kParts];
@@ -49,11 +53,9 @@ struct Piece {
   }
 };
 
-struct Shared {
-  alignas(16) uint8_t ring[kCopyWarps][kStages][kPieceBytes];
+struct Rings {
+  alignas(16) uint8_t bytes[kCopyWarps][kStages][kPieceBytes];
   Piece pieces[kCopyWarps][kStages];
-  // By warp: it has stored all pieces of the steps before this one.
-  uint32_t passed[kCopyWarps];
 };
 
 // Calls for the places in a piece that are this lane's.
@@ -81,6 +83,10 @@ __device__ void Fetch(const Piece& piece, uint8_t* ring, uint32_t lane) {
   }
 }
 
+__device__ void CopyBytes(const Piece& piece, uint32_t lane) {
+  for (uint32_t at = lane; at < piece.bytes; at += kWarp) piece.to[at] = piece.from[at];
+}
+
 __device__ void Store(const Piece& piece, const uint8_t* ring, uint32_t lane) {
   const uint32_t word = piece.word();
   if (word == sizeof(uint4)) {
@@ -92,7 +98,25 @@ __device__ void Store(const Piece& piece, const uint8_t* ring, uint32_t lane) {
       *reinterpret_cast<uint2*>(piece.to + at) = *reinterpret_cast<const uint2*>(ring + at);
     });
   } else {
-    for (uint32_t at = lane; at < piece.bytes; at += kWarp) piece.to[at] = piece.from[at];
+    CopyBytes(piece, lane);
+  }
+}
+
+// All loads before the first store: they are on their way together.
+template <typename Word>
+__device__ void CopyWords(const Piece& piece, uint32_t lane) {
+  constexpr uint32_t kRound = kWarp * sizeof(Word);
+  constexpr uint32_t kLoads = (kPieceBytes + kRound - 1) / kRound;
+  Word held[kLoads];
+#pragma unroll
+  for (uint32_t i = 0; i < kLoads; ++i) {
+    const uint32_t at = i * kRound + lane * sizeof(Word);
+    if (at < piece.bytes) held[i] = __ldcs(reinterpret_cast<const Word*>(piece.from + at));
+  }
+#pragma unroll
+  for (uint32_t i = 0; i < kLoads; ++i) {
+    const uint32_t at = i * kRound + lane * sizeof(Word);
+    if (at < piece.bytes) *reinterpret_cast<Word*>(piece.to + at) = held[i];
   }
 }
 
@@ -129,16 +153,16 @@ __device__ void Pass(volatile uint32_t& passed, uint32_t step, uint32_t lane) {
 
 // Warps take pieces in turn, all through the steps in their order; neighbours take neighbours.
 template <size_t kParts>
-__device__ void CopyPieces(const uint8_t* const* sources, const Plan<kParts>& plan, Shared& shared,
-                           uint32_t warp, uint32_t lane) {
+__device__ void CopyThroughRing(const uint8_t* const* sources, const Plan<kParts>& plan,
+                                Rings& rings, uint32_t* passed, uint32_t warp, uint32_t lane) {
   Finder<kParts> find(plan, sources);
   const uint32_t first = blockIdx.x * kCopyWarps + warp, stride = gridDim.x * kCopyWarps;
   const uint32_t count = first < plan.pieces ? (plan.pieces - first - 1) / stride + 1 : 0;
   const auto fetch = [&](uint32_t i) {
     if (i < count) {
       const Piece piece = find(first + i * stride);
-      if (lane == 0) shared.pieces[warp][i % kStages] = piece;
-      Fetch(piece, shared.ring[warp][i % kStages], lane);
+      if (lane == 0) rings.pieces[warp][i % kStages] = piece;
+      Fetch(piece, rings.bytes[warp][i % kStages], lane);
     }
     asm volatile("cp.async.commit_group;" ::: "memory");
   };
@@ -148,22 +172,47 @@ __device__ void CopyPieces(const uint8_t* const* sources, const Plan<kParts>& pl
     fetch(i + kStages - 1);
     asm volatile("cp.async.wait_group %0;" ::"n"(kStages - 1) : "memory");
     __syncwarp();
-    const Piece piece = shared.pieces[warp][i % kStages];
+    const Piece piece = rings.pieces[warp][i % kStages];
     if (piece.step != step) {
       step = piece.step;
-      Pass(shared.passed[warp], step, lane);
+      Pass(passed[warp], step, lane);
     }
-    Store(piece, shared.ring[warp][i % kStages], lane);
+    Store(piece, rings.bytes[warp][i % kStages], lane);
     __syncwarp();
   }
-  Pass(shared.passed[warp], plan.steps, lane);
+  Pass(passed[warp], plan.steps, lane);
+}
+
+template <size_t kParts>
+__device__ void CopyThroughRegisters(const uint8_t* const* sources, const Plan<kParts>& plan,
+                                     uint32_t* passed, uint32_t warp, uint32_t lane) {
+  Finder<kParts> find(plan, sources);
+  uint32_t step = 0;
+  for (uint32_t number = blockIdx.x * kCopyWarps + warp; number < plan.pieces;
+       number += gridDim.x * kCopyWarps) {
+    const Piece piece = find(number);
+    if (piece.step != step) {
+      step = piece.step;
+      Pass(passed[warp], step, lane);
+    }
+    const uint32_t word = piece.word();
+    if (word == sizeof(uint4)) {
+      CopyWords<uint4>(piece, lane);
+    } else if (word == sizeof(uint2)) {
+      CopyWords<uint2>(piece, lane);
+    } else {
+      CopyBytes(piece, lane);
+    }
+  }
+  Pass(passed[warp], plan.steps, lane);
 }
 
 // The block has brought all it had of a step; who says so last tells that the step is there.
-__device__ void Tell(const Shared& shared, uint32_t steps, const GatherProgress& progress) {
+// `all_passed`: by warp, it has stored all pieces of the steps before this one.
+__device__ void Tell(const uint32_t* all_passed, uint32_t steps, const GatherProgress& progress) {
   for (uint32_t step = 0; step < steps; ++step) {
     for (uint32_t warp = 0; warp < kCopyWarps; ++warp) {
-      const volatile uint32_t& passed = shared.passed[warp];
+      const volatile uint32_t& passed = all_passed[warp];
       while (passed <= step) __nanosleep(100);
     }
     __threadfence();
@@ -174,36 +223,42 @@ __device__ void Tell(const Shared& shared, uint32_t steps, const GatherProgress&
   }
 }
 
-template <size_t kParts>
+template <size_t kParts, GatherFrom kFrom>
 __global__ void __launch_bounds__(kThreads, kBlocksPerProcessor)
     GatherPieces(const uint8_t* const* sources, const __grid_constant__ Plan<kParts> plan,
                  const __grid_constant__ GatherProgress progress) {
-  extern __shared__ Shared shared[];
+  extern __shared__ Rings rings[];
+  __shared__ uint32_t passed[kCopyWarps];
   const uint32_t warp = threadIdx.x / kWarp, lane = threadIdx.x % kWarp;
-  if (threadIdx.x < kCopyWarps) shared->passed[threadIdx.x] = 0;
+  if (threadIdx.x < kCopyWarps) passed[threadIdx.x] = 0;
   __syncthreads();
-  if (warp < kCopyWarps) {
-    CopyPieces(sources, plan, *shared, warp, lane);
-  } else if (lane == 0) {
-    Tell(*shared, plan.steps, progress);
+  if (warp == kCopyWarps) {
+    if (lane == 0) Tell(passed, plan.steps, progress);
+  } else if constexpr (kFrom == GatherFrom::kDevice) {
+    CopyThroughRing(sources, plan, *rings, passed, warp, lane);
+  } else {
+    CopyThroughRegisters(sources, plan, passed, warp, lane);
   }
 }
 
 template <typename Kernel>
 cudaError_t AllowSharedMemory(Kernel* kernel) {
   const cudaError_t error = cudaFuncSetAttribute(
-      kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(sizeof(Shared)));
+      kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(sizeof(Rings)));
   if (error != cudaSuccess) return error;
   return cudaFuncSetAttribute(kernel, cudaFuncAttributePreferredSharedMemoryCarveout,
                               cudaSharedmemCarveoutMaxShared);
 }
 
-template <size_t kParts>
+template <size_t kParts, GatherFrom kFrom>
 absl::Status Launch(CUstream_st* stream, const uint8_t* const* sources,
                     std::span<const GpuGatherStep> steps, uint32_t blocks_max,
                     const GatherProgress& progress) {
-  static const cudaError_t allowed = AllowSharedMemory(GatherPieces<kParts>);
-  CAIRN_RETURN_IF_ERROR(CudaStatus(allowed, "shared memory for gathering"));
+  constexpr size_t kSharedBytes = kFrom == GatherFrom::kDevice ? sizeof(Rings) : 0;
+  if (kSharedBytes != 0) {
+    static const cudaError_t allowed = AllowSharedMemory(GatherPieces<kParts, kFrom>);
+    CAIRN_RETURN_IF_ERROR(CudaStatus(allowed, "shared memory for gathering"));
+  }
   Plan<kParts> plan{};
   size_t p = 0;
   for (uint32_t step = 0; step < steps.size(); ++step) {
@@ -215,7 +270,7 @@ absl::Status Launch(CUstream_st* stream, const uint8_t* const* sources,
   }
   plan.steps = static_cast<uint32_t>(steps.size());
   const uint32_t blocks = std::min(blocks_max, (plan.pieces + kCopyWarps - 1) / kCopyWarps);
-  GatherPieces<kParts><<<blocks, kThreads, sizeof(Shared), stream>>>(sources, plan, progress);
+  GatherPieces<kParts, kFrom><<<blocks, kThreads, kSharedBytes, stream>>>(sources, plan, progress);
   return CudaStatus(cudaGetLastError(), "gathering parts");
 }
 
@@ -224,17 +279,21 @@ absl::Status Launch(CUstream_st* stream, const uint8_t* const* sources,
 absl::Status LaunchGather(CUstream_st* stream, const uint8_t* const* sources,
                           std::span<const GpuGatherStep> steps, GatherFrom from,
                           const GatherProgress& progress) {
-  uint32_t blocks = kHostBlocks;
-  if (from == GatherFrom::kDevice) {
-    int processors = 0;
-    CAIRN_RETURN_IF_ERROR(CudaStatus(
-        cudaDeviceGetAttribute(&processors, cudaDevAttrMultiProcessorCount, 0), "the GPU"));
-    blocks = kBlocksPerProcessor * static_cast<uint32_t>(processors);
-  }
   size_t parts = 0;
   for (const GpuGatherStep& step : steps) parts += step.parts.size();
-  return parts <= 128 ? Launch<128>(stream, sources, steps, blocks, progress)
-                      : Launch<kGatherPartsMax>(stream, sources, steps, blocks, progress);
+  const bool few = parts <= kFewParts;
+  if (from == GatherFrom::kHost) {
+    const auto launch = few ? Launch<kFewParts, GatherFrom::kHost>
+                            : Launch<kGatherPartsMax, GatherFrom::kHost>;
+    return launch(stream, sources, steps, kHostBlocks, progress);
+  }
+  int processors = 0;
+  CAIRN_RETURN_IF_ERROR(CudaStatus(
+      cudaDeviceGetAttribute(&processors, cudaDevAttrMultiProcessorCount, 0), "the GPU"));
+  const auto launch = few ? Launch<kFewParts, GatherFrom::kDevice>
+                          : Launch<kGatherPartsMax, GatherFrom::kDevice>;
+  return launch(stream, sources, steps, kBlocksPerProcessor * static_cast<uint32_t>(processors),
+                progress);
 }
 
 }  // namespace cairn::store
