@@ -1,0 +1,77 @@
+// linear_launch.cuh: a planned product with one format of weights put on a stream. Each format's
+// .cu instantiates it.
+#ifndef CAIRN_KERNELS_CUDA_LINEAR_LAUNCH_CUH_
+#define CAIRN_KERNELS_CUDA_LINEAR_LAUNCH_CUH_
+
+#include <algorithm>
+
+#include "absl/strings/str_cat.h"
+#include "kernels/cuda/linear_few.cuh"
+#include "kernels/cuda/linear_many.cuh"
+
+namespace cairn::kernels::cuda::internal {
+
+using LinearKernel = void (*)(TensorMap, TensorMap, TensorMap, LinearJob);
+
+struct LaunchShape {
+  dim3 grid;
+  unsigned threads = 0;
+  int64_t shared_bytes = 0;
+};
+
+inline absl::Status LaunchLinear(Stream stream, const LinearPlan& plan, LinearKernel kernel,
+                                 const LaunchShape& shape) {
+  CAIRN_RETURN_IF_ERROR(
+      CudaStatus(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                      static_cast<int>(shape.shared_bytes)),
+                 absl::StrCat("a product's ", shape.shared_bytes, " bytes of shared memory")));
+  cudaLaunchAttribute attribute = {};
+  attribute.id = cudaLaunchAttributeClusterDimension;
+  attribute.val.clusterDim = {static_cast<unsigned>(plan.cluster), 1, 1};
+  cudaLaunchConfig_t config = {};
+  config.gridDim = shape.grid;
+  config.blockDim = {shape.threads, 1, 1};
+  config.dynamicSmemBytes = static_cast<size_t>(shape.shared_bytes);
+  config.stream = stream;
+  config.attrs = &attribute;
+  config.numAttrs = 1;
+  return CudaStatus(cudaLaunchKernelEx(&config, kernel, plan.w, plan.x, plan.x_scales, plan.job),
+                    "Linear");
+}
+
+template <class Weights, int kRows>
+absl::Status LaunchMany(Stream stream, const LinearPlan& plan) {
+  const int blocks = MultiprocessorCount() / plan.cluster * plan.cluster;
+  return LaunchLinear(
+      stream, plan, ManyKernel<Weights, kRows>,
+      {dim3(static_cast<unsigned>(blocks)), kManyThreads, ManyLayout<Weights, kRows>::kBytes});
+}
+
+template <class Weights, int kRows>
+absl::Status LaunchFew(Stream stream, const LinearPlan& plan) {
+  const LinearJob& job = plan.job;
+  const dim3 grid(static_cast<unsigned>(job.output_tiles * plan.cluster),
+                  static_cast<unsigned>(job.row_tiles));
+  const int64_t bytes =
+      FewLayout<Weights, kRows>::Bytes(job.stages, PartBytes(job.k_blocks, kRows, plan.cluster));
+  return LaunchLinear(stream, plan, FewKernel<Weights, kRows>, {grid, kFewThreads, bytes});
+}
+
+template <class Weights>
+absl::Status Launch(Stream stream, const LinearPlan& plan) {
+  if (plan.many) return LaunchMany<Weights, 128>(stream, plan);
+  switch (plan.rows_a_tile) {
+    case 8:
+      return LaunchFew<Weights, 8>(stream, plan);
+    case 16:
+      return LaunchFew<Weights, 16>(stream, plan);
+    case 32:
+      return LaunchFew<Weights, 32>(stream, plan);
+    default:
+      return LaunchFew<Weights, 64>(stream, plan);
+  }
+}
+
+}  // namespace cairn::kernels::cuda::internal
+
+#endif  // CAIRN_KERNELS_CUDA_LINEAR_LAUNCH_CUH_
