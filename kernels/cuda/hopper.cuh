@@ -44,9 +44,10 @@ __device__ inline uint32_t AddressInBlock(uint32_t address, uint32_t rank) {
   return there;
 }
 
-// At the same barrier of block `rank` of the cluster.
+// At the same barrier of block `rank` of the cluster. Relaxed: tells that shared memory was read (what
+// was read is in registers), not of writes, which would wait for all of this thread's.
 __device__ inline void BarrierArriveAt(uint32_t barrier, uint32_t rank) {
-  asm volatile("mbarrier.arrive.release.cluster.shared::cluster.b64 _, [%0];" ::"r"(
+  asm volatile("mbarrier.arrive.relaxed.cluster.shared::cluster.b64 _, [%0];" ::"r"(
                    AddressInBlock(barrier, rank))
                : "memory");
 }
@@ -90,19 +91,31 @@ __device__ inline uint32_t ClusterSize() {
   return blocks;
 }
 
-// All threads of the cluster; what was written to any block's shared memory before is seen after.
+// All threads of the cluster. Orders nothing but barriers that were published.
 __device__ inline void ClusterBarrier() {
   asm volatile(
-      "barrier.cluster.arrive.release.aligned;\n"
-      "barrier.cluster.wait.acquire.aligned;" ::
+      "barrier.cluster.arrive.relaxed.aligned;\n"
+      "barrier.cluster.wait.aligned;" ::
           : "memory");
 }
 
-__device__ inline void StoreInCluster(uint32_t address, float4 v) {
-  asm volatile("st.shared::cluster.v4.f32 [%0], {%1, %2, %3, %4};" ::"r"(address), "f"(v.x),
-               "f"(v.y), "f"(v.z), "f"(v.w)
-               : "memory");
+// To a block of the cluster (AddressInBlock); 16 bytes count at `barrier`, of the same block.
+__device__ inline void StoreInCluster(uint32_t address, uint32_t barrier, float4 v) {
+  asm volatile(
+      "st.async.weak.shared::cluster.mbarrier::complete_tx::bytes.v4.f32 [%0], {%2, %3, %4, %5},"
+      " [%1];" ::"r"(address),
+      "r"(barrier), "f"(v.x), "f"(v.y), "f"(v.z), "f"(v.w)
+      : "memory");
 }
+
+// ---- kernels one after the other ----
+
+// The next kernel of the stream may start, up to where it waits for this one to end.
+__device__ inline void LetNextStart() {
+  asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
+}
+// The kernels before this one have ended; what they wrote is seen.
+__device__ inline void WaitForKernelsBefore() { asm volatile("griddepcontrol.wait;" ::: "memory"); }
 
 // ---- the bulk copy engine ----
 
@@ -176,9 +189,9 @@ __device__ inline float4 LoadSharedF32x4(uint32_t address) {
   return v;
 }
 
-__device__ inline float2 LoadSharedF32x2(uint32_t address) {
-  float2 v;
-  asm volatile("ld.shared.v2.f32 {%0, %1}, [%2];" : "=f"(v.x), "=f"(v.y) : "r"(address) : "memory");
+__device__ inline float LoadSharedF32(uint32_t address) {
+  float v;
+  asm volatile("ld.shared.f32 %0, [%1];" : "=f"(v) : "r"(address) : "memory");
   return v;
 }
 

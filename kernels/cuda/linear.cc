@@ -61,7 +61,7 @@ absl::Status CheckOutput(const LinearOutput& y, int64_t n) {
 // long as there are multiprocessors left, two blocks of k each, and room for the parts.
 int ClusterFor(int64_t blocks, int64_t k_blocks, int rows_a_tile) {
   int64_t cluster = 1;
-  while (cluster < kClusterMax && blocks * cluster * 2 <= MultiprocessorCount() &&
+  while (cluster < kClusterMax && blocks * cluster <= MultiprocessorCount() &&
          k_blocks >= cluster * 4 &&
          internal::PartBytes(k_blocks, rows_a_tile, static_cast<int>(cluster * 2)) <=
              kPartBytesMax) {
@@ -152,7 +152,7 @@ absl::Status LaunchQuantised(Stream stream, LinearPlan& plan, const DeviceMatrix
                                                        .columns = x.rows,
                                                        .row_bytes = x.scale_stride * 4,
                                                        .box_rows = 1,
-                                                       .box_columns = plan.rows_a_tile}));
+                                                       .box_columns = plan.rows_a_tile + 4}));
   return w.format == WeightFormat::kFp8 ? internal::LaunchFp8(stream, plan)
                                         : internal::LaunchFp4(stream, plan);
 }

@@ -25,7 +25,7 @@ struct ManyLayout {
   static constexpr int kX = (kWBytes + 1023) / 1024 * 1024;  // in a stage
   static constexpr int kXBytes = kRows * kRowBytes;
   static constexpr int kStage = kX + kXBytes;
-  static constexpr int kScaleBytes = kRows * 4;
+  static constexpr int kScaleBytes = kScaleBoxBytes<kRows>;
   static constexpr int kStaging = kRows * 128;
   static constexpr int kBarriers = 256;
   static constexpr int kStages =
@@ -112,7 +112,7 @@ struct ManyBlock {
 
   __device__ void Produce() const {
     constexpr uint32_t kBytes =
-        Layout::kWBytes + Layout::kXBytes + (Weights::kScaled ? Layout::kScaleBytes : 0);
+        Layout::kWBytes + Layout::kXBytes + (Weights::kScaled ? kScaleBox<kRows> * 4 : 0);
     StageCounter<Layout::kStages> at;
     const int32_t count = TileCount(job, cluster);
     for (int32_t i = blockIdx.x / cluster; i < count; i += gridDim.x / cluster) {
@@ -125,7 +125,7 @@ struct ManyBlock {
         LoadBox(x_map, Stage(at.stage) + Layout::kX, Full(at.stage),
                 (x_block + k) * Weights::kBlockK, tile.row);
         if constexpr (Weights::kScaled) {
-          LoadBox(scales_map, Scales(at.stage), Full(at.stage), tile.row, k);
+          LoadBox(scales_map, Scales(at.stage), Full(at.stage), ScaleColumn(tile.row), k);
         }
       }
     }
@@ -139,6 +139,7 @@ struct ManyBlock {
     for (int32_t i = blockIdx.x / cluster; i < count; i += gridDim.x / cluster) {
       const Tile tile = TileAt(job, i, cluster, rank, kRows);
       const int32_t output = tile.output + static_cast<int32_t>(group) * 2 * kOutputs;
+      const uint32_t scale_offset = ScaleOffset(tile.row);
       WeightScales<Weights> low = ScalesOf(tile, output);
       WeightScales<Weights> high = ScalesOf(tile, output + kOutputs);
       float sum[2][kRows / 2] = {};
@@ -148,9 +149,12 @@ struct ManyBlock {
 #pragma unroll
         for (uint32_t h = 0; h < 2; ++h) {
           float part[kRows / 2];
-          MakePart<Weights, kRows>(part, Stage(at.stage) + (2 * group + h) * Weights::kBlockBytes,
-                                   Stage(at.stage) + Layout::kX);
-          AddPart<Weights, kRows>(sum[h], part, Scales(at.stage), w_scale[h]);
+          typename Weights::Held held;
+          StartPart<Weights, kRows>(part, held,
+                                    Stage(at.stage) + (2 * group + h) * Weights::kBlockBytes,
+                                    Stage(at.stage) + Layout::kX);
+          FinishPart<Weights, kRows, 0>(part, held);
+          AddPart<Weights, kRows>(sum[h], part, Scales(at.stage) + scale_offset, w_scale[h]);
         }
         __syncwarp();
         if (lane < cluster) BarrierArriveAt(Empty(at.stage), lane);
@@ -190,7 +194,10 @@ __global__ void __launch_bounds__(kManyThreads, 1)
     }
     PublishBarriers();
   }
+  __syncthreads();
   ClusterBarrier();
+  LetNextStart();
+  WaitForKernelsBefore();
   if (threadIdx.x < 256) {
     TakeRegisters<232>();
     block.Consume();
@@ -199,7 +206,7 @@ __global__ void __launch_bounds__(kManyThreads, 1)
     if (threadIdx.x == 256) block.Produce();
     __syncwarp();
   }
-  // The other block of the cluster writes here, and tells, until it is done.
+  // The other block of the cluster loads to here, and arrives at barriers, until it is done.
   ClusterBarrier();
 }
 

@@ -64,18 +64,23 @@ struct Bf16Weights {
   }
 };
 
-// part = W block . x block; returns when it is there. Held is what the products read from registers
-// meanwhile.
+// Starts part = W block . x block, as one group. Held is what the products read from registers
+// until they are done.
 template <class Weights, int kRows>
-__device__ void MakePart(float (&part)[kRows / 2], uint32_t w, uint32_t x) {
+__device__ void StartPart(float (&part)[kRows / 2], typename Weights::Held& held, uint32_t w,
+                          uint32_t x) {
 #pragma unroll
   for (int i = 0; i < kRows / 2; ++i) Pin(part[i]);
-  typename Weights::Held held;
   Weights::template Multiply<kRows>(part, held, w, x);
   WgmmaCommit();
+}
+
+// The part is there when at most kPending groups that were started later are not done.
+template <class Weights, int kRows, int kPending>
+__device__ void FinishPart(float (&part)[kRows / 2], const typename Weights::Held& held) {
 #pragma unroll
   for (int i = 0; i < kRows / 2; ++i) Pin(part[i]);
-  WgmmaWait();
+  WgmmaWait<kPending>();
   held.Keep();
 #pragma unroll
   for (int i = 0; i < kRows / 2; ++i) Pin(part[i]);
@@ -113,6 +118,15 @@ class WeightScales {
   uint8_t next_ = 0;
 };
 
+// The copy engine takes a row of scales from a multiple of 4 on, and a tile may begin anywhere: so
+// it brings 4 more, and the first of them to use is ScaleOffset behind.
+template <int kRows>
+constexpr int kScaleBox = kRows + 4;
+template <int kRows>
+constexpr int kScaleBoxBytes = (kScaleBox<kRows> * 4 + 127) / 128 * 128;
+__device__ inline int32_t ScaleColumn(int32_t row) { return row & ~3; }
+__device__ inline uint32_t ScaleOffset(int32_t row) { return static_cast<uint32_t>(row & 3) * 4; }
+
 // sum = fma(part, x_scale * w_scale, sum); `x_scales`: kRows floats in shared memory.
 template <class Weights, int kRows>
 __device__ void AddPart(float (&sum)[kRows / 2], const float (&part)[kRows / 2], uint32_t x_scales,
@@ -120,9 +134,9 @@ __device__ void AddPart(float (&sum)[kRows / 2], const float (&part)[kRows / 2],
 #pragma unroll
   for (int j = 0; j < kRows / 8; ++j) {
     if constexpr (Weights::kScaled) {
-      const float2 scale = LoadSharedF32x2(x_scales + (8 * j + threadIdx.x % 4 * 2) * 4);
-      const float even = scale.x * w_scale;
-      const float odd = scale.y * w_scale;
+      const uint32_t at = x_scales + (8 * j + threadIdx.x % 4 * 2) * 4;
+      const float even = LoadSharedF32(at) * w_scale;
+      const float odd = LoadSharedF32(at + 4) * w_scale;
       sum[4 * j] = fmaf(part[4 * j], even, sum[4 * j]);
       sum[4 * j + 1] = fmaf(part[4 * j + 1], odd, sum[4 * j + 1]);
       sum[4 * j + 2] = fmaf(part[4 * j + 2], even, sum[4 * j + 2]);

@@ -25,8 +25,10 @@ __device__ inline void WgmmaFence() { asm volatile("wgmma.fence.sync.aligned;" :
 __device__ inline void WgmmaCommit() {
   asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory");
 }
+// Until at most kPending of the committed groups are not done.
+template <int kPending>
 __device__ inline void WgmmaWait() {
-  asm volatile("wgmma.wait_group.sync.aligned 0;" ::: "memory");
+  asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(kPending) : "memory");
 }
 // Keeps the compiler from moving work on a register across products in flight.
 __device__ inline void Pin(float& v) { asm volatile("" : "+f"(v)::"memory"); }

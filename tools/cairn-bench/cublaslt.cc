@@ -73,7 +73,7 @@ absl::StatusOr<CublasLt::Product> CublasLt::Prepare(const Shape& shape) const {
   CAIRN_RETURN_IF_ERROR(Call(kDescCreate, &plan->desc, kCompute32F, kR32F));
   CAIRN_RETURN_IF_ERROR(Call(kDescSet, plan->desc, kDescTransA, &kOpT, sizeof(kOpT)));
   CAIRN_RETURN_IF_ERROR(Call(kDescSet, plan->desc, kDescTransB, &kOpN, sizeof(kOpN)));
-  const int8_t fast = 1;
+  const int8_t fast = shape.inputs == BlasInputs::kFp8 ? 1 : 0;
   CAIRN_RETURN_IF_ERROR(Call(kDescSet, plan->desc, kDescFastAccumulation, &fast, sizeof(fast)));
   CAIRN_RETURN_IF_ERROR(Call(kLayoutCreate, &plan->w, type, k, n, shape.k));
   CAIRN_RETURN_IF_ERROR(Call(kLayoutCreate, &plan->x, type, k, m, shape.k));

@@ -5,6 +5,9 @@
 
 namespace cairn::bench {
 
-void AddGpuBenches(std::vector<Bench>& benches) { AddGpuLinearBenches(benches); }
+void AddGpuBenches(std::vector<Bench>& benches) {
+  AddGpuLinearBenches(benches);
+  AddGpuExpertBenches(benches);
+}
 
 }  // namespace cairn::bench

@@ -8,6 +8,7 @@
 
 namespace cairn::bench {
 
+void AddGpuExpertBenches(std::vector<Bench>& benches);
 void AddGpuLinearBenches(std::vector<Bench>& benches);
 
 }  // namespace cairn::bench

@@ -5,12 +5,11 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
-#include "kernels/cpu/formats.h"
 #include "kernels/cuda/linear.h"
-#include "store/base/random.h"
 #include "tools/cairn-bench/cublaslt.h"
 #include "tools/cairn-bench/gpu_benches.h"
 #include "tools/cairn-bench/gpu_graph.h"
+#include "tools/cairn-bench/gpu_inputs.h"
 #include "tools/cairn-bench/gpu_timing.h"
 
 namespace cairn::bench {
@@ -36,37 +35,6 @@ constexpr Shape kBf16Shapes[] = {{"compressor", 1024, 4096}, {"head", 129280, 40
 
 // Several times the last cache (60 MiB).
 constexpr int64_t kStreamBytes = 256 << 20;
-
-// Bytes with the spread of values that weights and activations have; equal chances for all codes
-// would be mostly tiny numbers, and zeros would run faster than real data.
-std::vector<uint8_t> RandomValues(WeightFormat format, int64_t count) {
-  SeededRandom random(11);
-  uint16_t of_byte[256];
-  for (int i = 0; i < 256; ++i) {
-    const float v = (static_cast<float>(i) - 127.5f) / 128.0f;
-    of_byte[i] =
-        format == WeightFormat::kFp8 ? kernels::F32ToE4m3(v * 300.0f) : kernels::F32ToBf16(v);
-  }
-  std::vector<uint8_t> picks(static_cast<size_t>(count));
-  random.Fill(picks);
-  std::vector<uint8_t> out;
-  for (const uint8_t pick : picks) {
-    out.push_back(static_cast<uint8_t>(of_byte[pick]));
-    if (format == WeightFormat::kBf16) out.push_back(static_cast<uint8_t>(of_byte[pick] >> 8));
-  }
-  return out;
-}
-
-// As many bytes as asked, of a random piece over and over.
-absl::StatusOr<DeviceBuffer<uint8_t>> RandomBytes(WeightFormat format, int64_t bytes) {
-  const std::vector<uint8_t> piece = RandomValues(format, 4 << 20);
-  std::vector<uint8_t> all(static_cast<size_t>(bytes));
-  for (size_t i = 0; i < all.size(); i += piece.size()) {
-    std::copy_n(piece.begin(), std::min(piece.size(), all.size() - i),
-                all.begin() + static_cast<ptrdiff_t>(i));
-  }
-  return DeviceBuffer<uint8_t>::Of(all);
-}
 
 // A product with `copies` of W in turn, so that few rows read it from memory.
 struct Product {
@@ -108,8 +76,8 @@ absl::StatusOr<std::shared_ptr<Product>> MakeProduct(const Shape& shape, WeightF
   p->format = format;
   p->rows = rows;
   p->copies = copies;
-  CAIRN_ASSIGN_OR_RETURN(p->w, RandomBytes(format, p->w_bytes() * copies));
-  CAIRN_ASSIGN_OR_RETURN(p->x, RandomBytes(format, rows * shape.k * p->value_bytes()));
+  CAIRN_ASSIGN_OR_RETURN(p->w, RandomWeights(format, p->w_bytes() * copies));
+  CAIRN_ASSIGN_OR_RETURN(p->x, RandomWeights(format, rows * shape.k * p->value_bytes()));
   CAIRN_ASSIGN_OR_RETURN(p->y, DeviceBuffer<uint16_t>::Create(static_cast<size_t>(rows * shape.n)));
   if (format == WeightFormat::kBf16) return p;
   const std::vector<float> ones(static_cast<size_t>(ScaleCount(rows, shape.k)), 1.0f);
