@@ -44,8 +44,8 @@ __device__ inline uint32_t AddressInBlock(uint32_t address, uint32_t rank) {
   return there;
 }
 
-// At the same barrier of block `rank` of the cluster. Relaxed: tells that shared memory was read (what
-// was read is in registers), not of writes, which would wait for all of this thread's.
+// At the same barrier of block `rank` of the cluster. Relaxed: tells that shared memory was read
+// (what was read is in registers), not of writes, which would wait for all of this thread's.
 __device__ inline void BarrierArriveAt(uint32_t barrier, uint32_t rank) {
   asm volatile("mbarrier.arrive.relaxed.cluster.shared::cluster.b64 _, [%0];" ::"r"(
                    AddressInBlock(barrier, rank))

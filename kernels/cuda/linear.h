@@ -10,7 +10,8 @@
 // FP8 parts keep about 14 bits of what the tensor cores align: within about 1e-3 of the exact
 // product of the decoded operands (norm of the error over the norm).
 //
-// Threads:   any; work is queued on the stream. W may be read before kernels that were queued earlier
+// Threads:   any; work is queued on the stream. W may be read before kernels that were queued
+// earlier
 //            have ended: it must have been there before (x and y may come from them).
 // Ownership: the caller's buffers, until the stream has passed.
 // Errors:    INVALID_ARGUMENT: a shape or address that the kernels do not take, named.

@@ -1,5 +1,5 @@
-#include <cuda_runtime.h>
-
+#include "kernels/cuda/hopper.cuh"
+#include "kernels/cuda/launch.cuh"
 #include "kernels/cuda/linear_job.h"
 
 namespace cairn::kernels::cuda::internal {
@@ -11,6 +11,8 @@ constexpr int kThreads = 1024;
 __global__ void __launch_bounds__(kThreads)
     CutKernel(const int32_t* offsets, int32_t experts, int32_t rows_a_tile, RowTile* tiles,
               int32_t* tile_count) {
+  LetNextStart();
+  WaitForKernelsBefore();
   __shared__ int32_t sums[kThreads];
   const int32_t thread = static_cast<int32_t>(threadIdx.x);
   const int32_t begin = thread < experts ? offsets[thread] : 0;
@@ -34,9 +36,8 @@ __global__ void __launch_bounds__(kThreads)
 
 absl::Status LaunchCut(Stream stream, const int32_t* offsets, int64_t experts, int rows_a_tile,
                        RowTile* tiles, int32_t* tile_count) {
-  CutKernel<<<1, kThreads, 0, stream>>>(offsets, static_cast<int32_t>(experts), rows_a_tile, tiles,
-                                        tile_count);
-  return LaunchStatus("CutExpertRows");
+  return LaunchEarly(stream, "CutExpertRows", {1, kThreads}, CutKernel, offsets,
+                     static_cast<int32_t>(experts), rows_a_tile, tiles, tile_count);
 }
 
 }  // namespace cairn::kernels::cuda::internal

@@ -3,9 +3,8 @@
 #ifndef CAIRN_KERNELS_CUDA_LINEAR_LAUNCH_CUH_
 #define CAIRN_KERNELS_CUDA_LINEAR_LAUNCH_CUH_
 
-#include <algorithm>
-
 #include "absl/strings/str_cat.h"
+#include "kernels/cuda/launch.cuh"
 #include "kernels/cuda/linear_few.cuh"
 #include "kernels/cuda/linear_many.cuh"
 
@@ -13,41 +12,21 @@ namespace cairn::kernels::cuda::internal {
 
 using LinearKernel = void (*)(TensorMap, TensorMap, TensorMap, LinearJob);
 
-struct LaunchShape {
-  dim3 grid;
-  unsigned threads = 0;
-  int64_t shared_bytes = 0;
-};
-
 inline absl::Status LaunchLinear(Stream stream, const LinearPlan& plan, LinearKernel kernel,
                                  const LaunchShape& shape) {
   CAIRN_RETURN_IF_ERROR(
       CudaStatus(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
                                       static_cast<int>(shape.shared_bytes)),
                  absl::StrCat("a product's ", shape.shared_bytes, " bytes of shared memory")));
-  cudaLaunchAttribute attributes[2] = {};
-  attributes[0].id = cudaLaunchAttributeClusterDimension;
-  attributes[0].val.clusterDim = {static_cast<unsigned>(plan.cluster), 1, 1};
-  // Starts before the kernel before it has ended, and waits for that itself.
-  attributes[1].id = cudaLaunchAttributeProgrammaticStreamSerialization;
-  attributes[1].val.programmaticStreamSerializationAllowed = 1;
-  cudaLaunchConfig_t config = {};
-  config.gridDim = shape.grid;
-  config.blockDim = {shape.threads, 1, 1};
-  config.dynamicSmemBytes = static_cast<size_t>(shape.shared_bytes);
-  config.stream = stream;
-  config.attrs = attributes;
-  config.numAttrs = 2;
-  return CudaStatus(cudaLaunchKernelEx(&config, kernel, plan.w, plan.x, plan.x_scales, plan.job),
-                    "Linear");
+  return LaunchEarly(stream, "Linear", shape, kernel, plan.w, plan.x, plan.x_scales, plan.job);
 }
 
 template <class Weights, int kRows>
 absl::Status LaunchMany(Stream stream, const LinearPlan& plan) {
   const int blocks = MultiprocessorCount() / plan.cluster * plan.cluster;
-  return LaunchLinear(
-      stream, plan, ManyKernel<Weights, kRows>,
-      {dim3(static_cast<unsigned>(blocks)), kManyThreads, ManyLayout<Weights, kRows>::kBytes});
+  return LaunchLinear(stream, plan, ManyKernel<Weights, kRows>,
+                      {dim3(static_cast<unsigned>(blocks)), kManyThreads,
+                       ManyLayout<Weights, kRows>::kBytes, static_cast<unsigned>(plan.cluster)});
 }
 
 template <class Weights, int kRows>
@@ -57,7 +36,8 @@ absl::Status LaunchFew(Stream stream, const LinearPlan& plan) {
                   static_cast<unsigned>(job.row_tiles));
   const int64_t bytes =
       FewLayout<Weights, kRows>::Bytes(job.stages, PartBytes(job.k_blocks, kRows, plan.cluster));
-  return LaunchLinear(stream, plan, FewKernel<Weights, kRows>, {grid, kFewThreads, bytes});
+  return LaunchLinear(stream, plan, FewKernel<Weights, kRows>,
+                      {grid, kFewThreads, bytes, static_cast<unsigned>(plan.cluster)});
 }
 
 template <class Weights>

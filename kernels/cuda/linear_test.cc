@@ -90,6 +90,25 @@ TEST_F(LinearTest, GroupsTakeTheirColumns) {
   }
 }
 
+// What lies between rows of y stays.
+TEST_F(LinearTest, RowsOfYMayBeApart) {
+  constexpr int64_t kN = 1280, kK = 256, kStride = kN + 16;
+  const TestWeights w(WeightFormat::kFp8, Kind::kWhole, kN, kK);
+  for (const int64_t rows : {5, 1200}) {
+    const TestRows x(Kind::kWhole, rows, kK);
+    const std::vector<uint16_t> want = Multiply<uint16_t>(w.matrix(), x.quantised());
+    const auto y = Poisoned<uint16_t>(rows * kStride);
+    ASSERT_EQ(Linear(nullptr, w.matrix(), x.quantised(), LinearOutput(y.get(), kStride)),
+              absl::OkStatus());
+    const std::vector<uint16_t> got = y.Read().value();
+    for (int64_t r = 0; r < rows; ++r) {
+      const auto row = got.begin() + r * kStride;
+      ASSERT_TRUE(std::equal(row, row + kN, want.begin() + r * kN)) << "row " << r;
+      ASSERT_EQ(std::count(row + kN, row + kStride, 0xffff), kStride - kN) << "row " << r;
+    }
+  }
+}
+
 TEST_F(LinearTest, ErrorsAreThoseOfTheTensorCores) {
   constexpr int64_t kRows = 40, kN = 512, kK = 4096;
   const TestRows x(Kind::kSpread, kRows, kK);

@@ -1,6 +1,8 @@
 #include <cuda_fp8.h>
 
 #include "absl/strings/str_cat.h"
+#include "kernels/cuda/hopper.cuh"
+#include "kernels/cuda/launch.cuh"
 #include "kernels/cuda/quantise.h"
 
 namespace cairn::kernels::cuda {
@@ -95,6 +97,8 @@ __device__ Place FindPlace(const QuantisedRows& to) {
 
 __global__ void __launch_bounds__(kBlock)
     QuantiseKernel(const uint16_t* x, const int32_t* from, QuantisedRows to) {
+  LetNextStart();
+  WaitForKernelsBefore();
   const Place at = FindPlace(to);
   const int64_t source = from == nullptr ? at.row : from[at.row];
   StoreGroup(LoadBf16(x + source * to.k + at.column), to, at);
@@ -102,6 +106,8 @@ __global__ void __launch_bounds__(kBlock)
 
 __global__ void __launch_bounds__(kBlock)
     SwiGluKernel(const uint16_t* gate_up, const float* factors, float limit, QuantisedRows to) {
+  LetNextStart();
+  WaitForKernelsBefore();
   const Place at = FindPlace(to);
   const uint16_t* const row = gate_up + at.row * 2 * to.k;
   const Eight gate = LoadBf16(row + at.column);
@@ -136,16 +142,15 @@ absl::Status QuantiseRows(Stream stream, const uint16_t* x, const int32_t* from,
                           const QuantisedRows& to) {
   CAIRN_RETURN_IF_ERROR(Check(to));
   if (to.rows == 0) return absl::OkStatus();
-  QuantiseKernel<<<Blocks(to), kBlock, 0, stream>>>(x, from, to);
-  return LaunchStatus("QuantiseRows");
+  return LaunchEarly(stream, "QuantiseRows", {Blocks(to), kBlock}, QuantiseKernel, x, from, to);
 }
 
 absl::Status QuantiseSwiGlu(Stream stream, const uint16_t* gate_up, const float* factors,
                             float limit, const QuantisedRows& to) {
   CAIRN_RETURN_IF_ERROR(Check(to));
   if (to.rows == 0) return absl::OkStatus();
-  SwiGluKernel<<<Blocks(to), kBlock, 0, stream>>>(gate_up, factors, limit, to);
-  return LaunchStatus("QuantiseSwiGlu");
+  return LaunchEarly(stream, "QuantiseSwiGlu", {Blocks(to), kBlock}, SwiGluKernel, gate_up, factors,
+                     limit, to);
 }
 
 }  // namespace cairn::kernels::cuda
