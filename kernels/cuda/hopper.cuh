@@ -44,10 +44,10 @@ __device__ inline uint32_t AddressInBlock(uint32_t address, uint32_t rank) {
   return there;
 }
 
-// At the same barrier of block `rank` of the cluster. Relaxed: tells that shared memory was read
-// (what was read is in registers), not of writes, which would wait for all of this thread's.
+// At the same barrier of block `rank` of the cluster. Tells that shared memory was read; to tell
+// another block of writes it would have to wait for all of this thread's.
 __device__ inline void BarrierArriveAt(uint32_t barrier, uint32_t rank) {
-  asm volatile("mbarrier.arrive.relaxed.cluster.shared::cluster.b64 _, [%0];" ::"r"(
+  asm volatile("mbarrier.arrive.release.cta.shared::cluster.b64 _, [%0];" ::"r"(
                    AddressInBlock(barrier, rank))
                : "memory");
 }
@@ -99,13 +99,17 @@ __device__ inline void ClusterBarrier() {
           : "memory");
 }
 
-// To a block of the cluster (AddressInBlock); 16 bytes count at `barrier`, of the same block.
-__device__ inline void StoreInCluster(uint32_t address, uint32_t barrier, float4 v) {
+// `bytes` of this block's shared memory, in one piece, to a block of the cluster (AddressInBlock);
+// they count at `barrier`, of that block. After FenceForCopies in each thread that wrote them.
+__device__ inline void CopyToBlock(uint32_t from, uint32_t to, uint32_t barrier, uint32_t bytes) {
   asm volatile(
-      "st.async.weak.shared::cluster.mbarrier::complete_tx::bytes.v4.f32 [%0], {%2, %3, %4, %5},"
-      " [%1];" ::"r"(address),
-      "r"(barrier), "f"(v.x), "f"(v.y), "f"(v.z), "f"(v.w)
+      "cp.async.bulk.shared::cluster.shared::cta.mbarrier::complete_tx::bytes"
+      " [%0], [%1], %2, [%3];" ::"r"(to),
+      "r"(from), "r"(bytes), "r"(barrier)
       : "memory");
+}
+__device__ inline void FenceForCopies() {
+  asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
 }
 
 // ---- kernels one after the other ----
@@ -199,6 +203,12 @@ __device__ inline uint32_t LoadShared2(uint32_t address) {
   uint16_t v;
   asm volatile("ld.shared.u16 %0, [%1];" : "=h"(v) : "r"(address) : "memory");
   return v;
+}
+
+__device__ inline void StoreSharedF32x4(uint32_t address, float4 v) {
+  asm volatile("st.shared.v4.f32 [%0], {%1, %2, %3, %4};" ::"r"(address), "f"(v.x), "f"(v.y),
+               "f"(v.z), "f"(v.w)
+               : "memory");
 }
 
 // Four 8 x 8 matrices of 16-bit values, held as mma results are, each stored transposed: lane

@@ -17,9 +17,10 @@ constexpr int64_t kManyOutputs = 256;
 constexpr int kManyRows = 128;
 constexpr int64_t kFewOutputs = 64;
 constexpr int64_t kFewRowsMax = 64;
-// Of shared memory that Few's parts may take; its stages take the most of the other half.
+// Of shared memory that Few's parts may take, beside its stages.
 constexpr int64_t kPartBytesMax = 96 << 10;
 constexpr int64_t kClusterMax = 8;
+constexpr int32_t kFewStages = 6;
 constexpr int64_t kExpertsMax = 1024;
 constexpr int64_t kRowsMax = 1 << 24;
 
@@ -57,17 +58,19 @@ absl::Status CheckOutput(const LinearOutput& y, int64_t n) {
   return absl::OkStatus();
 }
 
-// The largest power of two of blocks that k is shared by, so that all of the device reads W: as
-// long as there are multiprocessors left, two blocks of k each, and room for the parts.
-int ClusterFor(int64_t blocks, int64_t k_blocks, int rows_a_tile) {
+// The power of two of blocks that share k of a tile: as many as there is room for beside each
+// other, two a multiprocessor. More, where with those there is no room for the parts: the more
+// blocks, the less each has.
+int ClusterFor(int64_t tiles, int64_t k_blocks, int rows_a_tile) {
   int64_t cluster = 1;
-  while (cluster < kClusterMax && blocks * cluster <= MultiprocessorCount() &&
-         k_blocks >= cluster * 4 &&
-         internal::PartBytes(k_blocks, rows_a_tile, static_cast<int>(cluster * 2)) <=
-             kPartBytesMax) {
-    cluster *= 2;
+  while (cluster < kClusterMax && tiles * cluster <= MultiprocessorCount()) cluster *= 2;
+  for (; cluster > 1 && cluster <= kClusterMax; cluster *= 2) {
+    if (k_blocks >= 2 * cluster &&
+        internal::PartBytes(k_blocks, rows_a_tile, cluster) <= kPartBytesMax) {
+      return static_cast<int>(cluster);
+    }
   }
-  return static_cast<int>(cluster);
+  return 1;
 }
 
 // Rows of x in a tile: what most of `rows` fill.
@@ -82,11 +85,10 @@ void CutForFew(LinearPlan& plan, int rows_a_tile, int64_t row_tiles) {
   plan.rows_a_tile = rows_a_tile;
   job.output_tiles = static_cast<int32_t>(Tiles(job.n, kFewOutputs));
   job.row_tiles = static_cast<int32_t>(row_tiles);
-  const int64_t blocks = job.output_tiles * row_tiles;
-  plan.cluster = ClusterFor(blocks, job.k_blocks, rows_a_tile);
-  // One block on a multiprocessor wants more in flight than several do.
-  const int64_t stages = blocks * plan.cluster <= MultiprocessorCount() ? 8 : 6;
-  job.stages = static_cast<int32_t>(std::min<int64_t>(stages, Tiles(job.k_blocks, plan.cluster)));
+  if (job.tiles == nullptr) {
+    plan.cluster = ClusterFor(job.output_tiles * row_tiles, job.k_blocks, rows_a_tile);
+  }
+  job.stages = kFewStages;
 }
 
 void CutForMany(LinearPlan& plan, int64_t row_tiles) {
@@ -128,6 +130,8 @@ int64_t WeightBoxRows(const LinearPlan& plan) { return plan.many ? kManyOutputs 
 
 absl::Status LaunchQuantised(Stream stream, LinearPlan& plan, const DeviceMatrix& w,
                              const QuantisedRows& x) {
+  plan.job.x_scales = x.scales;
+  plan.job.x_scale_stride = x.scale_stride;
   if (w.format == WeightFormat::kFp8) {
     CAIRN_ASSIGN_OR_RETURN(plan.w, MakeTensorMap({.element = TensorElement::kByte,
                                                   .data = w.values,

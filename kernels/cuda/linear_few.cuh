@@ -1,12 +1,14 @@
-// linear_few.cuh: products of few rows, or of few outputs: a block has 64 outputs x kRows rows.
+// linear_few.cuh: products of few rows, or of few outputs: tiles of 64 outputs x kRows rows.
 //
-// What counts is that all of the device reads W. Where there are too few outputs for that, the
-// blocks of a cluster share k: each makes the parts of its blocks of k, scaled, and puts them into
-// the shared memory of the block that adds them all up, in k's order. Scales are powers of two, so
-// part * scale is exact and sum + part * scale is what fma(part, scale, sum) is: the same bits as
-// in one block. (Not where a scaled part is below 2^-126.)
+// What counts is that all of the device reads W, without pause. Blocks take tile after tile, with
+// stages of shared memory filled ahead; the first of W is loaded while the kernel before this one
+// still runs.
 //
-// The first of W is loaded while the kernel before this one still runs.
+// Where there are too few outputs for that, the blocks of a cluster share k of a tile: each makes
+// the parts of its blocks of k, scaled, and sends them to the block that adds them all up, in k's
+// order. Scales are powers of two, so part * scale is exact and sum + part * scale is what
+// fma(part, scale, sum) is: the same bits as in one block. (Not where a scaled part is below
+// 2^-126.)
 #ifndef CAIRN_KERNELS_CUDA_LINEAR_FEW_CUH_
 #define CAIRN_KERNELS_CUDA_LINEAR_FEW_CUH_
 
@@ -18,8 +20,8 @@ namespace cairn::kernels::cuda::internal {
 
 constexpr int kFewThreads = 160;  // a warpgroup of consumers and a warp that loads
 
-// Shared memory: job.stages stages of W and x, each stage's x scales, barriers, parts.
-// kBatch: so many parts are being made at once, as far as registers go.
+// Shared memory: job.stages stages of W and x, each stage's x scales, barriers, parts made, parts
+// to add up. kBatch: so many parts are being made at once, as far as registers go.
 template <class Weights, int kRows>
 struct FewLayout {
   static constexpr int kX = (Weights::kBlockBytes + 1023) / 1024 * 1024;  // in a stage
@@ -36,12 +38,12 @@ struct FewLayout {
 template <class Weights, int kRows>
 struct FewBlock {
   using Layout = FewLayout<Weights, kRows>;
+  using Sums = float[kRows / 2];
   const TensorMap& w_map;
   const TensorMap& x_map;
   const TensorMap& scales_map;
   const LinearJob& job;
   uint32_t shared, rank, cluster;
-  int32_t expert, output, row, rows_end;
   int32_t k_begin, k_end;  // this block's
 
   __device__ uint32_t Stage(uint32_t stage) const { return shared + stage * Layout::kStage; }
@@ -51,13 +53,23 @@ struct FewBlock {
   __device__ uint32_t Full(uint32_t stage) const { return Scales(job.stages) + stage * 16; }
   __device__ uint32_t Empty(uint32_t stage) const { return Full(stage) + 8; }
   __device__ uint32_t PartsBarrier() const { return Full(job.stages); }
-  __device__ uint32_t Parts() const { return PartsBarrier() + Layout::kPartsBarrier; }
 
-  __device__ void LoadWeights(int32_t k, uint32_t stage) const {
+  // Clusters take one tile; a block alone takes as many as there are.
+  template <class Do>
+  __device__ void ForEachTile(const Do& what) const {
+    const int32_t count = TileCount(job, 1);
+    for (int32_t i = blockIdx.x / cluster; i < count; i += gridDim.x / cluster) {
+      what(TileAt(job, i, kOutputs, kRows, 1, 0));
+    }
+  }
+
+  // ---- loading ----
+
+  __device__ void LoadWeights(const Tile& tile, int32_t k, uint32_t stage) const {
     constexpr uint32_t kBytes =
         Weights::kBlockBytes + Layout::kXBytes + (Weights::kScaled ? kScaleBox<kRows> * 4 : 0);
     BarrierExpect(Full(stage), kBytes);
-    const int32_t w_row = expert * job.n + output;
+    const int32_t w_row = tile.expert * job.n + tile.output;
     if constexpr (Weights::kPieces) {
       Weights::LoadBlock(job, w_row / kOutputs, k, Stage(stage), Full(stage), 1);
     } else {
@@ -65,51 +77,54 @@ struct FewBlock {
     }
   }
 
-  __device__ void LoadRows(int32_t k, uint32_t stage) const {
-    const int32_t x_block = output / job.group_outputs * job.k_blocks;
-    LoadBox(x_map, Stage(stage) + Layout::kX, Full(stage), (x_block + k) * Weights::kBlockK, row);
+  __device__ void LoadRows(const Tile& tile, int32_t k, uint32_t stage) const {
+    const int32_t x_block = tile.output / job.group_outputs * job.k_blocks;
+    LoadBox(x_map, Stage(stage) + Layout::kX, Full(stage), (x_block + k) * Weights::kBlockK,
+            tile.row);
     if constexpr (Weights::kScaled) {
-      LoadBox(scales_map, Scales(stage), Full(stage), ScaleColumn(row), k);
+      LoadBox(scales_map, Scales(stage), Full(stage), ScaleColumn(tile.row), k);
     }
   }
 
   __device__ void Produce() const {
-    const int32_t lead = min(k_end, k_begin + job.stages);
-    for (int32_t k = k_begin; k < lead; ++k) LoadWeights(k, k - k_begin);
-    WaitForKernelsBefore();
-    for (int32_t k = k_begin; k < lead; ++k) LoadRows(k, k - k_begin);
-    uint32_t stage = 0, parity = 0;
-    for (int32_t k = lead; k < k_end; ++k) {
-      BarrierWait(Empty(stage), parity);
-      LoadWeights(k, stage);
-      LoadRows(k, stage);
-      if (++stage == static_cast<uint32_t>(job.stages)) {
-        stage = 0;
-        parity ^= 1;
+    StageCounter at;
+    bool early = true;
+    ForEachTile([&](const Tile& tile) {
+      int32_t k = k_begin;
+      if (early) {
+        const int32_t lead = min(k_end, k_begin + job.stages);
+        for (int32_t i = k; i < lead; ++i) LoadWeights(tile, i, i - k_begin);
+        WaitForKernelsBefore();
+        for (; k < lead; ++k, at.Next(job.stages)) LoadRows(tile, k, at.stage);
+        early = false;
       }
-    }
+      for (; k < k_end; ++k, at.Next(job.stages)) {
+        BarrierWait(Empty(at.stage), at.parity ^ 1);
+        LoadWeights(tile, k, at.stage);
+        LoadRows(tile, k, at.stage);
+      }
+    });
   }
+
+  // ---- parts ----
 
   // The parts of k to k + kCount, at once: use(k, part, address of x scales, w scale) for each.
   template <int kCount, class Use>
-  __device__ void MakeParts(int32_t k, uint32_t& stage, uint32_t& parity,
+  __device__ void MakeParts(const Tile& tile, int32_t k, StageCounter& at,
                             WeightScales<Weights>& w_scales, const Use& use) const {
-    float part[kCount][kRows / 2];
+    Sums part[kCount];
     typename Weights::Held held[kCount];
     uint32_t stage_of[kCount];
 #pragma unroll
     for (int i = 0; i < kCount; ++i) {
-      stage_of[i] = stage;
-      BarrierWait(Full(stage), parity);
-      StartPart<Weights, kRows>(part[i], held[i], Stage(stage), Stage(stage) + Layout::kX);
-      if (++stage == static_cast<uint32_t>(job.stages)) {
-        stage = 0;
-        parity ^= 1;
-      }
+      stage_of[i] = at.stage;
+      BarrierWait(Full(at.stage), at.parity);
+      StartPart<Weights, kRows>(part[i], held[i], Stage(at.stage), Stage(at.stage) + Layout::kX);
+      at.Next(job.stages);
     }
     const auto finish = [&]<int i>(std::integral_constant<int, i>) {
       FinishPart<Weights, kRows, kCount - 1 - i>(part[i], held[i]);
-      use(k + i, part[i], Scales(stage_of[i]) + ScaleOffset(row), w_scales.Next());
+      use(k + i, part[i], Scales(stage_of[i]) + ScaleOffset(tile.row), w_scales.Next());
       __syncwarp();
       if (threadIdx.x % 32 == 0) BarrierArrive(Empty(stage_of[i]));
     };
@@ -122,56 +137,62 @@ struct FewBlock {
 
   // The parts of this block's k, ascending.
   template <class Use>
-  __device__ void ForEachPart(const Use& use) const {
-    WeightScales<Weights> w_scales(job, expert * job.n + output, k_begin, k_end);
-    uint32_t stage = 0, parity = 0;
+  __device__ void ForEachPart(const Tile& tile, StageCounter& at, const Use& use) const {
+    WeightScales<Weights> w_scales(job, tile.expert * job.n + tile.output, k_begin, k_end);
     int32_t k = k_begin;
     for (; k + Layout::kBatch <= k_end; k += Layout::kBatch) {
-      MakeParts<Layout::kBatch>(k, stage, parity, w_scales, use);
+      MakeParts<Layout::kBatch>(tile, k, at, w_scales, use);
     }
-    for (; k < k_end; ++k) MakeParts<1>(k, stage, parity, w_scales, use);
+    for (; k < k_end; ++k) MakeParts<1>(tile, k, at, w_scales, use);
   }
+
+  // ---- sums of shared k ----
 
   // Of the blocks that share k the first 4, or 2, add up: each the outputs of one, or two, warps.
   __device__ uint32_t Adders() const { return cluster < 4 ? cluster : 4; }
   __device__ uint32_t AdderOf(uint32_t warp) const { return warp * Adders() / 4; }
-  // Where a part's values 4 j to 4 j + 3 lie in the adding block's shared memory.
-  __device__ uint32_t PartAt(int32_t k, int j) const {
-    const uint32_t warps = 4 / Adders();
-    const uint32_t line = (static_cast<uint32_t>(k) * warps + threadIdx.x / 32 % warps) * kRows / 8;
-    return Parts() + ((line + static_cast<uint32_t>(j)) * 32 + threadIdx.x % 32) * 16;
+  // Bytes of a k block's parts for one adder.
+  __device__ uint32_t LineBytes() const { return 4 / Adders() * kRows / 8 * 512; }
+  // Parts made: [adder][own k], parts to add up: [k]; then [warp of the adder][j][lane][4].
+  __device__ uint32_t Made(uint32_t adder, int32_t k) const {
+    const uint32_t line = adder * static_cast<uint32_t>(k_end - k_begin) + (k - k_begin);
+    return PartsBarrier() + Layout::kPartsBarrier + line * LineBytes();
+  }
+  __device__ uint32_t ToAdd(int32_t k) const {
+    const uint32_t made = (static_cast<uint32_t>(job.k_blocks) + cluster - 1) / cluster * Adders();
+    return PartsBarrier() + Layout::kPartsBarrier + (made + k) * LineBytes();
+  }
+  __device__ static uint32_t InLine(uint32_t adders, int j) {
+    const uint32_t warp = threadIdx.x / 32 % (4 / adders);
+    return ((warp * kRows / 8 + j) * 32 + threadIdx.x % 32) * 16;
   }
 
-  __device__ uint32_t PartBytes() const {
-    return static_cast<uint32_t>(job.k_blocks) * (4 / Adders()) * kRows * kOutputs;
-  }
-
-  // The sums of this block's k: all of it, or the parts for whoever adds them up.
-  __device__ void MakeSums(float (&sum)[kRows / 2]) const {
-    if (cluster == 1) {
-      ForEachPart([&](int32_t, const float(&part)[kRows / 2], uint32_t x_scales, float w_scale) {
-        AddPart<Weights, kRows>(sum, part, x_scales, w_scale);
-      });
-      return;
-    }
+  __device__ void SendParts(const Tile& tile, StageCounter& at) const {
     const uint32_t adder = AdderOf(threadIdx.x / 32);
-    const uint32_t barrier = AddressInBlock(PartsBarrier(), adder);
-    ForEachPart([&](int32_t k, const float(&part)[kRows / 2], uint32_t x_scales, float w_scale) {
-      float scaled[kRows / 2] = {};
+    ForEachPart(tile, at, [&](int32_t k, const Sums& part, uint32_t x_scales, float w_scale) {
+      Sums scaled = {};
       AddPart<Weights, kRows>(scaled, part, x_scales, w_scale);
 #pragma unroll
       for (int j = 0; j < kRows / 8; ++j) {
-        StoreInCluster(AddressInBlock(PartAt(k, j), adder), barrier,
-                       {scaled[4 * j], scaled[4 * j + 1], scaled[4 * j + 2], scaled[4 * j + 3]});
+        StoreSharedF32x4(Made(adder, k) + InLine(Adders(), j),
+                         {scaled[4 * j], scaled[4 * j + 1], scaled[4 * j + 2], scaled[4 * j + 3]});
       }
     });
+    FenceForCopies();
+    NamedBarrier(1, 128);
+    if (threadIdx.x < Adders()) {
+      CopyToBlock(Made(threadIdx.x, k_begin), AddressInBlock(ToAdd(k_begin), threadIdx.x),
+                  AddressInBlock(PartsBarrier(), threadIdx.x),
+                  static_cast<uint32_t>(k_end - k_begin) * LineBytes());
+    }
+    __syncwarp();
   }
 
-  __device__ void AddParts(float (&sum)[kRows / 2]) const {
+  __device__ void AddParts(Sums& sum) const {
     for (int32_t k = 0; k < job.k_blocks; ++k) {
 #pragma unroll
       for (int j = 0; j < kRows / 8; ++j) {
-        const float4 part = LoadSharedF32x4(PartAt(k, j));
+        const float4 part = LoadSharedF32x4(ToAdd(k) + InLine(Adders(), j));
         sum[4 * j] += part.x;
         sum[4 * j + 1] += part.y;
         sum[4 * j + 2] += part.z;
@@ -180,13 +201,31 @@ struct FewBlock {
     }
   }
 
-  __device__ void Store(const float (&sum)[kRows / 2]) const {
-    const Target to = TargetAt(job, output, row, rows_end);
+  __device__ void Store(const Sums& sum, const Tile& tile) const {
+    const Target to = TargetAt(job, tile.output, tile.row, tile.rows_end);
     if (job.y_f32 != 0) {
       StoreF32<kRows>(sum, to);
     } else {
       StoreBf16<kRows>(sum, to);
     }
+  }
+
+  __device__ void Consume() const {
+    StageCounter at;
+    ForEachTile([&](const Tile& tile) {
+      Sums sum = {};
+      if (cluster == 1) {
+        ForEachPart(tile, at, [&](int32_t, const Sums& part, uint32_t x_scales, float w_scale) {
+          AddPart<Weights, kRows>(sum, part, x_scales, w_scale);
+        });
+      } else {
+        SendParts(tile, at);
+        if (AdderOf(threadIdx.x / 32) != rank) return;
+        BarrierWait(PartsBarrier(), 0);
+        AddParts(sum);
+      }
+      Store(sum, tile);
+    });
   }
 };
 
@@ -196,30 +235,15 @@ __global__ void __launch_bounds__(kFewThreads)
               const __grid_constant__ TensorMap scales_map, const __grid_constant__ LinearJob job) {
   extern __shared__ __align__(1024) uint8_t shared_bytes[];
   LetNextStart();
-  RowTile rows{0, static_cast<int32_t>(blockIdx.y) * kRows, job.rows};
-  if (job.tiles != nullptr) {
-    WaitForKernelsBefore();
-    if (static_cast<int32_t>(blockIdx.y) >= *job.tile_count) return;
-    rows = job.tiles[blockIdx.y];
-  }
+  if (job.tiles != nullptr) WaitForKernelsBefore();
   const uint32_t cluster = ClusterSize();
   const uint32_t rank = ClusterRank();
   const auto share = [&](uint32_t r) {
     return static_cast<int32_t>(static_cast<uint32_t>(job.k_blocks) * r / cluster);
   };
-  const FewBlock<Weights, kRows> block{w_map,
-                                       x_map,
-                                       scales_map,
-                                       job,
-                                       SharedAddress(shared_bytes),
-                                       rank,
-                                       cluster,
-                                       rows.expert,
-                                       static_cast<int32_t>(blockIdx.x / cluster) * kOutputs,
-                                       rows.begin,
-                                       rows.end,
-                                       share(rank),
-                                       share(rank + 1)};
+  const FewBlock<Weights, kRows> block{
+      w_map,   x_map,       scales_map,     job, SharedAddress(shared_bytes), rank,
+      cluster, share(rank), share(rank + 1)};
   if (threadIdx.x == 0) {
     for (int32_t s = 0; s < job.stages; ++s) {
       BarrierInit(block.Full(s), 1);
@@ -227,20 +251,18 @@ __global__ void __launch_bounds__(kFewThreads)
     }
     BarrierInit(block.PartsBarrier(), 1);
     PublishBarriers();
-    if (cluster > 1) BarrierExpect(block.PartsBarrier(), block.PartBytes());
+    BarrierExpect(block.PartsBarrier(), block.LineBytes() * job.k_blocks);
   }
   __syncthreads();
   if (cluster > 1) ClusterBarrier();
-  if (threadIdx.x == 128) block.Produce();
-  if (threadIdx.x >= 128) return;
-  float sum[kRows / 2] = {};
-  block.MakeSums(sum);
-  if (cluster > 1) {
-    if (block.AdderOf(threadIdx.x / 32) != rank) return;
-    BarrierWait(block.PartsBarrier(), 0);
-    block.AddParts(sum);
+  if (threadIdx.x < 128) {
+    block.Consume();
+  } else if (threadIdx.x == 128) {
+    block.Produce();
   }
-  block.Store(sum);
+  __syncwarp();
+  // Whoever adds up has waited for the parts: they have left the others' shared memory.
+  if (cluster > 1) ClusterBarrier();
 }
 
 }  // namespace cairn::kernels::cuda::internal

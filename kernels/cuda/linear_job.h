@@ -30,6 +30,8 @@ struct LinearJob {
   const uint8_t* w = nullptr;  // FP4: its blocks; others come through the map
   int32_t w_block_rows = 0;    // FP4: rows of blocks, over all matrices
   const uint8_t* w_scales = nullptr;
+  const float* x_scales = nullptr;
+  int64_t x_scale_stride = 0;
   void* y = nullptr;
   int64_t y_stride = 0;
   int32_t y_f32 = 0;
@@ -53,10 +55,13 @@ absl::Status LaunchFp8(Stream stream, const LinearPlan& plan);
 absl::Status LaunchFp4(Stream stream, const LinearPlan& plan);
 absl::Status LaunchBf16(Stream stream, const LinearPlan& plan);
 
-// Bytes of shared memory that Few takes for the parts of a block that shares k, or 0.
-constexpr int64_t PartBytes(int64_t k_blocks, int rows_a_tile, int cluster) {
+// Bytes of shared memory that Few takes where blocks share k, or 0: of the parts that a block
+// makes, and of those that it adds up.
+constexpr int64_t PartBytes(int64_t k_blocks, int64_t rows_a_tile, int64_t cluster) {
   if (cluster == 1) return 0;
-  return k_blocks * rows_a_tile * 64 * (cluster == 2 ? 2 : 1);
+  const int64_t adders = cluster < 4 ? cluster : 4;
+  const int64_t made = (k_blocks + cluster - 1) / cluster;
+  return made * rows_a_tile * 256 + k_blocks * rows_a_tile * 256 / adders;
 }
 
 }  // namespace cairn::kernels::cuda::internal

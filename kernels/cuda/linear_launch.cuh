@@ -3,6 +3,8 @@
 #ifndef CAIRN_KERNELS_CUDA_LINEAR_LAUNCH_CUH_
 #define CAIRN_KERNELS_CUDA_LINEAR_LAUNCH_CUH_
 
+#include <algorithm>
+
 #include "absl/strings/str_cat.h"
 #include "kernels/cuda/launch.cuh"
 #include "kernels/cuda/linear_few.cuh"
@@ -29,15 +31,17 @@ absl::Status LaunchMany(Stream stream, const LinearPlan& plan) {
                        ManyLayout<Weights, kRows>::kBytes, static_cast<unsigned>(plan.cluster)});
 }
 
+// Two blocks a multiprocessor; so two more, of the next kernel, can begin beside them.
 template <class Weights, int kRows>
 absl::Status LaunchFew(Stream stream, const LinearPlan& plan) {
   const LinearJob& job = plan.job;
-  const dim3 grid(static_cast<unsigned>(job.output_tiles * plan.cluster),
-                  static_cast<unsigned>(job.row_tiles));
+  int64_t blocks = int64_t{job.output_tiles} * job.row_tiles * plan.cluster;
+  if (plan.cluster == 1) blocks = std::min<int64_t>(blocks, 2 * MultiprocessorCount());
   const int64_t bytes =
       FewLayout<Weights, kRows>::Bytes(job.stages, PartBytes(job.k_blocks, kRows, plan.cluster));
   return LaunchLinear(stream, plan, FewKernel<Weights, kRows>,
-                      {grid, kFewThreads, bytes, static_cast<unsigned>(plan.cluster)});
+                      {dim3(static_cast<unsigned>(blocks)), kFewThreads, bytes,
+                       static_cast<unsigned>(plan.cluster)});
 }
 
 template <class Weights>

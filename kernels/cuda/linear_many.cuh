@@ -17,7 +17,8 @@ constexpr int kManyOutputs = 256;
 // As much as a block can have.
 constexpr int kSharedBytesMax = 232448;
 
-// Shared memory: stages of W and x, then each stage's x scales, then staging of both warpgroups,
+// Shared memory: stages of W and x, then each stage's x scales
+// (in the order of AddPartOrdered), then staging of both warpgroups,
 // then barriers.
 template <class Weights, int kRows>
 struct ManyLayout {
@@ -25,7 +26,7 @@ struct ManyLayout {
   static constexpr int kX = (kWBytes + 1023) / 1024 * 1024;  // in a stage
   static constexpr int kXBytes = kRows * kRowBytes;
   static constexpr int kStage = kX + kXBytes;
-  static constexpr int kScaleBytes = kScaleBoxBytes<kRows>;
+  static constexpr int kScaleBytes = kRows * 4;
   static constexpr int kStaging = kRows * 128;
   static constexpr int kBarriers = 256;
   static constexpr int kStages =
@@ -37,46 +38,11 @@ struct ManyLayout {
   static_assert(kStages >= 3 && kStages * 16 <= kBarriers && kBytes <= kSharedBytesMax);
 };
 
-// Which stage, and which round over all of them.
-template <int kStages>
-struct StageCounter {
-  uint32_t stage = 0, round = 0;
-  __device__ void Next() {
-    if (++stage == kStages) {
-      stage = 0;
-      ++round;
-    }
-  }
-};
-
-struct Tile {
-  int32_t expert, output, row, rows_end;
-};
-
-// The tile of this block of the cluster at `index`. Dense: neighbours have the same outputs, so W
-// is read once while x stays in the cache; experts: the same rows.
-__device__ inline Tile TileAt(const LinearJob& job, int32_t index, int32_t cluster, int32_t rank,
-                              int32_t rows_a_tile) {
-  if (job.tiles != nullptr) {
-    const RowTile& rows = job.tiles[index / job.output_tiles];
-    return {rows.expert, index % job.output_tiles * kManyOutputs, rows.begin, rows.end};
-  }
-  const int32_t across = (job.row_tiles + cluster - 1) / cluster;
-  const int32_t row = (index % across * cluster + rank) * rows_a_tile;
-  return {0, index / across * kManyOutputs, row, min(row + rows_a_tile, job.rows)};
-}
-
-__device__ inline int32_t TileCount(const LinearJob& job, int32_t cluster) {
-  const int32_t row_tiles = job.tiles != nullptr ? *job.tile_count : job.row_tiles;
-  return (row_tiles + cluster - 1) / cluster * job.output_tiles;
-}
-
 template <class Weights, int kRows>
 struct ManyBlock {
   using Layout = ManyLayout<Weights, kRows>;
   const TensorMap& w_map;
   const TensorMap& x_map;
-  const TensorMap& scales_map;
   const LinearJob& job;
   uint32_t shared, rank, cluster;
 
@@ -110,42 +76,61 @@ struct ManyBlock {
     }
   }
 
-  __device__ void Produce() const {
-    constexpr uint32_t kBytes =
-        Layout::kWBytes + Layout::kXBytes + (Weights::kScaled ? kScaleBox<kRows> * 4 : 0);
-    StageCounter<Layout::kStages> at;
+  template <class Do>
+  __device__ void ForEachTile(const Do& what) const {
     const int32_t count = TileCount(job, cluster);
     for (int32_t i = blockIdx.x / cluster; i < count; i += gridDim.x / cluster) {
-      const Tile tile = TileAt(job, i, cluster, rank, kRows);
+      what(TileAt(job, i, kManyOutputs, kRows, cluster, rank));
+    }
+  }
+
+  __device__ void Produce() const {
+    StageCounter at;
+    ForEachTile([&](const Tile& tile) {
       const int32_t x_block = tile.output / job.group_outputs * job.k_blocks;
-      for (int32_t k = 0; k < job.k_blocks; ++k, at.Next()) {
-        BarrierWait(Empty(at.stage), (at.round & 1) ^ 1);
-        BarrierExpect(Full(at.stage), kBytes);
+      for (int32_t k = 0; k < job.k_blocks; ++k, at.Next(Layout::kStages)) {
+        BarrierWait(Empty(at.stage), at.parity ^ 1);
+        BarrierExpect(Full(at.stage), Layout::kWBytes + Layout::kXBytes);
         LoadWeights(tile, k, at.stage);
         LoadBox(x_map, Stage(at.stage) + Layout::kX, Full(at.stage),
                 (x_block + k) * Weights::kBlockK, tile.row);
-        if constexpr (Weights::kScaled) {
-          LoadBox(scales_map, Scales(at.stage), Full(at.stage), ScaleColumn(tile.row), k);
-        }
       }
-    }
+    });
+  }
+
+  // A warp: each lane has four rows.
+  __device__ void LoadScales() const {
+    const int32_t lane = static_cast<int32_t>(threadIdx.x) % 32;
+    const int32_t first = lane / 4 * 16 + lane % 4 * 2;
+    StageCounter at;
+    ForEachTile([&](const Tile& tile) {
+      for (int32_t k = 0; k < job.k_blocks; ++k, at.Next(Layout::kStages)) {
+        const float* const column = job.x_scales + k * job.x_scale_stride;
+        const auto scale = [&](int32_t row) {
+          return row < tile.rows_end ? __ldg(column + row) : 0.0f;
+        };
+        const int32_t row = tile.row + first;
+        const float4 v = {scale(row), scale(row + 1), scale(row + 8), scale(row + 9)};
+        BarrierWait(Empty(at.stage), at.parity ^ 1);
+        if (4 * lane < kRows) StoreSharedF32x4(Scales(at.stage) + lane * 16, v);
+        __syncwarp();
+        if (lane == 0) BarrierArrive(Full(at.stage));
+      }
+    });
   }
 
   __device__ void Consume() const {
     const uint32_t group = threadIdx.x / 128;
     const uint32_t lane = threadIdx.x % 32;
-    StageCounter<Layout::kStages> at;
-    const int32_t count = TileCount(job, cluster);
-    for (int32_t i = blockIdx.x / cluster; i < count; i += gridDim.x / cluster) {
-      const Tile tile = TileAt(job, i, cluster, rank, kRows);
+    StageCounter at;
+    ForEachTile([&](const Tile& tile) {
       const int32_t output = tile.output + static_cast<int32_t>(group) * 2 * kOutputs;
-      const uint32_t scale_offset = ScaleOffset(tile.row);
       WeightScales<Weights> low = ScalesOf(tile, output);
       WeightScales<Weights> high = ScalesOf(tile, output + kOutputs);
       float sum[2][kRows / 2] = {};
-      for (int32_t k = 0; k < job.k_blocks; ++k, at.Next()) {
+      for (int32_t k = 0; k < job.k_blocks; ++k, at.Next(Layout::kStages)) {
         const float w_scale[2] = {low.Next(), high.Next()};
-        BarrierWait(Full(at.stage), at.round & 1);
+        BarrierWait(Full(at.stage), at.parity);
 #pragma unroll
         for (uint32_t h = 0; h < 2; ++h) {
           float part[kRows / 2];
@@ -154,7 +139,7 @@ struct ManyBlock {
                                     Stage(at.stage) + (2 * group + h) * Weights::kBlockBytes,
                                     Stage(at.stage) + Layout::kX);
           FinishPart<Weights, kRows, 0>(part, held);
-          AddPart<Weights, kRows>(sum[h], part, Scales(at.stage) + scale_offset, w_scale[h]);
+          AddPartOrdered<Weights, kRows>(sum[h], part, Scales(at.stage), w_scale[h]);
         }
         __syncwarp();
         if (lane < cluster) BarrierArriveAt(Empty(at.stage), lane);
@@ -169,7 +154,7 @@ struct ManyBlock {
                                  1 + group);
         }
       }
-    }
+    });
   }
 
   // Outputs behind the end have no scale, and need none.
@@ -181,16 +166,15 @@ struct ManyBlock {
 template <class Weights, int kRows>
 __global__ void __launch_bounds__(kManyThreads, 1)
     ManyKernel(const __grid_constant__ TensorMap w_map, const __grid_constant__ TensorMap x_map,
-               const __grid_constant__ TensorMap scales_map,
-               const __grid_constant__ LinearJob job) {
+               const __grid_constant__ TensorMap, const __grid_constant__ LinearJob job) {
   extern __shared__ __align__(1024) uint8_t shared_bytes[];
   const uint32_t cluster = ClusterSize();
-  const ManyBlock<Weights, kRows> block{
-      w_map, x_map, scales_map, job, SharedAddress(shared_bytes), ClusterRank(), cluster};
+  const ManyBlock<Weights, kRows> block{w_map,         x_map,  job, SharedAddress(shared_bytes),
+                                        ClusterRank(), cluster};
   if (threadIdx.x == 0) {
     for (uint32_t s = 0; s < ManyLayout<Weights, kRows>::kStages; ++s) {
-      BarrierInit(block.Full(s), 1);
-      BarrierInit(block.Empty(s), 8 * cluster);  // a warp of consumers each
+      BarrierInit(block.Full(s), Weights::kScaled ? 2 : 1);  // what was expected came; the scales
+      BarrierInit(block.Empty(s), 8 * cluster);              // a warp of consumers each
     }
     PublishBarriers();
   }
@@ -204,6 +188,7 @@ __global__ void __launch_bounds__(kManyThreads, 1)
   } else {
     GiveRegisters<40>();
     if (threadIdx.x == 256) block.Produce();
+    if (Weights::kScaled && threadIdx.x / 32 == 9) block.LoadScales();
     __syncwarp();
   }
   // The other block of the cluster loads to here, and arrives at barriers, until it is done.

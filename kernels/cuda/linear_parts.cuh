@@ -127,26 +127,88 @@ constexpr int kScaleBoxBytes = (kScaleBox<kRows> * 4 + 127) / 128 * 128;
 __device__ inline int32_t ScaleColumn(int32_t row) { return row & ~3; }
 __device__ inline uint32_t ScaleOffset(int32_t row) { return static_cast<uint32_t>(row & 3) * 4; }
 
-// sum = fma(part, x_scale * w_scale, sum); `x_scales`: kRows floats in shared memory.
+// sum = fma(part, scale, sum) of the pair of rows 8 j + 2 (l % 4), + 1.
+template <class Weights, int kRows>
+__device__ void AddPair(float (&sum)[kRows / 2], const float (&part)[kRows / 2], int j, float even,
+                        float odd) {
+  if constexpr (Weights::kScaled) {
+    sum[4 * j] = fmaf(part[4 * j], even, sum[4 * j]);
+    sum[4 * j + 1] = fmaf(part[4 * j + 1], odd, sum[4 * j + 1]);
+    sum[4 * j + 2] = fmaf(part[4 * j + 2], even, sum[4 * j + 2]);
+    sum[4 * j + 3] = fmaf(part[4 * j + 3], odd, sum[4 * j + 3]);
+  } else {
+#pragma unroll
+    for (int i = 0; i < 4; ++i) sum[4 * j + i] += part[4 * j + i];
+  }
+}
+
+// Of all rows, with x scale * w_scale. `x_scales`: kRows floats in shared memory.
 template <class Weights, int kRows>
 __device__ void AddPart(float (&sum)[kRows / 2], const float (&part)[kRows / 2], uint32_t x_scales,
                         float w_scale) {
 #pragma unroll
   for (int j = 0; j < kRows / 8; ++j) {
+    float even = 1.0f, odd = 1.0f;
     if constexpr (Weights::kScaled) {
       const uint32_t at = x_scales + (8 * j + threadIdx.x % 4 * 2) * 4;
-      const float even = LoadSharedF32(at) * w_scale;
-      const float odd = LoadSharedF32(at + 4) * w_scale;
-      sum[4 * j] = fmaf(part[4 * j], even, sum[4 * j]);
-      sum[4 * j + 1] = fmaf(part[4 * j + 1], odd, sum[4 * j + 1]);
-      sum[4 * j + 2] = fmaf(part[4 * j + 2], even, sum[4 * j + 2]);
-      sum[4 * j + 3] = fmaf(part[4 * j + 3], odd, sum[4 * j + 3]);
-    } else {
-#pragma unroll
-      for (int i = 0; i < 4; ++i) sum[4 * j + i] += part[4 * j + i];
+      even = LoadSharedF32(at) * w_scale;
+      odd = LoadSharedF32(at + 4) * w_scale;
     }
+    AddPair<Weights, kRows>(sum, part, j, even, odd);
   }
 }
+
+// The same with x scales laid out so that a thread has those of two pairs of rows in 16 bytes,
+// which is kinder to shared memory: that of row 16 i + 8 h + 2 c + e at 16 i + 4 c + 2 h + e.
+template <class Weights, int kRows>
+__device__ void AddPartOrdered(float (&sum)[kRows / 2], const float (&part)[kRows / 2],
+                               uint32_t x_scales, float w_scale) {
+#pragma unroll
+  for (int i = 0; i < kRows / 16; ++i) {
+    float4 scale = {1.0f, 1.0f, 1.0f, 1.0f};
+    if constexpr (Weights::kScaled) {
+      scale = LoadSharedF32x4(x_scales + (16 * i + threadIdx.x % 4 * 4) * 4);
+    }
+    AddPair<Weights, kRows>(sum, part, 2 * i, scale.x * w_scale, scale.y * w_scale);
+    AddPair<Weights, kRows>(sum, part, 2 * i + 1, scale.z * w_scale, scale.w * w_scale);
+  }
+}
+
+// ---- tiles ----
+
+struct Tile {
+  int32_t expert, output, row, rows_end;
+};
+
+// The `index`-th tile, of outputs_a_tile x rows_a_tile, of this block of those that share outputs.
+// Dense: neighbours have the same outputs, so W is read once while x stays in the cache; experts:
+// the same rows.
+__device__ inline Tile TileAt(const LinearJob& job, int32_t index, int32_t outputs_a_tile,
+                              int32_t rows_a_tile, int32_t sharing, int32_t rank) {
+  if (job.tiles != nullptr) {
+    const RowTile& rows = job.tiles[index / job.output_tiles];
+    return {rows.expert, index % job.output_tiles * outputs_a_tile, rows.begin, rows.end};
+  }
+  const int32_t across = (job.row_tiles + sharing - 1) / sharing;
+  const int32_t row = (index % across * sharing + rank) * rows_a_tile;
+  return {0, index / across * outputs_a_tile, row, min(row + rows_a_tile, job.rows)};
+}
+
+__device__ inline int32_t TileCount(const LinearJob& job, int32_t sharing) {
+  const int32_t row_tiles = job.tiles != nullptr ? *job.tile_count : job.row_tiles;
+  return (row_tiles + sharing - 1) / sharing * job.output_tiles;
+}
+
+// Which stage of `stages`, and the parity of how often all were passed.
+struct StageCounter {
+  uint32_t stage = 0, parity = 0;
+  __device__ void Next(uint32_t stages) {
+    if (++stage == stages) {
+      stage = 0;
+      parity ^= 1;
+    }
+  }
+};
 
 // ---- results ----
 
