@@ -143,6 +143,19 @@ __device__ inline void LoadBoxToMany(const TensorMap& map, uint32_t to, uint32_t
       : "memory");
 }
 
+// The box at `from` in shared memory (FenceForCopies) to (column, row) of the map, but for what of
+// it lies outside. By one thread, whose WaitForStores waits until they all have left shared memory.
+__device__ inline void StoreBox(const TensorMap& map, uint32_t from, int32_t column, int32_t row) {
+  asm volatile(
+      "cp.async.bulk.tensor.2d.global.shared::cta.bulk_group [%0, {%2, %3}], [%1];\n"
+      "cp.async.bulk.commit_group;" ::"l"(&map),
+      "r"(from), "r"(column), "r"(row)
+      : "memory");
+}
+__device__ inline void WaitForStores() {
+  asm volatile("cp.async.bulk.wait_group.read 0;" ::: "memory");
+}
+
 // `bytes` in one piece; addresses and size of whole 16 bytes.
 __device__ inline void LoadPiece(const void* from, uint32_t to, uint32_t barrier, uint32_t bytes) {
   asm volatile(

@@ -18,9 +18,8 @@ constexpr int kManyRows = 128;
 constexpr int64_t kFewOutputs = 64;
 constexpr int64_t kFewRowsMax = 64;
 // Of shared memory that Few's parts may take, beside its stages.
-constexpr int64_t kPartBytesMax = 96 << 10;
+constexpr int64_t kPartBytesMax = 128 << 10;
 constexpr int64_t kClusterMax = 8;
-constexpr int32_t kFewStages = 6;
 constexpr int64_t kExpertsMax = 1024;
 constexpr int64_t kRowsMax = 1 << 24;
 
@@ -58,19 +57,19 @@ absl::Status CheckOutput(const LinearOutput& y, int64_t n) {
   return absl::OkStatus();
 }
 
-// The power of two of blocks that share k of a tile: as many as there is room for beside each
-// other, two a multiprocessor. More, where with those there is no room for the parts: the more
-// blocks, the less each has.
+// The power of two of blocks that share k of a tile: until two fifths of the multiprocessors have
+// one (the next kernel's weights come through the others meanwhile), or all where each has much of
+// k; if there is room for the parts.
 int ClusterFor(int64_t tiles, int64_t k_blocks, int rows_a_tile) {
+  const int64_t processors = MultiprocessorCount();
+  const auto wants_more = [&](int64_t cluster) {
+    const int64_t blocks = tiles * cluster;
+    return blocks * 5 < processors * 2 || (blocks * 2 <= processors && k_blocks > 32 * cluster);
+  };
   int64_t cluster = 1;
-  while (cluster < kClusterMax && tiles * cluster <= MultiprocessorCount()) cluster *= 2;
-  for (; cluster > 1 && cluster <= kClusterMax; cluster *= 2) {
-    if (k_blocks >= 2 * cluster &&
-        internal::PartBytes(k_blocks, rows_a_tile, cluster) <= kPartBytesMax) {
-      return static_cast<int>(cluster);
-    }
-  }
-  return 1;
+  while (cluster < kClusterMax && k_blocks >= 4 * cluster && wants_more(cluster)) cluster *= 2;
+  while (internal::PartBytes(k_blocks, rows_a_tile, cluster) > kPartBytesMax) cluster /= 2;
+  return static_cast<int>(cluster);
 }
 
 // Rows of x in a tile: what most of `rows` fill.
@@ -88,7 +87,6 @@ void CutForFew(LinearPlan& plan, int rows_a_tile, int64_t row_tiles) {
   if (job.tiles == nullptr) {
     plan.cluster = ClusterFor(job.output_tiles * row_tiles, job.k_blocks, rows_a_tile);
   }
-  job.stages = kFewStages;
 }
 
 void CutForMany(LinearPlan& plan, int64_t row_tiles) {
@@ -126,10 +124,26 @@ LinearJob JobOf(const DeviceMatrix& w, int64_t rows, int64_t block_k, const Line
   return job;
 }
 
+// Where Many's BF16 results go.
+absl::Status MapOutput(LinearPlan& plan) {
+  const LinearJob& job = plan.job;
+  if (!plan.many || job.y_f32 != 0) return absl::OkStatus();
+  CAIRN_ASSIGN_OR_RETURN(plan.y, MakeTensorMap({.element = TensorElement::kBf16,
+                                                .data = job.y,
+                                                .rows = job.rows,
+                                                .columns = job.n,
+                                                .row_bytes = job.y_stride * 2,
+                                                .box_rows = plan.rows_a_tile,
+                                                .box_columns = kFewOutputs,
+                                                .swizzled = true}));
+  return absl::OkStatus();
+}
+
 int64_t WeightBoxRows(const LinearPlan& plan) { return plan.many ? kManyOutputs / 2 : kFewOutputs; }
 
 absl::Status LaunchQuantised(Stream stream, LinearPlan& plan, const DeviceMatrix& w,
                              const QuantisedRows& x) {
+  CAIRN_RETURN_IF_ERROR(MapOutput(plan));
   plan.job.x_scales = x.scales;
   plan.job.x_scale_stride = x.scale_stride;
   if (w.format == WeightFormat::kFp8) {
@@ -256,7 +270,7 @@ absl::Status Linear(Stream stream, const DeviceMatrix& w, const Bf16Rows& x,
                                                 .box_rows = plan.rows_a_tile,
                                                 .box_columns = kBlockK,
                                                 .swizzled = true}));
-  plan.x_scales = plan.x;  // not read
+  CAIRN_RETURN_IF_ERROR(MapOutput(plan));
   return internal::LaunchBf16(stream, plan);
 }
 

@@ -19,6 +19,7 @@
 namespace cairn::kernels::cuda::internal {
 
 constexpr int kFewThreads = 160;  // a warpgroup of consumers and a warp that loads
+constexpr int32_t kFewStages = 6, kFewStagesMax = 16;
 
 // Shared memory: job.stages stages of W and x, each stage's x scales, barriers, parts made, parts
 // to add up. kBatch: so many parts are being made at once, as far as registers go.
@@ -32,6 +33,11 @@ struct FewLayout {
   static constexpr int kPartsBarrier = 16;
   static constexpr int64_t Bytes(int64_t stages, int64_t part_bytes) {
     return stages * (kStage + kScaleBytes + 16) + kPartsBarrier + part_bytes;
+  }
+  // Of a block that has a multiprocessor to itself.
+  static constexpr int32_t StagesAlone(int64_t part_bytes) {
+    const int64_t fit = (kSharedBytesMax - kPartsBarrier - part_bytes) / Bytes(1, -kPartsBarrier);
+    return static_cast<int32_t>(fit < kFewStagesMax ? fit : kFewStagesMax);
   }
 };
 
@@ -189,6 +195,7 @@ struct FewBlock {
   }
 
   __device__ void AddParts(Sums& sum) const {
+#pragma unroll 4
     for (int32_t k = 0; k < job.k_blocks; ++k) {
 #pragma unroll
       for (int j = 0; j < kRows / 8; ++j) {
@@ -251,7 +258,7 @@ __global__ void __launch_bounds__(kFewThreads)
     }
     BarrierInit(block.PartsBarrier(), 1);
     PublishBarriers();
-    BarrierExpect(block.PartsBarrier(), block.LineBytes() * job.k_blocks);
+    if (cluster > 1) BarrierExpect(block.PartsBarrier(), block.LineBytes() * job.k_blocks);
   }
   __syncthreads();
   if (cluster > 1) ClusterBarrier();

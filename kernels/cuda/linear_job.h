@@ -1,6 +1,6 @@
 // linear_job.h: what linear.cc hands to the product kernels: how a product is cut up.
 //
-// Two kernels. `Many`: blocks of 256 outputs x 64 or 128 rows of x, persistent, for when there are
+// Two kernels. `Many`: blocks of 256 outputs x 128 rows of x, persistent, for when there are
 // enough of these to fill the device. `Few`: 64 outputs x 8 to 64 rows; k may be shared by the
 // blocks of a cluster, who bring their parts together and add them in k's order.
 //
@@ -42,7 +42,9 @@ struct LinearJob {
 
 struct LinearPlan {
   LinearJob job;
-  TensorMap w, x, x_scales;
+  TensorMap w, x;
+  TensorMap x_scales;  // Few
+  TensorMap y;         // Many, BF16
   bool many = false;
   int rows_a_tile = 0;
   int cluster = 1;

@@ -14,8 +14,6 @@ namespace cairn::kernels::cuda::internal {
 
 constexpr int kManyThreads = 384;
 constexpr int kManyOutputs = 256;
-// As much as a block can have.
-constexpr int kSharedBytesMax = 232448;
 
 // Shared memory: stages of W and x, then each stage's x scales
 // (in the order of AddPartOrdered), then staging of both warpgroups,
@@ -31,9 +29,9 @@ struct ManyLayout {
   static constexpr int kBarriers = 256;
   static constexpr int kStages =
       (kSharedBytesMax - 2 * kStaging - kBarriers) / (kStage + kScaleBytes);
-  static constexpr int kScalesAt = kStages * kStage;
-  static constexpr int kStagingAt = kScalesAt + kStages * kScaleBytes;
-  static constexpr int kBarriersAt = kStagingAt + 2 * kStaging;
+  static constexpr int kStagingAt = kStages * kStage;
+  static constexpr int kScalesAt = kStagingAt + 2 * kStaging;
+  static constexpr int kBarriersAt = kScalesAt + kStages * kScaleBytes;
   static constexpr int kBytes = kBarriersAt + kBarriers;
   static_assert(kStages >= 3 && kStages * 16 <= kBarriers && kBytes <= kSharedBytesMax);
 };
@@ -43,6 +41,7 @@ struct ManyBlock {
   using Layout = ManyLayout<Weights, kRows>;
   const TensorMap& w_map;
   const TensorMap& x_map;
+  const TensorMap& y_map;
   const LinearJob& job;
   uint32_t shared, rank, cluster;
 
@@ -150,11 +149,14 @@ struct ManyBlock {
         if (job.y_f32 != 0) {
           StoreF32<kRows>(sum[h], to);
         } else {
-          StoreBf16Staged<kRows>(sum[h], to, shared + Layout::kStagingAt + group * Layout::kStaging,
-                                 1 + group);
+          // Experts' rows lie side by side: a tile that is not full must not write beyond its own.
+          const bool whole = job.tiles == nullptr || tile.rows_end - tile.row == kRows;
+          StoreBf16Staged<kRows>(sum[h], to, y_map, whole,
+                                 shared + Layout::kStagingAt + group * Layout::kStaging, 1 + group);
         }
       }
     });
+    if (threadIdx.x % 128 == 0) WaitForStores();
   }
 
   // Outputs behind the end have no scale, and need none.
@@ -166,11 +168,11 @@ struct ManyBlock {
 template <class Weights, int kRows>
 __global__ void __launch_bounds__(kManyThreads, 1)
     ManyKernel(const __grid_constant__ TensorMap w_map, const __grid_constant__ TensorMap x_map,
-               const __grid_constant__ TensorMap, const __grid_constant__ LinearJob job) {
+               const __grid_constant__ TensorMap y_map, const __grid_constant__ LinearJob job) {
   extern __shared__ __align__(1024) uint8_t shared_bytes[];
   const uint32_t cluster = ClusterSize();
-  const ManyBlock<Weights, kRows> block{w_map,         x_map,  job, SharedAddress(shared_bytes),
-                                        ClusterRank(), cluster};
+  const ManyBlock<Weights, kRows> block{
+      w_map, x_map, y_map, job, SharedAddress(shared_bytes), ClusterRank(), cluster};
   if (threadIdx.x == 0) {
     for (uint32_t s = 0; s < ManyLayout<Weights, kRows>::kStages; ++s) {
       BarrierInit(block.Full(s), Weights::kScaled ? 2 : 1);  // what was expected came; the scales

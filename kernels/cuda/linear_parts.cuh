@@ -19,6 +19,8 @@ namespace cairn::kernels::cuda::internal {
 // Outputs that a product instruction takes, and the bytes of x that a block of k has a row.
 constexpr int kOutputs = 64;
 constexpr int kRowBytes = 128;
+// Shared memory that a block can have.
+constexpr int kSharedBytesMax = 232448;
 
 // ---- weight formats: how 64 outputs x a block of k lie in shared memory, and their product ----
 
@@ -265,15 +267,18 @@ __device__ void StoreBf16(const float (&sum)[kRows / 2], const Target& to) {
   }
 }
 
-// By a warpgroup through `staging` (kRows * 128 bytes of shared memory, its own): each row's 64
-// outputs are one line. `barrier`: a named barrier of the warpgroup's own. Pieces of 16 bytes are
-// exchanged within 8 rows, against bank conflicts.
+// By a warpgroup through `staging` (kRows * 128 bytes of shared memory at a multiple of 1024, its
+// own): there each row's 64 outputs are one line, its pieces of 16 bytes exchanged within 8 rows as
+// the copy engine does. `barrier`: a named barrier of the warpgroup's own. The copy engine takes it
+// from there, beside the products of the next tile; but for a tile that ends within y.
 template <int kRows>
-__device__ void StoreBf16Staged(const float (&sum)[kRows / 2], const Target& to, uint32_t staging,
+__device__ void StoreBf16Staged(const float (&sum)[kRows / 2], const Target& to,
+                                const TensorMap& y_map, bool whole, uint32_t staging,
                                 uint32_t barrier) {
   const int thread = static_cast<int>(threadIdx.x) % 128;
   const int lane = thread % 32;
-  NamedBarrier(barrier, 128);  // the staging before this has been read
+  if (thread == 0) WaitForStores();
+  NamedBarrier(barrier, 128);  // what was staged before this has been read
 #pragma unroll
   for (int j = 0; j < kRows / 8; j += 2) {
     const int row = 8 * (j + lane / 16) + lane % 8;
@@ -283,14 +288,17 @@ __device__ void StoreBf16Staged(const float (&sum)[kRows / 2], const Target& to,
                     PackBf16(sum[4 * j + 4], sum[4 * j + 5]),
                     PackBf16(sum[4 * j + 6], sum[4 * j + 7]));
   }
+  FenceForCopies();
   NamedBarrier(barrier, 128);
+  if (whole) {
+    if (thread == 0) StoreBox(y_map, staging, to.output, to.row);
+    return;
+  }
   const int piece = thread % 8;
   const int32_t output = to.output + 8 * piece;
-#pragma unroll
-  for (int i = 0; i < kRows / 16; ++i) {
-    const int row = i * 16 + thread / 8;
+  for (int row = thread / 8; row < to.rows_end - to.row; row += 16) {
     const uint4 v = LoadShared16(staging + row * 128 + (piece ^ (row % 8)) * 16);
-    if (to.row + row < to.rows_end && output < to.outputs_end) {
+    if (output < to.outputs_end) {
       *reinterpret_cast<uint4*>(static_cast<uint16_t*>(to.y) + (to.row + row) * to.stride +
                                 output) = v;
     }

@@ -54,22 +54,12 @@ __device__ float Exp(float x) {
   return p * __uint_as_float(static_cast<uint32_t>(static_cast<int>(n) + 127) << 23);
 }
 
-// a / b as IEEE rounds it, of b from 1 on: without the cases that make division slow. (Where the
-// quotient or 1 / b is below 2^-126 it may be off in its last bits: such values are codes of 0.)
-__device__ float Divide(float a, float b) {
-  float inverse;
-  asm("rcp.approx.f32 %0, %1;" : "=f"(inverse) : "f"(b));
-  inverse = fmaf(fmaf(-b, inverse, 1.0f), inverse, inverse);
-  const float quotient = a * inverse;
-  return fmaf(fmaf(-b, quotient, a), inverse, quotient);
-}
-
 __device__ float SwiGluOf(float gate, float up, float limit, float factor) {
   if (limit > 0.0f) {
     gate = fminf(gate, limit);
     up = fminf(fmaxf(up, -limit), limit);
   }
-  return RoundBf16(Divide(gate, 1.0f + Exp(-gate)) * up * factor);
+  return RoundBf16(gate / (1.0f + Exp(-gate)) * up * factor);
 }
 
 // The 16 lanes of a group: its scale, and the thread's eight codes.

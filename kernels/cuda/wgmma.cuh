@@ -42,8 +42,8 @@ struct Wgmma;
 #define CAIRN_D32(i) CAIRN_D16(i), CAIRN_D16(i + 16)
 #define CAIRN_D64(i) CAIRN_D32(i), CAIRN_D32(i + 32)
 
-// `add` 0: D is written instead of added to. `shape` and `names`: of the instruction and D's
-// registers; the operands after D's are numbered a0 to a5.
+// `add` 0: D is written instead of added to. `names`: of D's
+// registers; the operands after them are numbered a0 to a5.
 #define CAIRN_WGMMA(kN, D, names, a0, a1, a2, a3, a4, a5)                                          \
   template <>                                                                                      \
   struct Wgmma<kN> {                                                                               \
