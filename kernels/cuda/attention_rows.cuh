@@ -1,0 +1,145 @@
+// attention_rows.cuh: a token's list as rows in memory, and a stored row's way into shared memory
+// as BF16: the producers' half of attention.cu.
+//
+// 128 threads bring blocks of 64 rows, in halves of 32 (8 a warp). Of a row, four lanes bring
+// everything: lane k of four the 16 bytes k of each group of 64 codes, and 32 bytes of the BF16
+// part. What the next half needs is asked for as soon as this half's registers are free, so that
+// memory works while codes are decoded.
+#ifndef CAIRN_KERNELS_CUDA_ATTENTION_ROWS_CUH_
+#define CAIRN_KERNELS_CUDA_ATTENTION_ROWS_CUH_
+
+#include <cuda_bf16.h>
+
+#include <cstdint>
+
+#include "kernels/cuda/attention.h"
+
+namespace cairn::kernels::cuda {
+
+inline constexpr int kBlockRows = 64;
+inline constexpr int kRowDataBytes = 576;
+inline constexpr int kRowScaleBytes = 8;
+inline constexpr int kGroups = 7;                            // of 64 codes
+inline constexpr uint32_t kTileBytes = kBlockRows * 64 * 2;  // 64 rows x 64 dims
+inline constexpr uint32_t kBlockBytes = 8 * kTileBytes;      // 64 rows x 512 dims
+
+__device__ inline int ListLength(const AttentionList& list) {
+  return list.window_count + list.compressed_count;
+}
+
+// At least one, so that an empty list goes the way of all.
+__device__ inline int BlocksOf(const AttentionList& list) {
+  return max((ListLength(list) + kBlockRows - 1) / kBlockRows, 1);
+}
+
+struct StoredRow {
+  const uint8_t* data = nullptr;  // null: after the list's end; reads as zeros
+  const uint8_t* scales = nullptr;
+};
+
+// Row j of the list of `token`.
+__device__ inline StoredRow FindRow(const AttentionBatch& batch, int token,
+                                    const AttentionList& list, int j) {
+  if (j >= ListLength(list)) return {};
+  const bool near = j < list.window_count;
+  int64_t row;
+  if (near) {
+    row = list.window_first + j;
+    if (batch.ring > 0 && row >= batch.ring) row -= batch.ring;
+    row += list.window_base;
+  } else {
+    row = j - list.window_count;
+    if (batch.indices != nullptr) row = __ldg(batch.indices + token * batch.index_stride + row);
+    row += list.compressed_base;
+  }
+  const RowPool& pool = near ? batch.window : batch.compressed;
+  return {pool.data + row * kRowDataBytes, pool.scales + row * kRowScaleBytes};
+}
+
+// Of a row, what one of its four lanes brings. Loads are volatile, so that they stay where they are
+// written: before the work that hides them.
+struct RowPart {
+  uint4 codes[kGroups];
+  uint4 rope[2];
+  uint2 scales;
+
+  __device__ static uint2 LoadScales(const StoredRow& row) {
+    uint2 v;
+    asm volatile(
+        "{\n .reg .pred p;\n setp.ne.u64 p, %2, 0;\n mov.u32 %0, 0;\n mov.u32 %1, 0;\n"
+        " @p ld.global.nc.v2.u32 {%0, %1}, [%2];\n}"
+        : "=&r"(v.x), "=&r"(v.y)
+        : "l"(row.scales));
+    return v;
+  }
+  __device__ void LoadCodes(const StoredRow& row, int lane, int group) {
+    codes[group] = Load16(row, 64 * group + 16 * lane);
+  }
+  __device__ void LoadRope(const StoredRow& row, int lane) {
+    rope[0] = Load16(row, 64 * kGroups + 16 * lane);
+    rope[1] = Load16(row, 64 * kGroups + 64 + 16 * lane);
+  }
+  __device__ uint32_t Scale(int group) const {
+    return ((group < 4 ? scales.x : scales.y) >> (8 * (group % 4))) & 0xff;
+  }
+
+ private:
+  __device__ static uint4 Load16(const StoredRow& row, int offset) {
+    uint4 v;
+    asm volatile(
+        "{\n .reg .pred p;\n setp.ne.u64 p, %4, 0;\n"
+        " mov.u32 %0, 0;\n mov.u32 %1, 0;\n mov.u32 %2, 0;\n mov.u32 %3, 0;\n"
+        " @p ld.global.L1::no_allocate.v4.u32 {%0, %1, %2, %3}, [%5];\n}"
+        : "=&r"(v.x), "=&r"(v.y), "=&r"(v.z), "=&r"(v.w)
+        : "l"(row.data), "l"(row.data + offset));
+    return v;
+  }
+};
+
+__device__ inline uint32_t TimesBf16x2(uint32_t a, uint32_t b) {
+  uint32_t product;
+  asm("mul.rn.bf16x2 %0, %1, %2;" : "=r"(product) : "r"(a), "r"(b));
+  return product;
+}
+
+// The BF16 number 2^exponent in both halves; -126 <= exponent <= 127.
+__device__ inline uint32_t PowerBf16x2(int exponent) {
+  return static_cast<uint32_t>(exponent + 127) * 0x00800080u;
+}
+
+// Four e4m3 codes, first in the lowest byte, as BF16: sign, exponent and mantissa are put in their
+// places, which makes the value times 2^-120 (subnormal codes included: BF16 with an exponent field
+// of 0 is one too), and `power` makes up for that. Exact.
+__device__ inline uint2 DecodeFour(uint32_t codes, uint32_t power) {
+  const uint32_t upper = (codes & 0x80808080u) | ((codes >> 4) & 0x07070707u);
+  const uint32_t lower = (codes << 4) & 0xf0f0f0f0u;
+  return {TimesBf16x2(__byte_perm(lower, upper, 0x5140), power),
+          TimesBf16x2(__byte_perm(lower, upper, 0x7362), power)};
+}
+
+// Sixteen codes times 2^(scale - 127): 32 bytes.
+__device__ inline void DecodeSixteen(uint4 codes, uint32_t scale, uint4& first, uint4& second) {
+  const int exponent = static_cast<int>(scale) - 7;  // scale - 127 + 120
+  const uint32_t power = PowerBf16x2(min(exponent, 127));
+  const uint2 a = DecodeFour(codes.x, power), b = DecodeFour(codes.y, power);
+  const uint2 c = DecodeFour(codes.z, power), d = DecodeFour(codes.w, power);
+  first = {a.x, a.y, b.x, b.y};
+  second = {c.x, c.y, d.x, d.y};
+  if (exponent > 127) {  // groups that reach 57344: no one power of two is large enough
+    const uint32_t rest = PowerBf16x2(exponent - 127);
+    for (uint4* v : {&first, &second}) {
+      v->x = TimesBf16x2(v->x, rest), v->y = TimesBf16x2(v->y, rest);
+      v->z = TimesBf16x2(v->z, rest), v->w = TimesBf16x2(v->w, rest);
+    }
+  }
+}
+
+__device__ inline void StoreShared16(uint32_t address, uint4 v) {
+  asm volatile("st.shared.v4.u32 [%0], {%1, %2, %3, %4};" ::"r"(address), "r"(v.x), "r"(v.y),
+               "r"(v.z), "r"(v.w)
+               : "memory");
+}
+
+}  // namespace cairn::kernels::cuda
+
+#endif  // CAIRN_KERNELS_CUDA_ATTENTION_ROWS_CUH_
