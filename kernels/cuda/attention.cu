@@ -4,25 +4,20 @@
 // the helpers get the probabilities through shared memory and add up dims 256 to 511, and bring the
 // next item's queries. Producers run ahead into the next item while the last one is written out.
 #include <algorithm>
-#include <cfloat>
 #include <cstdint>
 
 #include "absl/strings/str_cat.h"
 #include "kernels/cuda/attention.h"
 #include "kernels/cuda/attention_mma.cuh"
+#include "kernels/cuda/attention_parts.cuh"
 #include "kernels/cuda/attention_rows.cuh"
 
 namespace cairn::kernels::cuda {
 namespace {
 
-using namespace mma;  // NOLINT(google-build-using-namespace): this file is its only user
+using namespace attention;  // NOLINT(google-build-using-namespace): this file is its user
 
-constexpr int kHeadBlock = 64;
-constexpr int kGroupThreads = 128;  // of a warpgroup
 constexpr int kThreads = 3 * kGroupThreads;
-constexpr float kLog2E = 1.4426950408889634f;
-constexpr float kScale = 0.04419417382415922f;  // 512^-0.5
-constexpr float kScoreScale = kScale * kLog2E;  // scores are taken to the power of two
 
 struct Shared {
   alignas(1024) uint8_t rows[2][kBlockBytes];
@@ -41,22 +36,6 @@ __device__ inline void WaitFull(uint64_t& barrier, uint32_t n) {
 }
 __device__ inline void WaitEmpty(uint64_t& barrier, uint32_t n) {
   BarrierWait(SharedAddress(&barrier), (n & 1) ^ 1);
-}
-
-// One piece of work: 64 heads of a token.
-struct Item {
-  int token, head;
-
-  __device__ Item(const AttentionBatch& batch, int i) {
-    const int of_token = static_cast<int>(batch.heads) / kHeadBlock;
-    token = i / of_token;
-    head = i % of_token * kHeadBlock;
-  }
-  __device__ int64_t Row(const AttentionBatch& batch) const { return token * batch.heads + head; }
-};
-
-__device__ inline int Items(const AttentionBatch& batch) {
-  return static_cast<int>(batch.tokens * (batch.heads / kHeadBlock));
 }
 
 // ---- producers ----
@@ -155,22 +134,12 @@ __device__ void FinishQueries(Shared& shared) {
   WarpArrive(SharedAddress(&shared.queries_full));
 }
 
-// ---- output ----
-
-// output row l / 4 times factors.x, row l / 4 + 8 times factors.y (of each warp's 16).
-__device__ inline void ScaleRows(float (&output)[128], float2 factors) {
-#pragma unroll
-  for (int i = 0; i < 128; i += 4) {
-    output[i] *= factors.x, output[i + 1] *= factors.x;
-    output[i + 2] *= factors.y, output[i + 3] *= factors.y;
-  }
-}
+// ---- consumers ----
 
 // output = output * factors + probabilities * 256 dims of the rows at `rows`.
 __device__ inline void AddBlock(float (&output)[128], float2 factors,
                                 const uint32_t (&probabilities)[16], uint32_t rows) {
-  // A factor of 1 changes no bit: the maximum seldom moves after the first blocks.
-  if (__any_sync(0xffffffffu, factors.x != 1.0f || factors.y != 1.0f)) ScaleRows(output, factors);
+  ScaleRows(output, factors);
   const Operand tiles = Operand::AcrossRows(rows, kTileBytes);
   ProductFence();
 #pragma unroll
@@ -179,93 +148,6 @@ __device__ inline void AddBlock(float (&output)[128], float2 factors,
   }
   FinishProducts(output);
 }
-
-// The last 64 of these 256 dims, turned back.
-__device__ inline void TurnBack(float (&output)[128], const float* angles) {
-#pragma unroll
-  for (int i = 0; i < 8; ++i) {
-    const float2 angle = __ldg(reinterpret_cast<const float2*>(angles) + 4 * i + threadIdx.x % 4);
-    float* const d = output + 96 + 4 * i;
-#pragma unroll
-    for (int e = 0; e < 4; e += 2) {
-      const float a = d[e], b = d[e + 1];
-      d[e] = fmaf(a, angle.x, b * angle.y);
-      d[e + 1] = fmaf(b, angle.x, -(a * angle.y));
-    }
-  }
-}
-
-// To 256 dims of this warp's 16 rows, the first at `out`.
-__device__ inline void StoreOutput(const float (&output)[128], uint16_t* out) {
-  const int lane = threadIdx.x % 32;
-  out += lane / 4 * kAttentionDim + lane % 4 * 8;
-#pragma unroll
-  for (int i = 0; i < 128; i += 16) {
-#pragma unroll
-    for (int half = 0; half < 2; ++half) {
-      const float* const d = output + i + 2 * half;
-      const uint4 v = TransposeQuad(PackBf16(d[0], d[1]), PackBf16(d[4], d[5]),
-                                    PackBf16(d[8], d[9]), PackBf16(d[12], d[13]));
-      *reinterpret_cast<uint4*>(out + half * 8 * kAttentionDim + 2 * i) = v;
-    }
-  }
-}
-
-// ---- consumers ----
-
-// Of one row's four lanes.
-__device__ inline float QuadMax(float v) {
-  v = fmaxf(v, __shfl_xor_sync(0xffffffffu, v, 1));
-  return fmaxf(v, __shfl_xor_sync(0xffffffffu, v, 2));
-}
-__device__ inline float QuadSum(float v) {
-  v += __shfl_xor_sync(0xffffffffu, v, 1);
-  return v + __shfl_xor_sync(0xffffffffu, v, 2);
-}
-
-// What a scorer thread knows of its two rows (heads).
-struct Softmax {
-  float top[2] = {-FLT_MAX, -FLT_MAX};
-  float sum[2] = {0, 0};  // this lane's part
-
-  // Scores of a block of which the first `valid` columns count become probabilities; returns the
-  // factors of what was summed before.
-  __device__ float2 Add(float (&scores)[32], int valid, uint32_t (&probabilities)[16]) {
-    if (valid < kBlockRows) {
-#pragma unroll
-      for (int i = 0; i < 32; ++i) {
-        const int column = i / 4 * 8 + threadIdx.x % 4 * 2 + i % 2;
-        if (column >= valid) scores[i] = -INFINITY;
-      }
-    }
-    float factors[2];
-#pragma unroll
-    for (int r = 0; r < 2; ++r) {
-      float most = top[r];
-#pragma unroll
-      for (int i = 2 * r; i < 32; i += 4) most = fmaxf(most, fmaxf(scores[i], scores[i + 1]));
-      most = QuadMax(most);
-      factors[r] = Exp2((top[r] - most) * kScoreScale);
-      top[r] = most;
-      const float shift = -(most * kScoreScale);
-      float added = 0;
-#pragma unroll
-      for (int i = 2 * r; i < 32; i += 4) {
-        const float p0 = Exp2(fmaf(scores[i], kScoreScale, shift));
-        const float p1 = Exp2(fmaf(scores[i + 1], kScoreScale, shift));
-        added += p0 + p1;
-        probabilities[i / 2] = PackBf16(p0, p1);
-      }
-      sum[r] = fmaf(sum[r], factors[r], added);
-    }
-    return {factors[0], factors[1]};
-  }
-
-  // 1 / denominator of row r.
-  __device__ float Inverse(int r, float sink) const {
-    return 1.0f / (QuadSum(sum[r]) + Exp2(fmaf(sink, kLog2E, -(top[r] * kScoreScale))));
-  }
-};
 
 __device__ void Score(const AttentionBatch& batch, Shared& shared) {
   const int thread = threadIdx.x % kGroupThreads;
@@ -352,7 +234,7 @@ __device__ void Help(const AttentionBatch& batch, Shared& shared) {
     const float2 inverse = shared.factors[thread];
     WarpArrive(SharedAddress(&shared.message_empty));
     ScaleRows(output, inverse);
-    if (batch.angles != nullptr) TurnBack(output, batch.angles + item.token * kAttentionRope);
+    if (batch.angles != nullptr) TurnBack<24>(output, batch.angles + item.token * kAttentionRope);
     StoreOutput(output, batch.out + (item.Row(batch) + thread / 32 * 16) * kAttentionDim + 256);
     if (more) FinishQueries(shared);
   }

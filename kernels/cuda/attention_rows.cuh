@@ -14,7 +14,7 @@
 
 #include "kernels/cuda/attention.h"
 
-namespace cairn::kernels::cuda {
+namespace cairn::kernels::cuda::attention {
 
 inline constexpr int kBlockRows = 64;
 inline constexpr int kRowDataBytes = 576;
@@ -140,6 +140,6 @@ __device__ inline void StoreShared16(uint32_t address, uint4 v) {
                : "memory");
 }
 
-}  // namespace cairn::kernels::cuda
+}  // namespace cairn::kernels::cuda::attention
 
 #endif  // CAIRN_KERNELS_CUDA_ATTENTION_ROWS_CUH_

@@ -244,7 +244,7 @@ TEST_F(AttentionTest, NothingToAttendToGivesZeros) {
   tokens.Add(0, 0, 0, 0, 0);
   const auto out = tokens.Run({0});
   ASSERT_TRUE(out.ok()) << out.status();
-  EXPECT_EQ(*out, std::vector<uint16_t>(out->size(), 0));
+  EXPECT_EQ(FromBf16(*out), std::vector<float>(out->size(), 0.0f));
 }
 
 // Every code but the NaNs, with scales of every kind: the list is one row, so the output is that
