@@ -8,6 +8,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "kernels/cuda/attention.h"
+#include "kernels/cuda/attention_few.h"
 #include "kernels/cuda/attention_mma.cuh"
 #include "kernels/cuda/attention_parts.cuh"
 #include "kernels/cuda/attention_rows.cuh"
@@ -20,117 +21,18 @@ using namespace attention;  // NOLINT(google-build-using-namespace): this file i
 constexpr int kThreads = 3 * kGroupThreads;
 
 struct Shared {
-  alignas(1024) uint8_t rows[2][kBlockBytes];
+  RowRing rows;
   alignas(1024) uint8_t queries[kBlockBytes];
   // Of a block, from scorers to helpers, by thread: BF16 probabilities as fragments, and two
   // factors for the output's rows.
   uint4 probabilities[4][kGroupThreads];
   float2 factors[kGroupThreads];
   // Each barrier's phases alternate: full and empty of the thing named.
-  uint64_t rows_full[2], rows_empty[2], message_full, message_empty, queries_full, queries_empty;
+  uint64_t message_full, message_empty, queries_full, queries_empty;
 };
-
-// The n-th use of a thing with one place (or the n-th round of a ring) waits for these.
-__device__ inline void WaitFull(uint64_t& barrier, uint32_t n) {
-  BarrierWait(SharedAddress(&barrier), n & 1);
-}
-__device__ inline void WaitEmpty(uint64_t& barrier, uint32_t n) {
-  BarrierWait(SharedAddress(&barrier), (n & 1) ^ 1);
-}
-
-// ---- producers ----
-
-// Where a producer thread is in the work: a half block of an item.
-class Halves {
- public:
-  __device__ Halves(const AttentionBatch& batch, int row_in_half)
-      : batch_(batch), items_(Items(batch)), row_in_half_(row_in_half), item_(blockIdx.x) {
-    TakeList();
-  }
-  __device__ bool done() const { return item_ >= items_; }
-  __device__ StoredRow row() const {
-    return FindRow(batch_, token_, list_, half_ * (kBlockRows / 2) + row_in_half_);
-  }
-  __device__ void Next() {
-    if (++half_ < 2 * BlocksOf(list_)) return;
-    half_ = 0;
-    item_ += gridDim.x;
-    TakeList();
-  }
-
- private:
-  __device__ void TakeList() {
-    if (done()) return;
-    token_ = Item(batch_, item_).token;
-    list_ = batch_.lists[token_];
-  }
-  const AttentionBatch& batch_;
-  const int items_, row_in_half_;
-  int item_, half_ = 0, token_ = 0;
-  AttentionList list_;
-};
-
-__device__ void Produce(const AttentionBatch& batch, Shared& shared) {
-  const int thread = threadIdx.x % kGroupThreads;
-  const int lane = thread % 4, row_in_half = thread / 4;
-  Halves halves(batch, row_in_half);
-  RowPart part;
-  const StoredRow first = halves.row();
-  part.scales = RowPart::LoadScales(first);
-#pragma unroll
-  for (int g = 0; g < kGroups; ++g) part.LoadCodes(first, lane, g);
-  part.LoadRope(first, lane);
-  // Of this thread's 32 bytes of each tile.
-  const uint32_t chunk0 = ((2 * lane) ^ (row_in_half % 8)) * 16, chunk1 = chunk0 ^ 16;
-  const uint32_t rope_chunk = (lane ^ (row_in_half % 8)) * 16;
-  for (uint32_t n = 0; !halves.done(); ++n) {  // n: half blocks, of all items
-    const uint32_t block = n / 2;
-    halves.Next();
-    const bool more = !halves.done();
-    const StoredRow next = more ? halves.row() : StoredRow{};
-    const uint2 scales = RowPart::LoadScales(next);
-    const uint32_t to =
-        SharedAddress(shared.rows[block % 2]) + (n % 2 * (kBlockRows / 2) + row_in_half) * 128;
-    if (n % 2 == 0) WaitEmpty(shared.rows_empty[block % 2], block / 2);
-#pragma unroll
-    for (int g = 0; g < kGroups; ++g) {
-      uint4 low, high;
-      DecodeSixteen(part.codes[g], part.Scale(g), low, high);
-      part.LoadCodes(next, lane, g);
-      __syncwarp();  // what is asked for is asked for now, not at the end of the loop
-      StoreShared16(to + g * kTileBytes + chunk0, low);
-      StoreShared16(to + g * kTileBytes + chunk1, high);
-    }
-    StoreShared16(to + kGroups * kTileBytes + rope_chunk, part.rope[0]);
-    StoreShared16(to + kGroups * kTileBytes + (rope_chunk ^ 64), part.rope[1]);
-    part.LoadRope(next, lane);
-    part.scales = scales;
-    if (n % 2 == 1) {
-      FenceForProducts();
-      BarrierArrive(SharedAddress(&shared.rows_full[block % 2]));
-    }
-  }
-}
-
-// ---- queries ----
-
-// Asks for an item's queries, 64 KB in a row in memory, by one warpgroup.
-__device__ void LoadQueries(const AttentionBatch& batch, const Item& item, Shared& shared) {
-  const int thread = threadIdx.x % kGroupThreads;
-  const uint16_t* from = batch.q + item.Row(batch) * kAttentionDim + thread % 64 * 8;
-  // Thread t brings 16-byte chunk t % 64 of rows t / 64, + 2, ...
-  const uint32_t tile = SharedAddress(shared.queries) + thread % 64 / 8 * kTileBytes;
-  for (int row = thread / 64; row < kHeadBlock; row += 2) {
-    asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(tile + row * 128 +
-                                                                   (thread % 8 ^ row % 8) * 16),
-                 "l"(from + row * kAttentionDim)
-                 : "memory");
-  }
-}
 
 __device__ void FinishQueries(Shared& shared) {
-  asm volatile("cp.async.wait_all;" ::: "memory");
-  FenceForProducts();
+  FinishLoads();
   WarpArrive(SharedAddress(&shared.queries_full));
 }
 
@@ -164,17 +66,10 @@ __device__ void Score(const AttentionBatch& batch, Shared& shared) {
     Softmax softmax;
     WaitFull(shared.queries_full, turn);
     for (int b = 0; b < blocks; ++b, ++block, ++message) {
-      const uint32_t rows = SharedAddress(shared.rows[block % 2]);
-      WaitFull(shared.rows_full[block % 2], block / 2);
-      const Operand keys = Operand::AlongRows(rows);
+      const uint32_t rows = shared.rows.block(block);
+      shared.rows.WaitFull(block);
       float scores[32];
-      ProductFence();
-#pragma unroll
-      for (int k = 0; k < kAttentionDim / 16; ++k) {
-        const uint32_t at = k / 4 * kTileBytes + k % 4 * 32;
-        MultiplyScores(scores, queries.At(at), keys.At(at), k > 0);
-      }
-      FinishProducts(scores);
+      MakeScores(scores, queries, rows);
       if (b == blocks - 1) WarpArrive(SharedAddress(&shared.queries_empty));
       uint32_t probabilities[16];
       const float2 factors = softmax.Add(scores, count - b * kBlockRows, probabilities);
@@ -187,7 +82,7 @@ __device__ void Score(const AttentionBatch& batch, Shared& shared) {
       shared.factors[thread] = factors;
       BarrierArrive(SharedAddress(&shared.message_full));
       AddBlock(output, factors, probabilities, rows);
-      WarpArrive(SharedAddress(&shared.rows_empty[block % 2]));
+      shared.rows.Release(block);
     }
     const float2 inverse = {softmax.Inverse(0, sinks[0]), softmax.Inverse(1, sinks[1])};
     WaitEmpty(shared.message_empty, message++);
@@ -200,7 +95,7 @@ __device__ void Score(const AttentionBatch& batch, Shared& shared) {
 
 __device__ void Help(const AttentionBatch& batch, Shared& shared) {
   const int thread = threadIdx.x % kGroupThreads;
-  LoadQueries(batch, Item(batch, blockIdx.x), shared);
+  LoadQueries(batch, Item(batch, blockIdx.x), shared.queries);
   FinishQueries(shared);
   const int items = Items(batch);
   uint32_t block = 0, message = 0, turn = 0;  // of all items
@@ -223,12 +118,11 @@ __device__ void Help(const AttentionBatch& batch, Shared& shared) {
       WarpArrive(SharedAddress(&shared.message_empty));
       if (b == blocks - 1 && more) {
         WaitFull(shared.queries_empty, turn);  // the scorers have no more use for them
-        LoadQueries(batch, Item(batch, after), shared);
+        LoadQueries(batch, Item(batch, after), shared.queries);
       }
-      WaitFull(shared.rows_full[block % 2], block / 2);
-      AddBlock(output, factors, probabilities,
-               SharedAddress(shared.rows[block % 2]) + 4 * kTileBytes);
-      WarpArrive(SharedAddress(&shared.rows_empty[block % 2]));
+      shared.rows.WaitFull(block);
+      AddBlock(output, factors, probabilities, shared.rows.block(block) + 4 * kTileBytes);
+      shared.rows.Release(block);
     }
     WaitFull(shared.message_full, message++);
     const float2 inverse = shared.factors[thread];
@@ -243,13 +137,9 @@ __device__ void Help(const AttentionBatch& batch, Shared& shared) {
 __global__ __launch_bounds__(kThreads,
                              1) void AttendKernel(const __grid_constant__ AttentionBatch batch) {
   extern __shared__ uint8_t memory[];
-  Shared& shared =
-      *reinterpret_cast<Shared*>(memory + (1024 - SharedAddress(memory) % 1024) % 1024);
+  Shared& shared = *AlignedShared<Shared>(memory);
   if (threadIdx.x == 0) {
-    for (int i = 0; i < 2; ++i) {
-      BarrierInit(SharedAddress(&shared.rows_full[i]), kGroupThreads);
-      BarrierInit(SharedAddress(&shared.rows_empty[i]), 8);
-    }
+    shared.rows.Init(8);
     BarrierInit(SharedAddress(&shared.message_full), kGroupThreads);
     BarrierInit(SharedAddress(&shared.message_empty), 4);
     BarrierInit(SharedAddress(&shared.queries_full), 4);
@@ -265,7 +155,7 @@ __global__ __launch_bounds__(kThreads,
     Help(batch, shared);
   } else {
     asm volatile("setmaxnreg.dec.sync.aligned.u32 88;");
-    Produce(batch, shared);
+    Produce(Halves(batch, blockIdx.x, gridDim.x, 0, 1), shared.rows);
   }
 }
 
@@ -300,19 +190,33 @@ absl::Status Check(const AttentionBatch& batch) {
   if (batch.ring < 0 || batch.index_stride < 0) {
     return absl::InvalidArgumentError("attention: ring and index_stride must not be negative");
   }
+  if (reinterpret_cast<uintptr_t>(batch.scratch) % 16 != 0 || batch.rows_max < 0) {
+    return absl::InvalidArgumentError(
+        "attention: scratch must be aligned to 16 bytes, rows_max not negative");
+  }
   CAIRN_RETURN_IF_ERROR(CheckPool(batch.window, "window"));
   return CheckPool(batch.compressed, "compressed");
 }
 
 }  // namespace
 
+int64_t AttentionScratchBytes(int64_t tokens, int64_t heads, int64_t rows_max) {
+  const int64_t items = tokens * (heads / kHeadBlock);
+  if (2 * items > MultiprocessorCount()) return 0;
+  return items * FewBlocks(rows_max) * int64_t{kHeadBlock * kBlockRows * sizeof(float)};
+}
+
 absl::Status Attend(const AttentionBatch& batch, Stream stream) {
   if (batch.tokens == 0) return absl::OkStatus();
   CAIRN_RETURN_IF_ERROR(Check(batch));
+  if (batch.scratch != nullptr &&
+      AttentionScratchBytes(batch.tokens, batch.heads, batch.rows_max) > 0) {
+    return AttendFew(batch, stream);
+  }
   constexpr int kSharedBytes = sizeof(Shared) + 1024;
-  static const int* const prepared = new int(cudaFuncSetAttribute(
-      AttendKernel, cudaFuncAttributeMaxDynamicSharedMemorySize, kSharedBytes));
-  CAIRN_RETURN_IF_ERROR(CudaStatus(*prepared, "attention's shared memory"));
+  static const absl::Status* const prepared =
+      new absl::Status(AllowShared(AttendKernel, kSharedBytes));
+  CAIRN_RETURN_IF_ERROR(*prepared);
   const int64_t items = batch.tokens * (batch.heads / kHeadBlock);
   const auto blocks = static_cast<unsigned>(std::min<int64_t>(items, MultiprocessorCount()));
   AttendKernel<<<blocks, kThreads, kSharedBytes, stream>>>(batch);

@@ -12,6 +12,9 @@
 // list; not on the others of the launch, nor on how many blocks of threads shared the work.
 // With angles, the last 64 dims are turned back by them (rope.h) before the one rounding to BF16.
 //
+// Few tokens would leave most of the GPU idle, one block of threads each: with scratch memory, a
+// token's list is then shared by many, for scores, and its dims, for the outputs. Same bits.
+//
 // A row that is read twice is read from L2. Codes 0x7f and 0xff (NaN, which no writer makes) read
 // as
 // +-480. An empty list gives zeros.
@@ -63,7 +66,14 @@ struct AttentionBatch {
   const float* sink = nullptr;    // [heads]
   const float* angles = nullptr;  // [tokens, 64] (cos, sin) pairs, or null: not turned back
   uint16_t* out = nullptr;        // [tokens, heads, 512] BF16
+  // For few tokens: AttentionScratchBytes(tokens, heads, rows_max) bytes aligned to 16, or null.
+  void* scratch = nullptr;
+  int64_t rows_max = 0;  // no list is longer; without scratch not looked at
 };
+
+// What sharing a list takes; 0 where there are enough tokens without.
+// REQUIRES: DevicePresent().
+int64_t AttentionScratchBytes(int64_t tokens, int64_t heads, int64_t rows_max);
 
 // Launches; 0 tokens is OK and nothing.
 absl::Status Attend(const AttentionBatch& batch, Stream stream);

@@ -10,6 +10,8 @@
 
 #include <cstdint>
 
+#include "kernels/cuda/device.h"
+
 namespace cairn::kernels::cuda::mma {
 
 __device__ inline uint32_t SharedAddress(const void* pointer) {
@@ -41,18 +43,53 @@ __device__ inline void BarrierWait(uint32_t barrier, uint32_t parity) {
   }
 }
 
+// The n-th use of a thing with one place waits for these barriers of it.
+__device__ inline void WaitFull(uint64_t& barrier, uint32_t n) {
+  BarrierWait(SharedAddress(&barrier), n & 1);
+}
+__device__ inline void WaitEmpty(uint64_t& barrier, uint32_t n) {
+  BarrierWait(SharedAddress(&barrier), (n & 1) ^ 1);
+}
+
 // One arrival of a warp for what all its lanes did.
 __device__ inline void WarpArrive(uint32_t barrier) {
   __syncwarp();
   if (threadIdx.x % 32 == 0) BarrierArrive(barrier);
 }
 
+// Threads of some warps; `id` 1 to 15.
+__device__ inline void NamedBarrier(uint32_t id, uint32_t threads) {
+  asm volatile("bar.sync %0, %1;" ::"r"(id), "r"(threads) : "memory");
+}
+
+// ---- launches ----
+
+// What a kernel's dynamic shared memory holds, from the first multiple of 1024 on.
+template <typename T>
+__device__ inline T* AlignedShared(uint8_t* memory) {
+  return reinterpret_cast<T*>(memory + (1024 - SharedAddress(memory) % 1024) % 1024);
+}
+
+template <typename Kernel>
+absl::Status AllowShared(Kernel* kernel, int bytes) {
+  return CudaStatus(
+      cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes),
+      "a kernel's shared memory");
+}
+
+// A launch that follows early may start, once all blocks of threads have said so ...
+__device__ inline void LetDependentsStart() {
+  asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
+}
+// ... and waits here for the end of this one.
+__device__ inline void WaitForPrevious() { asm volatile("griddepcontrol.wait;" ::: "memory"); }
+
+// ---- products ----
+
 // Ordinary stores to shared memory before this are seen by products that follow a barrier.
 __device__ inline void FenceForProducts() {
   asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
 }
-
-// ---- products ----
 
 // A tile in shared memory as an operand; moved by a step at little cost.
 class Operand {
@@ -104,6 +141,15 @@ __device__ inline void MultiplyScores(float (&d)[32], uint64_t a, uint64_t b, in
           "1") ", " CAIRN_TEN("2") ", %30, %31}, %32, %33, p, 1, 1, 0, 0;\n}"
       : CAIRN_D32(0)
       : "l"(a), "l"(b), "r"(add));
+}
+
+// d [64, 64] += a [64, 16] b [16, 64]; a as a D fragment's columns 16 k to + 15, packed.
+__device__ inline void MultiplyRows(float (&d)[32], const uint32_t* a, uint64_t b) {
+  asm volatile("wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16 {" CAIRN_TEN("") ", "
+               CAIRN_TEN("1") ", " CAIRN_TEN("2") ", %30, %31}, "
+               "{%32, %33, %34, %35}, %36, 1, 1, 1, 1;"
+               : CAIRN_D32(0)
+               : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b));
 }
 
 // d [64, 256] += a [64, 16] b [16, 256]; a as a D fragment's columns 16 k to + 15, packed.

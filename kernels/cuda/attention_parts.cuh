@@ -14,25 +14,42 @@ namespace cairn::kernels::cuda::attention {
 
 using namespace mma;  // NOLINT(google-build-using-namespace): its only users
 
-inline constexpr int kHeadBlock = 64;
-inline constexpr int kGroupThreads = 128;  // of a warpgroup
 inline constexpr float kLog2E = 1.4426950408889634f;
 inline constexpr float kScoreScale = 0.04419417382415922f * kLog2E;  // 512^-0.5, for powers of two
 
-// One piece of work: 64 heads of a token.
-struct Item {
-  int token, head;
+// ---- queries ----
 
-  __device__ Item(const AttentionBatch& batch, int i) {
-    const int of_token = static_cast<int>(batch.heads) / kHeadBlock;
-    token = i / of_token;
-    head = i % of_token * kHeadBlock;
+// Asks for an item's queries, 64 KB in a row in memory, by one warpgroup; cp.async's.
+__device__ inline void LoadQueries(const AttentionBatch& batch, const Item& item,
+                                   const uint8_t* queries) {
+  const int thread = threadIdx.x % kGroupThreads;
+  const uint16_t* from = batch.q + item.Row(batch) * kAttentionDim + thread % 64 * 8;
+  // Thread t brings 16-byte chunk t % 64 of rows t / 64, + 2, ...
+  const uint32_t tile = SharedAddress(queries) + thread % 64 / 8 * kTileBytes;
+  for (int row = thread / 64; row < kHeadBlock; row += 2) {
+    asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(tile + row * 128 +
+                                                                   (thread % 8 ^ row % 8) * 16),
+                 "l"(from + row * kAttentionDim)
+                 : "memory");
   }
-  __device__ int64_t Row(const AttentionBatch& batch) const { return token * batch.heads + head; }
-};
+}
 
-__device__ inline int Items(const AttentionBatch& batch) {
-  return static_cast<int>(batch.tokens * (batch.heads / kHeadBlock));
+// What this thread asked for is there, for products that follow a barrier.
+__device__ inline void FinishLoads() {
+  asm volatile("cp.async.wait_all;" ::: "memory");
+  FenceForProducts();
+}
+
+// scores [64 heads, 64 rows] of the rows at `rows`.
+__device__ inline void MakeScores(float (&scores)[32], const Operand& queries, uint32_t rows) {
+  const Operand keys = Operand::AlongRows(rows);
+  ProductFence();
+#pragma unroll
+  for (int k = 0; k < kAttentionDim / 16; ++k) {
+    const uint32_t at = k / 4 * kTileBytes + k % 4 * 32;
+    MultiplyScores(scores, queries.At(at), keys.At(at), k > 0);
+  }
+  FinishProducts(scores);
 }
 
 // ---- probabilities ----

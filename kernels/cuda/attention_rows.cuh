@@ -13,15 +13,36 @@
 #include <cstdint>
 
 #include "kernels/cuda/attention.h"
+#include "kernels/cuda/attention_mma.cuh"
 
 namespace cairn::kernels::cuda::attention {
 
+using namespace mma;  // NOLINT(google-build-using-namespace): its only users
+
+inline constexpr int kHeadBlock = 64;
+inline constexpr int kGroupThreads = 128;  // of a warpgroup
 inline constexpr int kBlockRows = 64;
 inline constexpr int kRowDataBytes = 576;
 inline constexpr int kRowScaleBytes = 8;
 inline constexpr int kGroups = 7;                            // of 64 codes
 inline constexpr uint32_t kTileBytes = kBlockRows * 64 * 2;  // 64 rows x 64 dims
 inline constexpr uint32_t kBlockBytes = 8 * kTileBytes;      // 64 rows x 512 dims
+
+// One piece of work: 64 heads of a token.
+struct Item {
+  int token, head;
+
+  __device__ Item(const AttentionBatch& batch, int i) {
+    const int of_token = static_cast<int>(batch.heads) / kHeadBlock;
+    token = i / of_token;
+    head = i % of_token * kHeadBlock;
+  }
+  __device__ int64_t Row(const AttentionBatch& batch) const { return token * batch.heads + head; }
+};
+
+__device__ inline int Items(const AttentionBatch& batch) {
+  return static_cast<int>(batch.tokens * (batch.heads / kHeadBlock));
+}
 
 __device__ inline int ListLength(const AttentionList& list) {
   return list.window_count + list.compressed_count;
@@ -79,11 +100,6 @@ struct RowPart {
     rope[0] = Load16(row, 64 * kGroups + 16 * lane);
     rope[1] = Load16(row, 64 * kGroups + 64 + 16 * lane);
   }
-  __device__ uint32_t Scale(int group) const {
-    return ((group < 4 ? scales.x : scales.y) >> (8 * (group % 4))) & 0xff;
-  }
-
- private:
   __device__ static uint4 Load16(const StoredRow& row, int offset) {
     uint4 v;
     asm volatile(
@@ -95,6 +111,11 @@ struct RowPart {
     return v;
   }
 };
+
+// Of a row's scales, that of a group.
+__device__ inline uint32_t ScaleOf(uint2 scales, int group) {
+  return ((group < 4 ? scales.x : scales.y) >> (8 * (group % 4))) & 0xff;
+}
 
 __device__ inline uint32_t TimesBf16x2(uint32_t a, uint32_t b) {
   uint32_t product;
@@ -138,6 +159,106 @@ __device__ inline void StoreShared16(uint32_t address, uint4 v) {
   asm volatile("st.shared.v4.u32 [%0], {%1, %2, %3, %4};" ::"r"(address), "r"(v.x), "r"(v.y),
                "r"(v.z), "r"(v.w)
                : "memory");
+}
+
+// Two blocks of rows between producers and those who multiply them.
+struct RowRing {
+  alignas(1024) uint8_t rows[2][kBlockBytes];
+  uint64_t full[2], empty[2];
+
+  // By one thread, before a __syncthreads. `users`: warps that release a block.
+  __device__ void Init(uint32_t users) {
+    for (int i = 0; i < 2; ++i) {
+      BarrierInit(SharedAddress(&full[i]), kGroupThreads);
+      BarrierInit(SharedAddress(&empty[i]), users);
+    }
+  }
+  // Of the n-th block, counted over all that this block of threads works on.
+  __device__ uint32_t block(uint32_t n) const { return SharedAddress(rows[n % 2]); }
+  __device__ void WaitFull(uint32_t n) { mma::WaitFull(full[n % 2], n / 2); }
+  __device__ void WaitEmpty(uint32_t n) { mma::WaitEmpty(empty[n % 2], n / 2); }
+  __device__ void Release(uint32_t n) { WarpArrive(SharedAddress(&empty[n % 2])); }
+};
+
+// Where a producer thread is in the work: a half block of an item. Items and each item's blocks are
+// taken from a first one on by a step.
+class Halves {
+ public:
+  __device__ Halves(const AttentionBatch& batch, int item, int item_step, int block, int block_step)
+      : batch_(batch),
+        items_(Items(batch)),
+        item_step_(item_step),
+        first_block_(block),
+        block_step_(block_step),
+        item_(item),
+        block_(block) {
+    TakeList();
+  }
+  __device__ bool done() const { return item_ >= items_; }
+  __device__ StoredRow row(int row_in_half) const {
+    return FindRow(batch_, token_, list_, (2 * block_ + half_) * (kBlockRows / 2) + row_in_half);
+  }
+  __device__ void Next() {
+    half_ ^= 1;
+    if (half_ == 1) return;
+    block_ += block_step_;
+    if (block_ < BlocksOf(list_)) return;
+    block_ = first_block_;
+    item_ += item_step_;
+    TakeList();
+  }
+
+ private:
+  __device__ void TakeList() {
+    if (done()) return;
+    token_ = Item(batch_, item_).token;
+    list_ = batch_.lists[token_];
+  }
+  const AttentionBatch& batch_;
+  const int items_, item_step_, first_block_, block_step_;
+  int item_, block_, half_ = 0, token_ = 0;
+  AttentionList list_;
+};
+
+// One warpgroup; REQUIRES: !halves.done().
+__device__ inline void Produce(Halves halves, RowRing& ring) {
+  const int thread = threadIdx.x % kGroupThreads;
+  const int lane = thread % 4, row_in_half = thread / 4;
+  RowPart part;
+  const StoredRow first = halves.row(row_in_half);
+  part.scales = RowPart::LoadScales(first);
+#pragma unroll
+  for (int g = 0; g < kGroups; ++g) part.LoadCodes(first, lane, g);
+  part.LoadRope(first, lane);
+  // Of this thread's 32 bytes of each tile.
+  const uint32_t chunk0 = ((2 * lane) ^ (row_in_half % 8)) * 16, chunk1 = chunk0 ^ 16;
+  const uint32_t rope_chunk = (lane ^ (row_in_half % 8)) * 16;
+  for (uint32_t n = 0; !halves.done(); ++n) {  // n: half blocks, of all items
+    const uint32_t block = n / 2;
+    halves.Next();
+    const bool more = !halves.done();
+    const StoredRow next = more ? halves.row(row_in_half) : StoredRow{};
+    const uint2 scales = RowPart::LoadScales(next);
+    const uint32_t to = ring.block(block) + (n % 2 * (kBlockRows / 2) + row_in_half) * 128;
+    if (n % 2 == 0) ring.WaitEmpty(block);
+#pragma unroll
+    for (int g = 0; g < kGroups; ++g) {
+      uint4 low, high;
+      DecodeSixteen(part.codes[g], ScaleOf(part.scales, g), low, high);
+      part.LoadCodes(next, lane, g);
+      __syncwarp();  // what is asked for is asked for now, not at the end of the loop
+      StoreShared16(to + g * kTileBytes + chunk0, low);
+      StoreShared16(to + g * kTileBytes + chunk1, high);
+    }
+    StoreShared16(to + kGroups * kTileBytes + rope_chunk, part.rope[0]);
+    StoreShared16(to + kGroups * kTileBytes + (rope_chunk ^ 64), part.rope[1]);
+    part.LoadRope(next, lane);
+    part.scales = scales;
+    if (n % 2 == 1) {
+      FenceForProducts();
+      BarrierArrive(SharedAddress(&ring.full[block % 2]));
+    }
+  }
 }
 
 }  // namespace cairn::kernels::cuda::attention

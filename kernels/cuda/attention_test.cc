@@ -97,8 +97,18 @@ struct Tokens {
     return out;
   }
 
-  // Outputs of these tokens in one launch.
-  absl::StatusOr<std::vector<uint16_t>> Run(const std::vector<int64_t>& selection) const {
+  int64_t rows_max() const {
+    int64_t most = 0;
+    for (const AttentionList& list : lists) {
+      most = std::max<int64_t>(most, list.window_count + list.compressed_count);
+    }
+    return most;
+  }
+
+  // Outputs of these tokens in one launch; with scratch memory if they are few.
+  absl::StatusOr<std::vector<uint16_t>> Run(const std::vector<int64_t>& selection,
+                                            bool scratch = true) const {
+    const auto count = static_cast<int64_t>(selection.size());
     std::vector<uint16_t> q;
     std::vector<float> angles;
     std::vector<AttentionList> of;
@@ -124,9 +134,12 @@ struct Tokens {
     CAIRN_ASSIGN_OR_RETURN(const auto far_d, DeviceBuffer<uint8_t>::Of(compressed.data));
     CAIRN_ASSIGN_OR_RETURN(const auto far_s, DeviceBuffer<uint8_t>::Of(compressed.scales));
     CAIRN_ASSIGN_OR_RETURN(auto out_d, DeviceBuffer<uint16_t>::Create(q.size()));
+    CAIRN_ASSIGN_OR_RETURN(const auto scratch_d,
+                           DeviceBuffer<uint8_t>::Create(static_cast<size_t>(
+                               16 + AttentionScratchBytes(count, heads, rows_max()))));
     CAIRN_RETURN_IF_ERROR(out_d.Fill(0xff));  // NaN, should anything be left out
     CAIRN_ASSIGN_OR_RETURN(const OwnedStream stream, OwnedStream::Create());
-    CAIRN_RETURN_IF_ERROR(Attend({.tokens = static_cast<int64_t>(selection.size()),
+    CAIRN_RETURN_IF_ERROR(Attend({.tokens = count,
                                   .heads = heads,
                                   .q = q_d.get(),
                                   .window = {near_d.get(), near_s.get()},
@@ -137,7 +150,9 @@ struct Tokens {
                                   .index_stride = index_stride,
                                   .sink = sink_d.get(),
                                   .angles = turned ? angles_d.get() : nullptr,
-                                  .out = out_d.get()},
+                                  .out = out_d.get(),
+                                  .scratch = scratch ? scratch_d.get() : nullptr,
+                                  .rows_max = rows_max()},
                                  stream.get()));
     CAIRN_RETURN_IF_ERROR(Synchronize(stream.get()));
     return out_d.Read();
@@ -163,8 +178,12 @@ std::string FirstDifferences(const std::vector<float>& got, const std::vector<fl
 }
 
 void ExpectAsOnCpu(const Tokens& tokens) {
-  const auto out = tokens.Run(tokens.All());
+  const auto out = tokens.Run(tokens.All(), false);
   ASSERT_TRUE(out.ok()) << out.status();
+  const auto shared = tokens.Run(tokens.All(), true);
+  ASSERT_TRUE(shared.ok()) << shared.status();
+  EXPECT_TRUE(*shared == *out) << "differs where lists are shared; first at "
+                               << std::ranges::mismatch(*shared, *out).in1 - shared->begin();
   const std::vector<float> got = FromBf16(*out);
   const size_t width = static_cast<size_t>(tokens.heads * kDim);
   for (const int64_t t : tokens.All()) {
@@ -282,7 +301,7 @@ TEST_F(AttentionTest, EveryCodeAndScale) {
 // A token's bits are the same alone and among others, wherever it is and whoever shares its block.
 TEST_F(AttentionTest, CompanyChangesNoBit) {
   for (const int64_t heads : {64, 128}) {
-    Tokens tokens{.heads = heads, .window = Rows(5 * 128, 1), .compressed = Rows(3000, 2)};
+    Tokens tokens{.heads = heads, .window = Rows(5 * 128, 1), .compressed = Rows(3400, 2)};
     for (int32_t t = 0; t < 300; ++t) {
       tokens.Add(t % 5 * 128, t * 7 % 128, 1 + t * 13 % 128, t * 3, t * 29 % 600, 1 + t % 4);
     }
@@ -316,6 +335,12 @@ TEST_F(AttentionTest, RingOrChunkIsTheSameToTheBit) {
     std::copy_n(ring.window.scales.begin() + from * 8, 8, plain.window.scales.begin() + j * 8);
   }
   EXPECT_EQ(ring.Run({0}).value(), plain.Run({0}).value());
+}
+
+TEST_F(AttentionTest, ScratchIsForFewTokens) {
+  EXPECT_EQ(AttentionScratchBytes(1, 128, 640), 2 * 10 * 64 * 64 * 4);
+  EXPECT_EQ(AttentionScratchBytes(1, 64, 0), 64 * 64 * 4);
+  EXPECT_EQ(AttentionScratchBytes(MultiprocessorCount(), 64, 640), 0);
 }
 
 TEST(AttentionArgumentTest, BadShapesAreRefused) {

@@ -64,8 +64,9 @@ struct Inputs {
   DeviceBuffer<AttentionList> lists;
   DeviceBuffer<int32_t> indices;
   DeviceBuffer<float> sink, angles;
+  DeviceBuffer<uint8_t> scratch;
 
-  absl::Status Launch(int64_t i) const {
+  absl::Status Launch(int64_t i, bool shared) const {
     const int64_t set = i % shape.sets(), first = set * shape.tokens;
     return kernels::cuda::Attend(
         {.tokens = shape.tokens,
@@ -79,11 +80,13 @@ struct Inputs {
          .index_stride = shape.far,
          .sink = sink.get(),
          .angles = angles.get(),
-         .out = out.get()},
+         .out = out.get(),
+         .scratch = shared ? scratch.get() : nullptr,
+         .rows_max = shape.rows()},
         stream.get());
   }
-  absl::StatusOr<double> Seconds() const {
-    return SecondsALaunch(stream.get(), [this](int64_t i) { return Launch(i); });
+  absl::StatusOr<double> Seconds(bool shared) const {
+    return SecondsALaunch(stream.get(), [&](int64_t i) { return Launch(i, shared); });
   }
 };
 
@@ -166,10 +169,15 @@ absl::StatusOr<std::shared_ptr<Inputs>> MakeInputs(const Shape& shape) {
   CAIRN_ASSIGN_OR_RETURN(auto sink, DeviceBuffer<float>::Of(Uniform(shape.heads, random, 2.0f)));
   CAIRN_ASSIGN_OR_RETURN(auto angles,
                          DeviceBuffer<float>::Of(Uniform(shape.tokens * 64, random, 2.0f)));
+  const int64_t scratch_bytes =
+      kernels::cuda::AttentionScratchBytes(shape.tokens, shape.heads, shape.rows());
+  CAIRN_ASSIGN_OR_RETURN(
+      auto scratch,
+      DeviceBuffer<uint8_t>::Create(static_cast<size_t>(std::max<int64_t>(scratch_bytes, 16))));
   return std::make_shared<Inputs>(Inputs{
       shape, std::move(stream), std::move(near_data), std::move(near_scales), std::move(far_data),
       std::move(far_scales), std::move(q_device), std::move(out), std::move(lists_device),
-      std::move(indices_device), std::move(sink), std::move(angles)});
+      std::move(indices_device), std::move(sink), std::move(angles), std::move(scratch)});
 }
 
 absl::StatusOr<Prepared> Prepare(const Shape& shape, bool products) {
@@ -178,11 +186,15 @@ absl::StatusOr<Prepared> Prepare(const Shape& shape, bool products) {
   const double amount = products ? shape.flops() * 1e-12 : shape.bytes() * 1e-9;
   Prepared prepared;
   prepared.contenders.push_back(std::move(limit));
-  prepared.contenders.push_back(
-      {"Attend", Role::kOurs, [inputs, amount]() -> absl::StatusOr<double> {
-         CAIRN_ASSIGN_OR_RETURN(const double seconds, inputs->Seconds());
-         return amount / seconds;
-       }});
+  const auto add = [&](const char* name, Role role, bool shared) {
+    prepared.contenders.push_back(
+        {name, role, [inputs, amount, shared]() -> absl::StatusOr<double> {
+           CAIRN_ASSIGN_OR_RETURN(const double seconds, inputs->Seconds(shared));
+           return amount / seconds;
+         }});
+  };
+  add("Attend", Role::kOurs, true);
+  if (inputs->scratch.count() > 0) add("a block of threads a token", Role::kRival, false);
   return prepared;
 }
 
