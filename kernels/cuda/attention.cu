@@ -46,7 +46,8 @@ __device__ inline void AddBlock(float (&output)[128], float2 factors,
   ProductFence();
 #pragma unroll
   for (int k = 0; k < kBlockRows / 16; ++k) {
-    MultiplyRows(output, probabilities + 4 * k, tiles.At(k * 16 * 128));
+    MultiplyRows<0>(output, probabilities + 4 * k, tiles.At(k * 16 * 128));
+    MultiplyRows<1>(output, probabilities + 4 * k, tiles.At(k * 16 * 128 + 2 * kTileBytes));
   }
   FinishProducts(output);
 }
@@ -115,7 +116,7 @@ __device__ void Help(const AttentionBatch& batch, Shared& shared) {
         probabilities[4 * k + 2] = v.z, probabilities[4 * k + 3] = v.w;
       }
       const float2 factors = shared.factors[thread];
-      WarpArrive(SharedAddress(&shared.message_empty));
+      BarrierArrive(SharedAddress(&shared.message_empty));
       if (b == blocks - 1 && more) {
         WaitFull(shared.queries_empty, turn);  // the scorers have no more use for them
         LoadQueries(batch, Item(batch, after), shared.queries);
@@ -126,7 +127,7 @@ __device__ void Help(const AttentionBatch& batch, Shared& shared) {
     }
     WaitFull(shared.message_full, message++);
     const float2 inverse = shared.factors[thread];
-    WarpArrive(SharedAddress(&shared.message_empty));
+    BarrierArrive(SharedAddress(&shared.message_empty));
     ScaleRows(output, inverse);
     if (batch.angles != nullptr) TurnBack<24>(output, batch.angles + item.token * kAttentionRope);
     StoreOutput(output, batch.out + (item.Row(batch) + thread / 32 * 16) * kAttentionDim + 256);
@@ -141,7 +142,7 @@ __global__ __launch_bounds__(kThreads,
   if (threadIdx.x == 0) {
     shared.rows.Init(8);
     BarrierInit(SharedAddress(&shared.message_full), kGroupThreads);
-    BarrierInit(SharedAddress(&shared.message_empty), 4);
+    BarrierInit(SharedAddress(&shared.message_empty), kGroupThreads);
     BarrierInit(SharedAddress(&shared.queries_full), 4);
     BarrierInit(SharedAddress(&shared.queries_empty), 4);
   }
@@ -155,7 +156,7 @@ __global__ __launch_bounds__(kThreads,
     Help(batch, shared);
   } else {
     asm volatile("setmaxnreg.dec.sync.aligned.u32 88;");
-    Produce(Halves(batch, blockIdx.x, gridDim.x, 0, 1), shared.rows);
+    Produce(batch, Halves(batch, blockIdx.x, gridDim.x, 0, 1), shared.rows);
   }
 }
 

@@ -46,7 +46,7 @@ __global__ __launch_bounds__(kThreads,
   const int blocks = BlocksOf(batch.lists[Item(batch, item).token]);
   if (static_cast<int>(blockIdx.x) >= blocks) return;
   if (threadIdx.x >= kGroupThreads) {
-    Produce(Halves(batch, item, Items(batch), blockIdx.x, step), shared.rows);
+    Produce(batch, Halves(batch, item, Items(batch), blockIdx.x, step), shared.rows);
     return;
   }
   LoadQueries(batch, Item(batch, item), shared.queries);
@@ -91,10 +91,9 @@ __device__ void ProduceSlice(const AttentionBatch& batch, int token, int slice,
   const auto load = [&](int block) {
 #pragma unroll
     for (int r = 0; r < 2; ++r) {
-      const StoredRow row =
-          block < blocks
-              ? FindRow(batch, token, list, block * kBlockRows + r * (kBlockRows / 2) + thread / 4)
-              : StoredRow{};
+      const StoredRow row = RowAt(
+          batch,
+          FindPlace(batch, token, list, block * kBlockRows + r * (kBlockRows / 2) + thread / 4));
       scales[r] = RowPart::LoadScales(row);
       low[r] = RowPart::Load16(row, 64 * slice + 16 * lane);
       if (rope) high[r] = RowPart::Load16(row, 64 * slice + 64 + 16 * lane);
@@ -107,7 +106,7 @@ __device__ void ProduceSlice(const AttentionBatch& batch, int token, int slice,
     for (int r = 0; r < 2; ++r) {
       first[r] = low[r], second[r] = high[r];
       if (!rope) {
-        DecodeSixteen(low[r], ScaleOf(scales[r], slice), first[r], second[r]);
+        DecodeSixteen<true>(low[r], ScaleOf(scales[r], slice), first[r], second[r]);
       }
     }
     load(b + 1);

@@ -152,15 +152,14 @@ __device__ inline void MultiplyRows(float (&d)[32], const uint32_t* a, uint64_t 
                : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b));
 }
 
-// d [64, 256] += a [64, 16] b [16, 256]; a as a D fragment's columns 16 k to + 15, packed.
+// d's columns 128 kHalf to + 127 of [64, 256] += a [64, 16] b [16, 128]; a as above.
+template <int kHalf>
 __device__ inline void MultiplyRows(float (&d)[128], const uint32_t* a, uint64_t b) {
-  asm volatile("wgmma.mma_async.sync.aligned.m64n256k16.f32.bf16.bf16 {"
+  asm volatile("wgmma.mma_async.sync.aligned.m64n128k16.f32.bf16.bf16 {"
                CAIRN_TEN("") ", " CAIRN_TEN("1") ", " CAIRN_TEN("2") ", " CAIRN_TEN("3") ", "
-               CAIRN_TEN("4") ", " CAIRN_TEN("5") ", " CAIRN_TEN("6") ", " CAIRN_TEN("7") ", "
-               CAIRN_TEN("8") ", " CAIRN_TEN("9") ", " CAIRN_TEN("10") ", " CAIRN_TEN("11") ", "
-               "%120, %121, %122, %123, %124, %125, %126, %127}, "
-               "{%128, %129, %130, %131}, %132, 1, 1, 1, 1;"
-               : CAIRN_D32(0), CAIRN_D32(32), CAIRN_D32(64), CAIRN_D32(96)
+               CAIRN_TEN("4") ", " CAIRN_TEN("5") ", %60, %61, %62, %63}, "
+               "{%64, %65, %66, %67}, %68, 1, 1, 1, 1;"
+               : CAIRN_D32(64 * kHalf), CAIRN_D32(64 * kHalf + 32)
                : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b));
 }
 

@@ -34,7 +34,10 @@ __global__ __launch_bounds__(128 * kGroups, 1) void TensorLimitKernel(float* out
   for (int i = 0; i < kSteps; i += 4) {
     mma::ProductFence();
 #pragma unroll
-    for (int k = 0; k < 4; ++k) mma::MultiplyRows(d, a, tiles.At(k * 2048));
+    for (int k = 0; k < 4; ++k) {
+      mma::MultiplyRows<0>(d, a, tiles.At(k * 2048));
+      mma::MultiplyRows<1>(d, a, tiles.At(k * 2048 + 2 * kTileBytes));
+    }
   }
   mma::FinishProducts(d);
   float sum = 0;
