@@ -140,7 +140,7 @@ __global__ __launch_bounds__(kThreads,
   extern __shared__ uint8_t memory[];
   Shared& shared = *AlignedShared<Shared>(memory);
   if (threadIdx.x == 0) {
-    shared.rows.Init(8);
+    shared.rows.Init(1, 8);
     BarrierInit(SharedAddress(&shared.message_full), kGroupThreads);
     BarrierInit(SharedAddress(&shared.message_empty), kGroupThreads);
     BarrierInit(SharedAddress(&shared.queries_full), 4);
@@ -156,7 +156,8 @@ __global__ __launch_bounds__(kThreads,
     Help(batch, shared);
   } else {
     asm volatile("setmaxnreg.dec.sync.aligned.u32 88;");
-    Produce(batch, Halves(batch, blockIdx.x, gridDim.x, 0, 1), shared.rows);
+    Produce<1>(batch, {static_cast<int>(blockIdx.x), static_cast<int>(gridDim.x), 0, 1},
+               shared.rows, 0);
   }
 }
 

@@ -15,7 +15,6 @@ namespace {
 
 using namespace attention;  // NOLINT(google-build-using-namespace): this file is its user
 
-constexpr int kThreads = 2 * kGroupThreads;  // those who multiply, and producers
 constexpr int kSlices = kAttentionDim / 64;
 
 // A block's scores: 32 a thread, four at a time side by side.
@@ -33,20 +32,23 @@ struct ScoreShared {
   alignas(1024) uint8_t queries[kBlockBytes];
 };
 
+constexpr int kScoreThreads = 3 * kGroupThreads;  // those who multiply, and two of producers
+
 // Grid: (blocks of threads an item, items).
-__global__ __launch_bounds__(kThreads,
+__global__ __launch_bounds__(kScoreThreads,
                              1) void ScoreKernel(const __grid_constant__ AttentionBatch batch,
                                                  int blocks_max) {
   extern __shared__ uint8_t memory[];
   ScoreShared& shared = *AlignedShared<ScoreShared>(memory);
   const int item = blockIdx.y, step = gridDim.x;
-  if (threadIdx.x == 0) shared.rows.Init(4);
+  if (threadIdx.x == 0) shared.rows.Init(2, 4);
   __syncthreads();
   LetDependentsStart();
   const int blocks = BlocksOf(batch.lists[Item(batch, item).token]);
   if (static_cast<int>(blockIdx.x) >= blocks) return;
   if (threadIdx.x >= kGroupThreads) {
-    Produce(batch, Halves(batch, item, Items(batch), blockIdx.x, step), shared.rows);
+    Produce<2>(batch, {item, Items(batch), static_cast<int>(blockIdx.x), step}, shared.rows,
+               threadIdx.x / kGroupThreads - 1);
     return;
   }
   LoadQueries(batch, Item(batch, item), shared.queries);
@@ -70,7 +72,8 @@ __global__ __launch_bounds__(kThreads,
 
 // ---- outputs ----
 
-constexpr int kRing = 8;  // blocks whose 64 dims are decoded at a time
+constexpr int kValueThreads = 2 * kGroupThreads;  // those who multiply, and producers
+constexpr int kRing = 8;                          // blocks whose 64 dims are decoded at a time
 
 struct ValueShared {
   alignas(1024) uint8_t tiles[kRing][kTileBytes];
@@ -81,8 +84,8 @@ struct ValueShared {
 __device__ void ProduceSlice(const AttentionBatch& batch, int token, int slice,
                              ValueShared& shared) {
   const int thread = threadIdx.x % kGroupThreads, lane = thread % 4;
-  const AttentionList list = batch.lists[token];
-  const int blocks = BlocksOf(list);
+  const Rows rows(batch, token);
+  const int blocks = rows.blocks();
   const bool rope = slice == kGroups;
   // Rows thread / 4 and + 32 of the block; of each, lane's part of the slice. Asked for a block
   // ahead.
@@ -91,9 +94,8 @@ __device__ void ProduceSlice(const AttentionBatch& batch, int token, int slice,
   const auto load = [&](int block) {
 #pragma unroll
     for (int r = 0; r < 2; ++r) {
-      const StoredRow row = RowAt(
-          batch,
-          FindPlace(batch, token, list, block * kBlockRows + r * (kBlockRows / 2) + thread / 4));
+      const StoredRow row =
+          rows.At(batch, rows.Find(batch, block * kBlockRows + r * (kBlockRows / 2) + thread / 4));
       scales[r] = RowPart::LoadScales(row);
       low[r] = RowPart::Load16(row, 64 * slice + 16 * lane);
       if (rope) high[r] = RowPart::Load16(row, 64 * slice + 64 + 16 * lane);
@@ -170,7 +172,7 @@ __device__ void AddUp(const AttentionBatch& batch, int blocks_max, int item_inde
 }
 
 // Grid: (slices, items).
-__global__ __launch_bounds__(kThreads,
+__global__ __launch_bounds__(kValueThreads,
                              2) void ValueKernel(const __grid_constant__ AttentionBatch batch,
                                                  int blocks_max) {
   extern __shared__ uint8_t memory[];
@@ -202,15 +204,15 @@ absl::Status AttendFew(const AttentionBatch& batch, Stream stream) {
   const int64_t blocks_max = FewBlocks(batch.rows_max);
   const auto shares =
       static_cast<unsigned>(std::clamp<int64_t>(MultiprocessorCount() / items, 1, blocks_max));
-  ScoreKernel<<<dim3(shares, items), kThreads, kScoreBytes, stream>>>(batch,
-                                                                      static_cast<int>(blocks_max));
+  ScoreKernel<<<dim3(shares, items), kScoreThreads, kScoreBytes, stream>>>(
+      batch, static_cast<int>(blocks_max));
   CAIRN_RETURN_IF_ERROR(LaunchStatus("attention's scores"));
   cudaLaunchAttribute early = {};
   early.id = cudaLaunchAttributeProgrammaticStreamSerialization;
   early.val.programmaticStreamSerializationAllowed = 1;
   cudaLaunchConfig_t config = {};
   config.gridDim = dim3(kSlices, items);
-  config.blockDim = dim3(kThreads);
+  config.blockDim = dim3(kValueThreads);
   config.dynamicSmemBytes = kValueBytes;
   config.stream = stream;
   config.attrs = &early;

@@ -1,10 +1,11 @@
 // attention_rows.cuh: a token's list as rows in memory, and a stored row's way into shared memory
 // as BF16: the producers' part of attention.h's kernels.
 //
-// 128 threads bring blocks of 64 rows, in halves of 32. Of a row, four lanes bring everything: lane
-// k of four the 16 bytes k of each group of 64 codes, and 16-byte chunks k and k + 4 of the BF16
-// part. What the next half needs is asked for as soon as this half's registers are free, and the
-// index it is found by a half before that, so that memory works while codes are decoded.
+// A warpgroup brings halves of blocks, 32 rows; one brings all, or two one half each. Of a row,
+// four lanes bring everything: lane k of four the 16 bytes k of each group of 64 codes, and 16-byte
+// chunks k and k + 4 of the BF16 part. What the next half needs is asked for as soon as this half's
+// registers are free, and the index it is found by a half before that, so that memory works while
+// codes are decoded.
 #ifndef CAIRN_KERNELS_CUDA_ATTENTION_ROWS_CUH_
 #define CAIRN_KERNELS_CUDA_ATTENTION_ROWS_CUH_
 
@@ -55,42 +56,58 @@ __device__ inline int BlocksOf(const AttentionList& list) {
 }
 
 struct StoredRow {
-  const uint8_t* data = nullptr;  // null: after the list's end; reads as zeros
-  const uint8_t* scales = nullptr;
+  const uint8_t* data;
+  const uint8_t* scales;
 };
 
-// Where a row of a list is: its number in its pool, in two parts of which the second may be on its
+// What stands after a list's end.
+static __device__ const uint4 kZeroRow[kRowDataBytes / 16] = {};
+
+// Where a row of a list is: in a pool, by a number in two parts of which the second may be on its
 // way from memory.
 struct Place {
-  enum Kind { kNowhere, kNear, kFar } kind = kNowhere;
-  int32_t index = 0;
-  int64_t base = 0;
+  enum Kind { kNowhere, kNear, kFar } kind;
+  int32_t index;
 };
 
-// Row j of the list of `token`.
-__device__ inline Place FindPlace(const AttentionBatch& batch, int token, const AttentionList& list,
-                                  int j) {
-  if (j >= ListLength(list)) return {};
-  if (j < list.window_count) {
-    const int slot = list.window_first + j;
-    return {Place::kNear, batch.ring > 0 && slot >= batch.ring ? slot - batch.ring : slot,
-            list.window_base};
-  }
-  j -= list.window_count;
-  if (batch.indices == nullptr) return {Place::kFar, j, list.compressed_base};
-  int32_t index;  // volatile: asked for here
-  asm volatile("ld.global.nc.s32 %0, [%1];"
-               : "=r"(index)
-               : "l"(batch.indices + token * batch.index_stride + j));
-  return {Place::kFar, index, list.compressed_base};
+__device__ inline int32_t LoadIndex(const int32_t* at) {
+  int32_t index;
+  asm volatile("ld.global.nc.s32 %0, [%1];" : "=r"(index) : "l"(at));
+  return index;
 }
 
-__device__ inline StoredRow RowAt(const AttentionBatch& batch, const Place& place) {
-  if (place.kind == Place::kNowhere) return {};
-  const RowPool& pool = place.kind == Place::kNear ? batch.window : batch.compressed;
-  const int64_t row = place.base + place.index;
-  return {pool.data + row * kRowDataBytes, pool.scales + row * kRowScaleBytes};
-}
+// A token's list.
+class Rows {
+ public:
+  Rows() = default;
+  __device__ Rows(const AttentionBatch& batch, int token)
+      : list_(batch.lists[token]), indices_(batch.indices) {
+    if (indices_ != nullptr) indices_ += token * batch.index_stride;
+  }
+  __device__ int length() const { return ListLength(list_); }
+  __device__ int blocks() const { return BlocksOf(list_); }
+  __device__ Place Find(const AttentionBatch& batch, int j) const {
+    if (j >= length()) return {Place::kNowhere, 0};
+    if (j < list_.window_count) {
+      const int slot = list_.window_first + j;
+      return {Place::kNear, batch.ring > 0 && slot >= batch.ring ? slot - batch.ring : slot};
+    }
+    j -= list_.window_count;
+    return {Place::kFar, indices_ == nullptr ? j : LoadIndex(indices_ + j)};
+  }
+  __device__ StoredRow At(const AttentionBatch& batch, const Place& place) const {
+    const auto* const zeros = reinterpret_cast<const uint8_t*>(kZeroRow);
+    if (place.kind == Place::kNowhere) return {zeros, zeros};
+    const RowPool& pool = place.kind == Place::kNear ? batch.window : batch.compressed;
+    const int64_t row =
+        place.index + (place.kind == Place::kNear ? list_.window_base : list_.compressed_base);
+    return {pool.data + row * kRowDataBytes, pool.scales + row * kRowScaleBytes};
+  }
+
+ private:
+  AttentionList list_;
+  const int32_t* indices_;
+};
 
 // Of a row, what one of its four lanes brings. Loads are volatile, so that they stay where they are
 // written: before the work that hides them.
@@ -101,11 +118,14 @@ struct RowPart {
 
   __device__ static uint2 LoadScales(const StoredRow& row) {
     uint2 v;
-    asm volatile(
-        "{\n .reg .pred p;\n setp.ne.u64 p, %2, 0;\n mov.u32 %0, 0;\n mov.u32 %1, 0;\n"
-        " @p ld.global.nc.v2.u32 {%0, %1}, [%2];\n}"
-        : "=&r"(v.x), "=&r"(v.y)
-        : "l"(row.scales));
+    asm volatile("ld.global.v2.u32 {%0, %1}, [%2];" : "=r"(v.x), "=r"(v.y) : "l"(row.scales));
+    return v;
+  }
+  __device__ static uint4 Load16(const StoredRow& row, int offset) {
+    uint4 v;
+    asm volatile("ld.global.L1::no_allocate.v4.u32 {%0, %1, %2, %3}, [%4];"
+                 : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w)
+                 : "l"(row.data + offset));
     return v;
   }
   __device__ void LoadCodes(const StoredRow& row, int lane, int group) {
@@ -114,16 +134,6 @@ struct RowPart {
   __device__ void LoadRope(const StoredRow& row, int lane) {
     rope[0] = Load16(row, 64 * kGroups + 16 * lane);
     rope[1] = Load16(row, 64 * kGroups + 64 + 16 * lane);
-  }
-  __device__ static uint4 Load16(const StoredRow& row, int offset) {
-    uint4 v;
-    asm volatile(
-        "{\n .reg .pred p;\n setp.ne.u64 p, %4, 0;\n"
-        " mov.u32 %0, 0;\n mov.u32 %1, 0;\n mov.u32 %2, 0;\n mov.u32 %3, 0;\n"
-        " @p ld.global.L1::no_allocate.v4.u32 {%0, %1, %2, %3}, [%5];\n}"
-        : "=&r"(v.x), "=&r"(v.y), "=&r"(v.z), "=&r"(v.w)
-        : "l"(row.data), "l"(row.data + offset));
-    return v;
   }
 };
 
@@ -187,10 +197,11 @@ struct RowRing {
   alignas(1024) uint8_t rows[2][kBlockBytes];
   uint64_t full[2], empty[2];
 
-  // By one thread, before a __syncthreads. `users`: warps that release a block.
-  __device__ void Init(uint32_t users) {
+  // By one thread, before a __syncthreads: so many warpgroups of producers, and warps that release
+  // a block.
+  __device__ void Init(uint32_t producers, uint32_t users) {
     for (int i = 0; i < 2; ++i) {
-      BarrierInit(SharedAddress(&full[i]), kGroupThreads);
+      BarrierInit(SharedAddress(&full[i]), producers * kGroupThreads);
       BarrierInit(SharedAddress(&empty[i]), users);
     }
   }
@@ -201,38 +212,48 @@ struct RowRing {
   __device__ void Release(uint32_t n) { WarpArrive(SharedAddress(&empty[n % 2])); }
 };
 
-// The halves of blocks that a block of threads works on: of items, and of each item's blocks, from
-// a first one on by a step.
+// The blocks that a block of threads works on: of items, and of each item's blocks, from a first
+// one on by a step.
+struct Work {
+  int item, item_step, block, block_step;
+};
+
+// A producer's way through the work, in halves: all of them, or every block's first or second.
+template <int kProducers>
 class Halves {
  public:
-  __device__ Halves(const AttentionBatch& batch, int item, int item_step, int block, int block_step)
-      : batch_(batch),
-        item_step_(item_step),
-        first_block_(block),
-        block_step_(block_step),
-        item_(item),
-        block_(block) {}
+  __device__ Halves(const AttentionBatch& batch, const Work& work, int half)
+      : batch_(batch), work_(work), item_(work.item), block_(work.block), half_(half) {
+    Enter();
+  }
   __device__ bool done() const { return item_ >= Items(batch_); }
-  // Of row `row` of a half block; then goes on to the next half. After the last, nowhere.
-  __device__ Place Take(int row) {
-    if (done()) return {};
-    const int token = Item(batch_, item_).token;
-    const AttentionList list = batch_.lists[token];
-    const Place place =
-        FindPlace(batch_, token, list, block_ * kBlockRows + half_ * kHalfRows + row);
-    half_ ^= 1;
-    if (half_ == 1) return place;
-    block_ += block_step_;
-    if (block_ < BlocksOf(list)) return place;
-    block_ = first_block_;
-    item_ += item_step_;
-    return place;
+  // Of row `row` of the half; nowhere after the last.
+  __device__ Place Find(int row) const {
+    if (done()) return {Place::kNowhere, 0};
+    return rows_.Find(batch_, block_ * kBlockRows + half_ * kHalfRows + row);
+  }
+  __device__ StoredRow At(const Place& place) const { return rows_.At(batch_, place); }
+  __device__ void Next() {
+    if (done()) return;
+    if (kProducers == 1) {
+      half_ ^= 1;
+      if (half_ == 1) return;
+    }
+    block_ += work_.block_step;
+    if (block_ < rows_.blocks()) return;
+    block_ = work_.block;
+    item_ += work_.item_step;
+    Enter();
   }
 
  private:
+  __device__ void Enter() {
+    if (!done()) rows_ = Rows(batch_, Item(batch_, item_).token);
+  }
   const AttentionBatch& batch_;
-  const int item_step_, first_block_, block_step_;
-  int item_, block_, half_ = 0;
+  const Work work_;
+  int item_, block_, half_;
+  Rows rows_;
 };
 
 // A producer's part of a half: decodes what `part` holds to `to`, the first byte of its row in the
@@ -257,30 +278,35 @@ __device__ inline void DecodePart(RowPart& part, const StoredRow& next, uint32_t
   part.LoadRope(next, lane);
 }
 
-// One warpgroup. REQUIRES: !halves.done().
-__device__ inline void Produce(const AttentionBatch& batch, Halves halves, RowRing& ring) {
+// One of kProducers warpgroups. REQUIRES: there is work.
+template <int kProducers>
+__device__ inline void Produce(const AttentionBatch& batch, const Work& work, RowRing& ring,
+                               int producer) {
   const int thread = threadIdx.x % kGroupThreads, lane = thread % 4, row = thread / 4;
-  const StoredRow first = RowAt(batch, halves.Take(row));
-  Place place = halves.Take(row);
+  Halves<kProducers> halves(batch, work, producer);
+  const StoredRow first = halves.At(halves.Find(row));
   RowPart part;
   part.scales = RowPart::LoadScales(first);
 #pragma unroll
   for (int g = 0; g < kGroups; ++g) part.LoadCodes(first, lane, g);
   part.LoadRope(first, lane);
-  for (uint32_t n = 0;; ++n) {  // halves
-    const StoredRow next = RowAt(batch, place);
-    const bool last = n % 2 == 1 && halves.done();
-    place = halves.Take(row);
+  halves.Next();
+  Place place = halves.Find(row);
+  for (uint32_t n = producer;; n += kProducers) {  // halves
+    const bool last = halves.done();
+    const StoredRow next = halves.At(place);
     const uint2 scales = RowPart::LoadScales(next);
+    halves.Next();
+    place = halves.Find(row);
     const uint32_t to = ring.block(n / 2) + (n % 2 * kHalfRows + row) * 128;
-    if (n % 2 == 0) ring.WaitEmpty(n / 2);
+    if (kProducers == 2 || n % 2 == 0) ring.WaitEmpty(n / 2);
     if (AnyLarge(part.scales)) {
       DecodePart<true>(part, next, to, lane, row);
     } else {
       DecodePart<false>(part, next, to, lane, row);
     }
     part.scales = scales;
-    if (n % 2 == 0) continue;
+    if (kProducers == 1 && n % 2 == 0) continue;
     FenceForProducts();
     BarrierArrive(SharedAddress(&ring.full[n / 2 % 2]));
     if (last) return;
