@@ -20,6 +20,13 @@ using namespace attention;  // NOLINT(google-build-using-namespace): this file i
 
 constexpr int kThreads = 3 * kGroupThreads;
 
+// What there is to know of an item beside its rows and queries.
+struct Header {
+  AttentionList list;
+  float sinks[kHeadBlock];
+  float2 angles[kAttentionRope / 2];
+};
+
 struct Shared {
   RowRing rows;
   alignas(1024) uint8_t queries[kBlockBytes];
@@ -27,13 +34,29 @@ struct Shared {
   // factors for the output's rows.
   uint4 probabilities[4][kGroupThreads];
   float2 factors[kGroupThreads];
+  // Of an item and the next.
+  Header headers[2];
   // Each barrier's phases alternate: full and empty of the thing named.
   uint64_t message_full, message_empty, queries_full, queries_empty;
 };
 
-__device__ void FinishQueries(Shared& shared) {
-  FinishLoads();
-  WarpArrive(SharedAddress(&shared.queries_full));
+// The helpers' part of an item's start: its header and queries, which arrive at queries_full.
+__device__ void LoadItem(const AttentionBatch& batch, const Item& item, Header& header,
+                         Shared& shared) {
+  const int thread = threadIdx.x % kGroupThreads;
+  LoadQueries(batch, item, shared.queries);
+  const auto load = [&](auto* to, const auto* from, int first) {
+    const int i = thread - first;
+    if (0 <= i && i < static_cast<int>(sizeof(*to) / 16)) {
+      LoadAsync16(SharedAddress(to) + 16 * i, reinterpret_cast<const uint8_t*>(from) + 16 * i);
+    }
+  };
+  load(&header.list, batch.lists + item.token, 0);
+  load(&header.sinks, batch.sink + item.head, 32);
+  if (batch.angles != nullptr) {
+    load(&header.angles, batch.angles + item.token * kAttentionRope, 64);
+  }
+  ArriveAfterLoads(SharedAddress(&shared.queries_full));
 }
 
 // ---- consumers ----
@@ -60,12 +83,13 @@ __device__ void Score(const AttentionBatch& batch, Shared& shared) {
   uint32_t block = 0, message = 0, turn = 0;  // of all items
   for (int i = blockIdx.x; i < items; i += gridDim.x, ++turn) {
     const Item item(batch, i);
-    const AttentionList list = batch.lists[item.token];
-    const int count = ListLength(list), blocks = BlocksOf(list);
-    const float sinks[2] = {batch.sink[item.head + row], batch.sink[item.head + row + 8]};
+    const Header& header = shared.headers[turn % 2];
+    WaitFull(shared.queries_full, turn);
+    FenceForProducts();
+    const int count = ListLength(header.list), blocks = BlocksOf(header.list);
+    const float sinks[2] = {header.sinks[row], header.sinks[row + 8]};
     float output[128] = {};
     Softmax softmax;
-    WaitFull(shared.queries_full, turn);
     for (int b = 0; b < blocks; ++b, ++block, ++message) {
       const uint32_t rows = shared.rows.block(block);
       shared.rows.WaitFull(block);
@@ -96,13 +120,14 @@ __device__ void Score(const AttentionBatch& batch, Shared& shared) {
 
 __device__ void Help(const AttentionBatch& batch, Shared& shared) {
   const int thread = threadIdx.x % kGroupThreads;
-  LoadQueries(batch, Item(batch, blockIdx.x), shared.queries);
-  FinishQueries(shared);
+  LoadItem(batch, Item(batch, blockIdx.x), shared.headers[0], shared);
   const int items = Items(batch);
   uint32_t block = 0, message = 0, turn = 0;  // of all items
   for (int i = blockIdx.x; i < items; i += gridDim.x, ++turn) {
     const Item item(batch, i);
-    const int blocks = BlocksOf(batch.lists[item.token]);
+    const Header& header = shared.headers[turn % 2];
+    WaitFull(shared.queries_full, turn);
+    const int blocks = BlocksOf(header.list);
     const int after = i + static_cast<int>(gridDim.x);
     const bool more = after < items;
     float output[128] = {};
@@ -119,7 +144,7 @@ __device__ void Help(const AttentionBatch& batch, Shared& shared) {
       BarrierArrive(SharedAddress(&shared.message_empty));
       if (b == blocks - 1 && more) {
         WaitFull(shared.queries_empty, turn);  // the scorers have no more use for them
-        LoadQueries(batch, Item(batch, after), shared.queries);
+        LoadItem(batch, Item(batch, after), shared.headers[(turn + 1) % 2], shared);
       }
       shared.rows.WaitFull(block);
       AddBlock(output, factors, probabilities, shared.rows.block(block) + 4 * kTileBytes);
@@ -129,9 +154,8 @@ __device__ void Help(const AttentionBatch& batch, Shared& shared) {
     const float2 inverse = shared.factors[thread];
     BarrierArrive(SharedAddress(&shared.message_empty));
     ScaleRows(output, inverse);
-    if (batch.angles != nullptr) TurnBack<24>(output, batch.angles + item.token * kAttentionRope);
+    if (batch.angles != nullptr) TurnBack<24>(output, header.angles);
     StoreOutput(output, batch.out + (item.Row(batch) + thread / 32 * 16) * kAttentionDim + 256);
-    if (more) FinishQueries(shared);
   }
 }
 
@@ -143,19 +167,19 @@ __global__ __launch_bounds__(kThreads,
     shared.rows.Init(1, 8);
     BarrierInit(SharedAddress(&shared.message_full), kGroupThreads);
     BarrierInit(SharedAddress(&shared.message_empty), kGroupThreads);
-    BarrierInit(SharedAddress(&shared.queries_full), 4);
+    BarrierInit(SharedAddress(&shared.queries_full), kGroupThreads);
     BarrierInit(SharedAddress(&shared.queries_empty), 4);
   }
   __syncthreads();
   const int group = threadIdx.x / kGroupThreads;
   if (group == 0) {
-    asm volatile("setmaxnreg.inc.sync.aligned.u32 208;");
+    asm volatile("setmaxnreg.inc.sync.aligned.u32 200;");
     Score(batch, shared);
   } else if (group == 1) {
-    asm volatile("setmaxnreg.inc.sync.aligned.u32 208;");
+    asm volatile("setmaxnreg.inc.sync.aligned.u32 200;");
     Help(batch, shared);
   } else {
-    asm volatile("setmaxnreg.dec.sync.aligned.u32 88;");
+    asm volatile("setmaxnreg.dec.sync.aligned.u32 104;");
     Produce<1>(batch, {static_cast<int>(blockIdx.x), static_cast<int>(gridDim.x), 0, 1},
                shared.rows, 0);
   }
@@ -180,14 +204,14 @@ absl::Status Check(const AttentionBatch& batch) {
   }
   for (const void* pointer :
        {static_cast<const void*>(batch.q), static_cast<const void*>(batch.out),
-        static_cast<const void*>(batch.lists)}) {
+        static_cast<const void*>(batch.lists), static_cast<const void*>(batch.sink)}) {
     if (pointer == nullptr || reinterpret_cast<uintptr_t>(pointer) % 16 != 0) {
-      return absl::InvalidArgumentError("attention: q, out and lists must be aligned to 16 bytes");
+      return absl::InvalidArgumentError(
+          "attention: q, out, lists and sink must be given, aligned to 16 bytes");
     }
   }
-  if (batch.sink == nullptr) return absl::InvalidArgumentError("attention: no sink");
-  if (reinterpret_cast<uintptr_t>(batch.angles) % 8 != 0) {
-    return absl::InvalidArgumentError("attention: angles must be aligned to 8 bytes");
+  if (reinterpret_cast<uintptr_t>(batch.angles) % 16 != 0) {
+    return absl::InvalidArgumentError("attention: angles must be aligned to 16 bytes");
   }
   if (batch.ring < 0 || batch.index_stride < 0) {
     return absl::InvalidArgumentError("attention: ring and index_stride must not be negative");

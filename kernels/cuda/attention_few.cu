@@ -87,41 +87,37 @@ __device__ void ProduceSlice(const AttentionBatch& batch, int token, int slice,
   const Rows rows(batch, token);
   const int blocks = rows.blocks();
   const bool rope = slice == kGroups;
-  // Rows thread / 4 and + 32 of the block; of each, lane's part of the slice. Asked for a block
-  // ahead.
-  uint4 low[2], high[2];
-  uint2 scales[2];
-  const auto load = [&](int block) {
+  // Of each block rows thread / 4 and + 32, of each row this lane's part of the slice; so many
+  // blocks' are asked for together, first their indices.
+  constexpr int kTogether = 4, kParts = 2 * kTogether;
+  for (int b = 0; b < blocks; b += kTogether) {
+    Place places[kParts];
+    uint4 low[kParts], high[kParts];
+    uint2 scales[kParts];
 #pragma unroll
-    for (int r = 0; r < 2; ++r) {
-      const StoredRow row =
-          rows.At(batch, rows.Find(batch, block * kBlockRows + r * (kBlockRows / 2) + thread / 4));
-      scales[r] = RowPart::LoadScales(row);
-      low[r] = RowPart::Load16(row, 64 * slice + 16 * lane);
-      if (rope) high[r] = RowPart::Load16(row, 64 * slice + 64 + 16 * lane);
+    for (int i = 0; i < kParts; ++i) {
+      places[i] = rows.Find(batch, b * kBlockRows + i * kHalfRows + thread / 4);
     }
-  };
-  load(0);
-  for (int b = 0; b < blocks; ++b) {
-    uint4 first[2], second[2];
 #pragma unroll
-    for (int r = 0; r < 2; ++r) {
-      first[r] = low[r], second[r] = high[r];
-      if (!rope) {
-        DecodeSixteen<true>(low[r], ScaleOf(scales[r], slice), first[r], second[r]);
-      }
+    for (int i = 0; i < kParts; ++i) {
+      const StoredRow row = rows.At(batch, places[i]);
+      scales[i] = RowPart::LoadScales(row);
+      low[i] = RowPart::Load16(row, 64 * slice + 16 * lane);
+      if (rope) high[i] = RowPart::Load16(row, 64 * slice + 64 + 16 * lane);
     }
-    load(b + 1);
-    WaitEmpty(shared.empty[b % kRing], b / kRing);
 #pragma unroll
-    for (int r = 0; r < 2; ++r) {
-      const int row = r * (kBlockRows / 2) + thread / 4;
-      const uint32_t to = SharedAddress(shared.tiles[b % kRing]) + row * 128;
-      StoreShared16(to + ((rope ? lane : 2 * lane) ^ row % 8) * 16, first[r]);
-      StoreShared16(to + ((rope ? lane + 4 : 2 * lane + 1) ^ row % 8) * 16, second[r]);
+    for (int i = 0; i < kParts; ++i) {
+      const int block = b + i / 2, row = i % 2 * kHalfRows + thread / 4;
+      if (block >= blocks) return;
+      if (i % 2 == 0) WaitEmpty(shared.empty[block % kRing], block / kRing);
+      if (!rope) DecodeSixteen<true>(low[i], ScaleOf(scales[i], slice), low[i], high[i]);
+      const uint32_t to = SharedAddress(shared.tiles[block % kRing]) + row * 128;
+      StoreShared16(to + ((rope ? lane : 2 * lane) ^ row % 8) * 16, low[i]);
+      StoreShared16(to + ((rope ? lane + 4 : 2 * lane + 1) ^ row % 8) * 16, high[i]);
+      if (i % 2 == 0) continue;
+      FenceForProducts();
+      BarrierArrive(SharedAddress(&shared.full[block % kRing]));
     }
-    FenceForProducts();
-    BarrierArrive(SharedAddress(&shared.full[b % kRing]));
   }
 }
 
@@ -165,7 +161,8 @@ __device__ void AddUp(const AttentionBatch& batch, int blocks_max, int item_inde
   }
   ScaleRows(output, {softmax.Inverse(0, sinks[0]), softmax.Inverse(1, sinks[1])});
   if (slice == kGroups && batch.angles != nullptr) {
-    TurnBack<0>(output, batch.angles + item.token * kAttentionRope);
+    TurnBack<0>(output,
+                reinterpret_cast<const float2*>(batch.angles + item.token * kAttentionRope));
   }
   StoreOutput(output,
               batch.out + (item.Row(batch) + thread / 32 * 16) * kAttentionDim + slice * 64);

@@ -62,6 +62,18 @@ __device__ inline void NamedBarrier(uint32_t id, uint32_t threads) {
   asm volatile("bar.sync %0, %1;" ::"r"(id), "r"(threads) : "memory");
 }
 
+// ---- loads ----
+
+// Asks for 16 bytes.
+__device__ inline void LoadAsync16(uint32_t to, const void* from) {
+  asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(to), "l"(from) : "memory");
+}
+
+// This thread's arrival, when all is there that it asked for.
+__device__ inline void ArriveAfterLoads(uint32_t barrier) {
+  asm volatile("cp.async.mbarrier.arrive.noinc.shared::cta.b64 [%0];" ::"r"(barrier) : "memory");
+}
+
 // ---- launches ----
 
 // What a kernel's dynamic shared memory holds, from the first multiple of 1024 on.

@@ -27,10 +27,7 @@ __device__ inline void LoadQueries(const AttentionBatch& batch, const Item& item
   // Thread t brings 16-byte chunk t % 64 of rows t / 64, + 2, ...
   const uint32_t tile = SharedAddress(queries) + thread % 64 / 8 * kTileBytes;
   for (int row = thread / 64; row < kHeadBlock; row += 2) {
-    asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(tile + row * 128 +
-                                                                   (thread % 8 ^ row % 8) * 16),
-                 "l"(from + row * kAttentionDim)
-                 : "memory");
+    LoadAsync16(tile + row * 128 + (thread % 8 ^ row % 8) * 16, from + row * kAttentionDim);
   }
 }
 
@@ -124,10 +121,10 @@ __device__ inline void ScaleRows(float (&output)[kCount], float2 factors) {
 
 // 64 dims, from column 8 kTile of the fragments on, turned back.
 template <int kTile, int kCount>
-__device__ inline void TurnBack(float (&output)[kCount], const float* angles) {
+__device__ inline void TurnBack(float (&output)[kCount], const float2* angles) {
 #pragma unroll
   for (int i = 0; i < 8; ++i) {
-    const float2 angle = __ldg(reinterpret_cast<const float2*>(angles) + 4 * i + threadIdx.x % 4);
+    const float2 angle = angles[4 * i + threadIdx.x % 4];
     float* const d = output + 4 * (kTile + i);
 #pragma unroll
     for (int e = 0; e < 4; e += 2) {

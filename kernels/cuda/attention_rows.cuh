@@ -110,7 +110,8 @@ class Rows {
 };
 
 // Of a row, what one of its four lanes brings. Loads are volatile, so that they stay where they are
-// written: before the work that hides them.
+// written: before the work that hides them. They go to registers of their own, all of which are
+// waited for at once: the processor waits for groups of loads, not for one.
 struct RowPart {
   uint4 codes[kGroups];
   uint4 rope[2];
@@ -128,12 +129,13 @@ struct RowPart {
                  : "l"(row.data + offset));
     return v;
   }
-  __device__ void LoadCodes(const StoredRow& row, int lane, int group) {
-    codes[group] = Load16(row, 64 * group + 16 * lane);
-  }
-  __device__ void LoadRope(const StoredRow& row, int lane) {
+  __device__ void Load(const StoredRow& row, int lane) {
+    scales = LoadScales(row);
+#pragma unroll
+    for (int g = 0; g < kGroups; ++g) codes[g] = Load16(row, 64 * g + 16 * lane);
     rope[0] = Load16(row, 64 * kGroups + 16 * lane);
     rope[1] = Load16(row, 64 * kGroups + 64 + 16 * lane);
+    __syncwarp();  // all is asked for before what follows
   }
 };
 
@@ -256,11 +258,9 @@ class Halves {
   Rows rows_;
 };
 
-// A producer's part of a half: decodes what `part` holds to `to`, the first byte of its row in the
-// first tile, and asks for the same part of `next`.
+// A producer's part of a half: decoded to `to`, the first byte of its row in the first tile.
 template <bool kLarge>
-__device__ inline void DecodePart(RowPart& part, const StoredRow& next, uint32_t to, int lane,
-                                  int row) {
+__device__ inline void DecodePart(const RowPart& part, uint32_t to, int lane, int row) {
   // Of this thread's 32 bytes of each tile, chunks swizzled.
   const uint32_t chunk0 = ((2 * lane) ^ (row % 8)) * 16, chunk1 = chunk0 ^ 16;
   const uint32_t rope_chunk = (lane ^ (row % 8)) * 16;
@@ -268,14 +268,11 @@ __device__ inline void DecodePart(RowPart& part, const StoredRow& next, uint32_t
   for (int g = 0; g < kGroups; ++g) {
     uint4 low, high;
     DecodeSixteen<kLarge>(part.codes[g], ScaleOf(part.scales, g), low, high);
-    part.LoadCodes(next, lane, g);
-    __syncwarp();  // what is asked for is asked for now, not at the end of the loop
     StoreShared16(to + g * kTileBytes + chunk0, low);
     StoreShared16(to + g * kTileBytes + chunk1, high);
   }
   StoreShared16(to + kGroups * kTileBytes + rope_chunk, part.rope[0]);
   StoreShared16(to + kGroups * kTileBytes + (rope_chunk ^ 64), part.rope[1]);
-  part.LoadRope(next, lane);
 }
 
 // One of kProducers warpgroups. REQUIRES: there is work.
@@ -284,32 +281,31 @@ __device__ inline void Produce(const AttentionBatch& batch, const Work& work, Ro
                                int producer) {
   const int thread = threadIdx.x % kGroupThreads, lane = thread % 4, row = thread / 4;
   Halves<kProducers> halves(batch, work, producer);
-  const StoredRow first = halves.At(halves.Find(row));
-  RowPart part;
-  part.scales = RowPart::LoadScales(first);
-#pragma unroll
-  for (int g = 0; g < kGroups; ++g) part.LoadCodes(first, lane, g);
-  part.LoadRope(first, lane);
+  RowPart even, odd;
+  even.Load(halves.At(halves.Find(row)), lane);
   halves.Next();
   Place place = halves.Find(row);
-  for (uint32_t n = producer;; n += kProducers) {  // halves
+  // The n-th half, counted over all items, is in `now`; whether it was the last.
+  const auto bring = [&](uint32_t n, const RowPart& now, RowPart& after) {
     const bool last = halves.done();
-    const StoredRow next = halves.At(place);
-    const uint2 scales = RowPart::LoadScales(next);
+    after.Load(halves.At(place), lane);
     halves.Next();
     place = halves.Find(row);
     const uint32_t to = ring.block(n / 2) + (n % 2 * kHalfRows + row) * 128;
     if (kProducers == 2 || n % 2 == 0) ring.WaitEmpty(n / 2);
-    if (AnyLarge(part.scales)) {
-      DecodePart<true>(part, next, to, lane, row);
+    if (AnyLarge(now.scales)) {
+      DecodePart<true>(now, to, lane, row);
     } else {
-      DecodePart<false>(part, next, to, lane, row);
+      DecodePart<false>(now, to, lane, row);
     }
-    part.scales = scales;
-    if (kProducers == 1 && n % 2 == 0) continue;
+    if (kProducers == 1 && n % 2 == 0) return false;
     FenceForProducts();
     BarrierArrive(SharedAddress(&ring.full[n / 2 % 2]));
-    if (last) return;
+    return last;
+  };
+  for (uint32_t n = producer;; n += 2 * kProducers) {
+    if (bring(n, even, odd)) return;
+    if (bring(n + kProducers, odd, even)) return;
   }
 }
 

@@ -347,7 +347,7 @@ TEST(AttentionArgumentTest, BadShapesAreRefused) {
   uint16_t value alignas(16) = 0;
   uint8_t rows alignas(16)[16] = {};
   AttentionList list alignas(16) = {};
-  const float sink = 0;
+  const float sink alignas(16) = 0;
   const AttentionBatch good{.tokens = 1,
                             .heads = 64,
                             .q = &value,
