@@ -228,7 +228,7 @@ absl::Status Check(const AttentionBatch& batch) {
 
 int64_t AttentionScratchBytes(int64_t tokens, int64_t heads, int64_t rows_max) {
   const int64_t items = tokens * (heads / kHeadBlock);
-  if (2 * items > MultiprocessorCount()) return 0;
+  if (4 * items > MultiprocessorCount()) return 0;
   return items * FewBlocks(rows_max) * int64_t{kHeadBlock * kBlockRows * sizeof(float)};
 }
 

@@ -70,13 +70,7 @@ struct Place {
   int32_t index;
 };
 
-__device__ inline int32_t LoadIndex(const int32_t* at) {
-  int32_t index;
-  asm volatile("ld.global.nc.s32 %0, [%1];" : "=r"(index) : "l"(at));
-  return index;
-}
-
-// A token's list.
+// A token's list. Branches are avoided: producers are few threads, whose time counts.
 class Rows {
  public:
   Rows() = default;
@@ -87,21 +81,26 @@ class Rows {
   __device__ int length() const { return ListLength(list_); }
   __device__ int blocks() const { return BlocksOf(list_); }
   __device__ Place Find(const AttentionBatch& batch, int j) const {
-    if (j >= length()) return {Place::kNowhere, 0};
-    if (j < list_.window_count) {
-      const int slot = list_.window_first + j;
-      return {Place::kNear, batch.ring > 0 && slot >= batch.ring ? slot - batch.ring : slot};
-    }
-    j -= list_.window_count;
-    return {Place::kFar, indices_ == nullptr ? j : LoadIndex(indices_ + j)};
+    const bool far = j >= list_.window_count, nowhere = j >= length();
+    int slot = list_.window_first + j;
+    slot -= batch.ring > 0 && slot >= batch.ring ? batch.ring : 0;
+    int index = far ? j - list_.window_count : slot;
+    // Volatile: asked for here.
+    asm volatile(
+        "{\n .reg .pred p;\n setp.ne.s32 p, %1, 0;\n"
+        " @p ld.global.nc.s32 %0, [%2];\n}"
+        : "+r"(index)
+        : "r"(static_cast<int>(far && !nowhere && indices_ != nullptr)), "l"(indices_ + index));
+    return {nowhere ? Place::kNowhere : far ? Place::kFar : Place::kNear, index};
   }
   __device__ StoredRow At(const AttentionBatch& batch, const Place& place) const {
     const auto* const zeros = reinterpret_cast<const uint8_t*>(kZeroRow);
-    if (place.kind == Place::kNowhere) return {zeros, zeros};
-    const RowPool& pool = place.kind == Place::kNear ? batch.window : batch.compressed;
-    const int64_t row =
-        place.index + (place.kind == Place::kNear ? list_.window_base : list_.compressed_base);
-    return {pool.data + row * kRowDataBytes, pool.scales + row * kRowScaleBytes};
+    const bool far = place.kind == Place::kFar, nowhere = place.kind == Place::kNowhere;
+    const int64_t row = place.index + (far ? list_.compressed_base : list_.window_base);
+    const uint8_t* const data = far ? batch.compressed.data : batch.window.data;
+    const uint8_t* const scales = far ? batch.compressed.scales : batch.window.scales;
+    return {nowhere ? zeros : data + row * kRowDataBytes,
+            nowhere ? zeros : scales + row * kRowScaleBytes};
   }
 
  private:
@@ -112,6 +111,8 @@ class Rows {
 // Of a row, what one of its four lanes brings. Loads are volatile, so that they stay where they are
 // written: before the work that hides them. They go to registers of their own, all of which are
 // waited for at once: the processor waits for groups of loads, not for one.
+inline constexpr uint32_t kScaleMax = 134;  // of groups below 57344
+
 struct RowPart {
   uint4 codes[kGroups];
   uint4 rope[2];
@@ -136,6 +137,17 @@ struct RowPart {
     rope[0] = Load16(row, 64 * kGroups + 16 * lane);
     rope[1] = Load16(row, 64 * kGroups + 64 + 16 * lane);
     __syncwarp();  // all is asked for before what follows
+  }
+  // Waits for all of it; whether any row of the warp's may have a scale above kScaleMax. (A use of
+  // every load, so that none is waited for later, together with newer ones. Seldom says true
+  // without need, which costs time only.)
+  __device__ bool ArrivedLarge() const {
+    constexpr uint32_t kMost = kScaleMax * 0x01010101u;
+    uint32_t all = rope[0].x ^ rope[1].x;
+#pragma unroll
+    for (int g = 0; g < kGroups; ++g) all ^= codes[g].x;
+    return __any_sync(0xffffffffu, all == 0x12345678u || (__vcmpgtu4(scales.x, kMost) |
+                                                          __vcmpgtu4(scales.y, kMost)) != 0);
   }
 };
 
@@ -164,8 +176,7 @@ __device__ inline uint2 DecodeFour(uint32_t codes, uint32_t power) {
 }
 
 // Sixteen codes times 2^(scale - 127): 32 bytes. kLarge: for any scale; else for scales up to
-// kScaleMax, groups below 57344, for which one power of two is enough.
-inline constexpr uint32_t kScaleMax = 134;
+// kScaleMax, for which one power of two is enough.
 template <bool kLarge>
 __device__ inline void DecodeSixteen(uint4 codes, uint32_t scale, uint4& first, uint4& second) {
   const uint32_t power = PowerBf16x2((kLarge ? min(scale, kScaleMax) : scale) - 7);  // - 127 + 120
@@ -180,12 +191,6 @@ __device__ inline void DecodeSixteen(uint4 codes, uint32_t scale, uint4& first, 
       v->z = TimesBf16x2(v->z, rest), v->w = TimesBf16x2(v->w, rest);
     }
   }
-}
-
-// Whether any row of the warp's has such a scale.
-__device__ inline bool AnyLarge(uint2 scales) {
-  constexpr uint32_t kMost = kScaleMax * 0x01010101u;
-  return __any_sync(0xffffffffu, (__vcmpgtu4(scales.x, kMost) | __vcmpgtu4(scales.y, kMost)) != 0);
 }
 
 __device__ inline void StoreShared16(uint32_t address, uint4 v) {
@@ -287,13 +292,13 @@ __device__ inline void Produce(const AttentionBatch& batch, const Work& work, Ro
   Place place = halves.Find(row);
   // The n-th half, counted over all items, is in `now`; whether it was the last.
   const auto bring = [&](uint32_t n, const RowPart& now, RowPart& after) {
-    const bool last = halves.done();
+    const bool last = halves.done(), large = now.ArrivedLarge();
     after.Load(halves.At(place), lane);
     halves.Next();
     place = halves.Find(row);
     const uint32_t to = ring.block(n / 2) + (n % 2 * kHalfRows + row) * 128;
     if (kProducers == 2 || n % 2 == 0) ring.WaitEmpty(n / 2);
-    if (AnyLarge(now.scales)) {
+    if (large) {
       DecodePart<true>(now, to, lane, row);
     } else {
       DecodePart<false>(now, to, lane, row);
