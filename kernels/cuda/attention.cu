@@ -173,13 +173,13 @@ __global__ __launch_bounds__(kThreads,
   __syncthreads();
   const int group = threadIdx.x / kGroupThreads;
   if (group == 0) {
-    asm volatile("setmaxnreg.inc.sync.aligned.u32 200;");
+    asm volatile("setmaxnreg.inc.sync.aligned.u32 192;");
     Score(batch, shared);
   } else if (group == 1) {
-    asm volatile("setmaxnreg.inc.sync.aligned.u32 200;");
+    asm volatile("setmaxnreg.inc.sync.aligned.u32 192;");
     Help(batch, shared);
   } else {
-    asm volatile("setmaxnreg.dec.sync.aligned.u32 104;");
+    asm volatile("setmaxnreg.dec.sync.aligned.u32 120;");
     Produce<1>(batch, {static_cast<int>(blockIdx.x), static_cast<int>(gridDim.x), 0, 1},
                shared.rows, 0);
   }

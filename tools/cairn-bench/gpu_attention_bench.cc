@@ -171,9 +171,11 @@ absl::StatusOr<std::shared_ptr<Inputs>> MakeInputs(const Shape& shape) {
                          DeviceBuffer<float>::Of(Uniform(shape.tokens * 64, random, 2.0f)));
   const int64_t scratch_bytes =
       kernels::cuda::AttentionScratchBytes(shape.tokens, shape.heads, shape.rows());
-  CAIRN_ASSIGN_OR_RETURN(
-      auto scratch,
-      DeviceBuffer<uint8_t>::Create(static_cast<size_t>(std::max<int64_t>(scratch_bytes, 16))));
+  DeviceBuffer<uint8_t> scratch;
+  if (scratch_bytes > 0) {
+    CAIRN_ASSIGN_OR_RETURN(scratch,
+                           DeviceBuffer<uint8_t>::Create(static_cast<size_t>(scratch_bytes)));
+  }
   return std::make_shared<Inputs>(Inputs{
       shape, std::move(stream), std::move(near_data), std::move(near_scales), std::move(far_data),
       std::move(far_scales), std::move(q_device), std::move(out), std::move(lists_device),
