@@ -1,0 +1,465 @@
+// Scores of the indexer (indexer.h).
+//
+// A block has four warpgroups. Of each step of 256 rows a warpgroup has 64, a warp 16 and a thread
+// two: rows g and g + 8 of the warp's, g = lane / 4, of which it unpacks the group of 32 dims
+// c = lane % 4 straight into the registers that wgmma reads its first matrix from. So a row goes
+// through memory once, packed, and through shared memory only on its way from memory (cp.async,
+// each thread its own bytes, so that nothing waits for another thread). The second matrix is a
+// token's 64 heads, from shared memory; the products of one row with 16 heads are then in one
+// thread.
+//
+// No warpgroup waits for another, so one unpacks while another multiplies and a third sums up.
+#include <algorithm>
+
+#include "kernels/cuda/indexer.h"
+#include "kernels/cuda/indexer_query.cuh"
+
+namespace cairn::kernels::cuda {
+namespace {
+
+constexpr uint32_t kWarp = 0xffffffffu;
+constexpr int kThreads = 512;
+constexpr int kStepRows = kThreads / 2;
+constexpr int kStages = 4;
+constexpr int kHeads = static_cast<int>(kIndexHeads);
+constexpr int kTokensMax = static_cast<int>(kIndexGroupTokensMax);
+constexpr int kMatrixBytes = sizeof(IndexQueryTile::matrix);
+
+// What stands beside a matrix in IndexQueryTile.
+struct TileTail {
+  float weights[kHeads];
+  int32_t wide;
+  int32_t unused[3];
+};
+static_assert(sizeof(TileTail) + kMatrixBytes == sizeof(IndexQueryTile));
+
+struct Shared {
+  uint4 data[kStages][2][kThreads];
+  uint32_t scales[kStages][2][kThreads];
+  TileTail tails[kTokensMax];
+  int32_t counts[kTokensMax];
+  uint2 magnitudes[kIndexShiftMax + 2];
+};
+
+// The matrices come first: wgmma's swizzle wants them at multiples of 1024 bytes.
+constexpr int SharedBytes(int tokens) {
+  return tokens * kMatrixBytes + static_cast<int>(sizeof(Shared));
+}
+static_assert(SharedBytes(kTokensMax) <= 232448);
+
+__device__ uint32_t SharedAddress(const void* pointer) {
+  return static_cast<uint32_t>(__cvta_generic_to_shared(pointer));
+}
+
+// 16 or 4 bytes; zeros where `wanted` is false, and then nothing is read.
+template <int kBytes>
+__device__ void CopyAsync(void* to, const uint8_t* from, bool wanted) {
+  const int bytes = wanted ? kBytes : 0;
+  if constexpr (kBytes == 16) {
+    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(SharedAddress(to)),
+                 "l"(from), "r"(bytes)
+                 : "memory");
+  } else {
+    asm volatile("cp.async.ca.shared.global [%0], [%1], 4, %2;" ::"r"(SharedAddress(to)), "l"(from),
+                 "r"(bytes)
+                 : "memory");
+  }
+}
+
+// wgmma's descriptor of a token's matrix of 64 rows of 128 bytes in shared memory: K-major,
+// swizzled by 128 bytes, 1024 bytes from eight rows to the next eight. Its lower half counts in 16
+// bytes from the address: 2 more for the next 32 columns, 512 more for the next token.
+constexpr uint32_t kDescriptorHigh = uint32_t{1} << 30 | 1024 >> 4;
+__device__ uint32_t DescriptorLow(const void* matrix) {
+  return (SharedAddress(matrix) & 0x3ffffu) >> 4 | uint32_t{1} << 16;
+}
+
+// products = (accumulate ? products : 0) + a * (32 columns of the matrix): m64n64k32.
+__device__ void Multiply(float (&d)[32], const uint32_t (&a)[4], uint32_t descriptor_low,
+                         bool accumulate) {
+  const uint64_t descriptor = uint64_t{kDescriptorHigh} << 32 | descriptor_low;
+  asm volatile(
+      "{\n.reg .pred p;\nsetp.ne.b32 p, %37, 0;\n"
+      "wgmma.mma_async.sync.aligned.m64n64k32.f32.e4m3.e4m3 "
+      "{%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, %16, %17, %18, %19, "
+      "%20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31}, "
+      "{%32, %33, %34, %35}, %36, p, 1, 1;\n}\n"
+      : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3]), "+f"(d[4]), "+f"(d[5]), "+f"(d[6]),
+        "+f"(d[7]), "+f"(d[8]), "+f"(d[9]), "+f"(d[10]), "+f"(d[11]), "+f"(d[12]), "+f"(d[13]),
+        "+f"(d[14]), "+f"(d[15]), "+f"(d[16]), "+f"(d[17]), "+f"(d[18]), "+f"(d[19]), "+f"(d[20]),
+        "+f"(d[21]), "+f"(d[22]), "+f"(d[23]), "+f"(d[24]), "+f"(d[25]), "+f"(d[26]), "+f"(d[27]),
+        "+f"(d[28]), "+f"(d[29]), "+f"(d[30]), "+f"(d[31])
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(descriptor),
+        "r"(static_cast<int>(accumulate)));
+}
+
+// Waits for the products. They are operands so that nothing reads them before.
+__device__ void WaitForProducts(float (&d)[32]) {
+  asm volatile("wgmma.wait_group.sync.aligned 0;"
+               : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3]), "+f"(d[4]), "+f"(d[5]), "+f"(d[6]),
+                 "+f"(d[7]), "+f"(d[8]), "+f"(d[9]), "+f"(d[10]), "+f"(d[11]), "+f"(d[12]),
+                 "+f"(d[13]), "+f"(d[14]), "+f"(d[15]), "+f"(d[16]), "+f"(d[17]), "+f"(d[18]),
+                 "+f"(d[19]), "+f"(d[20]), "+f"(d[21]), "+f"(d[22]), "+f"(d[23]), "+f"(d[24]),
+                 "+f"(d[25]), "+f"(d[26]), "+f"(d[27]), "+f"(d[28]), "+f"(d[29]), "+f"(d[30]),
+                 "+f"(d[31])
+               :
+               : "memory");
+}
+
+// prmt as it is: __byte_perm would first mask the selector, of which only the low 16 bits count.
+__device__ uint32_t Permute(uint32_t a, uint32_t b, uint32_t selector) {
+  uint32_t bytes;
+  asm("prmt.b32 %0, %1, %2, %3;" : "=r"(bytes) : "r"(a), "r"(b), "r"(selector));
+  return bytes;
+}
+
+// Eight e2m1 codes to e4m3, with the magnitudes of their shift: low four, high four. A selector
+// nibble of prmt is the code without its sign; the signs are bits 3, 7, 11, ... of the word, so
+// each stands at the top of a byte of the word or of the word moved up by four.
+__device__ void Unpack(uint32_t codes, uint2 magnitudes, uint32_t& low, uint32_t& high) {
+  const uint32_t unsigned_codes = codes & 0x77777777u;
+  const uint32_t up = codes << 4;
+  low = Permute(magnitudes.x, magnitudes.y, unsigned_codes) |
+        (Permute(codes, up, 0x1504) & 0x80808080u);
+  high = Permute(magnitudes.x, magnitudes.y, unsigned_codes >> 16) |
+         (Permute(codes, up, 0x3726) & 0x80808080u);
+}
+
+// ---- rows and tokens whose codes e4m3 does not hold ----
+
+__device__ float E2m1Value(uint32_t code) {
+  const uint32_t magnitude = code & 7u;
+  const float value = magnitude < 2 ? 0.5f * static_cast<float>(magnitude)
+                                    : ldexpf(1.0f + 0.5f * static_cast<float>(magnitude & 1u),
+                                             static_cast<int>(magnitude / 2) - 1);
+  return (code & 8u) != 0 ? -value : value;
+}
+
+__device__ float Fp4Value(const uint8_t* data, const uint8_t* scales, int dim) {
+  return E2m1Value(data[dim / 2] >> (dim % 2 * 4)) * IndexScale(scales[dim / 32]);
+}
+
+__device__ bool IsWide(const uint8_t* data, const uint8_t* scales) {
+  const int most = max(max(scales[0], scales[1]), max(scales[2], scales[3]));
+  bool wide = false;
+  for (int c = 0; c < 4; ++c) {
+    const uint4 codes = reinterpret_cast<const uint4*>(data)[c];
+    wide |= most - scales[c] > kIndexShiftMax &&
+            ((codes.x | codes.y | codes.z | codes.w) & 0x77777777u) != 0;
+  }
+  return wide;
+}
+
+// By a whole warp; two heads a lane, dims ascending, then heads ascending: as the CPU does.
+__device__ float ExactScore(const PreparedIndexQuery& query, const uint8_t* data,
+                            const uint8_t* scales) {
+  const int lane = threadIdx.x % 32;
+  float products[2] = {0.0f, 0.0f};
+  for (int dim = 0; dim < static_cast<int>(kIndexDim); ++dim) {
+    const float key = Fp4Value(data, scales, dim);
+    for (int i = 0; i < 2; ++i) {
+      const int head = lane + 32 * i;
+      const float q = Fp4Value(query.data + 64 * head, query.scales + 4 * head, dim);
+      products[i] = fmaf(q, key, products[i]);
+    }
+  }
+  float sum = 0.0f;
+  for (int head = 0; head < kHeads; ++head) {
+    const float product = __shfl_sync(kWarp, head < 32 ? products[0] : products[1], head % 32);
+    sum = fmaf(query.weights[head], fmaxf(product, 0.0f), sum);
+  }
+  return sum;
+}
+
+// ---- the scorer ----
+
+// A stretch of a group's steps.
+struct Stretch {
+  IndexGroup group;
+  int first, last;
+
+  // The first of this warp's 16 rows of a step.
+  __device__ int WarpRow(int step) const {
+    return step * kStepRows + static_cast<int>(threadIdx.x) / 32 * 16;
+  }
+};
+
+// Brings a stretch's rows to shared memory, step by step, each thread those bytes that it unpacks.
+class Fetcher {
+ public:
+  __device__ explicit Fetcher(const Stretch& stretch) {
+    const int lane = threadIdx.x % 32;
+    const int64_t row = stretch.WarpRow(stretch.first) + lane / 4;
+    data_ = stretch.group.data + row * kIndexRowDataBytes + lane % 4 * 16;
+    scales_ = stretch.group.scales + row * kIndexRowScaleBytes;
+    left_ = min(stretch.group.rows, stretch.last * kStepRows) - static_cast<int>(row);
+  }
+
+  // Starts on the next step; past the stretch's end nothing is read.
+  __device__ void Start(Shared& shared) {
+    for (int half = 0; half < 2; ++half) {
+      const bool wanted = left_ > 8 * half;
+      CopyAsync<16>(&shared.data[stage_][half][threadIdx.x], data_ + 8 * half * kIndexRowDataBytes,
+                    wanted);
+      CopyAsync<4>(&shared.scales[stage_][half][threadIdx.x],
+                   scales_ + 8 * half * kIndexRowScaleBytes, wanted);
+    }
+    asm volatile("cp.async.commit_group;" ::: "memory");
+    stage_ = (stage_ + 1) % kStages;
+    data_ += kStepRows * kIndexRowDataBytes;
+    scales_ += kStepRows * kIndexRowScaleBytes;
+    left_ -= kStepRows;
+  }
+
+ private:
+  const uint8_t* data_;  // of this thread's first row in the next step
+  const uint8_t* scales_;
+  int left_;  // rows from that one to the end
+  unsigned stage_ = 0;
+};
+
+template <int kPending>
+__device__ void WaitForCopies() {
+  asm volatile("cp.async.wait_group %0;" ::"n"(kPending) : "memory");
+}
+
+// The group's tokens to shared memory. Every thread of the block comes here between two stretches.
+__device__ void LoadTokens(const IndexGroup& group, const PreparedIndexQuery* prepared,
+                           const int32_t* counts, uint8_t* matrices, Shared& shared) {
+  __syncthreads();
+  constexpr int kMatrixPieces = kMatrixBytes / 16;
+  constexpr int kPieces = sizeof(IndexQueryTile) / 16;
+  for (int i = threadIdx.x; i < group.tokens * kPieces; i += kThreads) {
+    const int token = i / kPieces;
+    const int piece = i % kPieces;
+    const auto* from = reinterpret_cast<const uint4*>(&prepared[group.first + token].tile);
+    uint4* const to = piece < kMatrixPieces
+                          ? reinterpret_cast<uint4*>(matrices + token * kMatrixBytes) + piece
+                          : reinterpret_cast<uint4*>(&shared.tails[token]) + piece - kMatrixPieces;
+    *to = from[piece];
+  }
+  if (threadIdx.x < group.tokens) {
+    shared.counts[threadIdx.x] = counts[group.first + threadIdx.x];
+  }
+  // What was stored is read by wgmma next.
+  asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
+  __syncthreads();
+}
+
+struct Keys {
+  uint32_t codes[4][4];  // of each wgmma of 32 columns: what it takes of this thread
+  float scale;           // of the row whose sum this thread ends up with
+};
+
+// How far this thread's group of dims lies below the largest of its row, kIndexShiftMax + 1 where
+// it is too far: in the upper bytes of 16-bit halves, of the first row below.
+using Shifts = uint32_t;
+constexpr Shifts kTooFar = (kIndexShiftMax + 1u) * 0x01000100u;
+
+// From the four scale bytes of each of the two rows.
+__device__ Shifts FindShifts(uint32_t first, uint32_t second, float& scale) {
+  const uint32_t c = threadIdx.x % 4;
+  // The first row's in the lower half, the second's in the upper; what stands in the lower byte of
+  // a half cannot outweigh the upper one.
+  const uint32_t low = Permute(first, second, 0x5410);
+  const uint32_t high = Permute(first, second, 0x7632);
+  const uint32_t most = __vmaxu2(__vmaxu2(low, low << 8), __vmaxu2(high, high << 8));
+  const uint32_t own = Permute(first, second, c << 4 | (4 + c) << 12);
+  const uint32_t byte = most >> (c % 2 == 0 ? 8 : 24) & 0xffu;
+  // As IndexScale.
+  scale = __uint_as_float(max(byte << 23, 0x00400000u));
+  return __vminu2((most & 0xff00ff00u) - (own & 0xff00ff00u), kTooFar);
+}
+
+__device__ Shifts UnpackKeys(const Shared& shared, unsigned stage, Keys& keys) {
+  const Shifts shifts = FindShifts(shared.scales[stage][0][threadIdx.x],
+                                   shared.scales[stage][1][threadIdx.x], keys.scale);
+  for (int half = 0; half < 2; ++half) {
+    const uint4 data = shared.data[stage][half][threadIdx.x];
+    const uint32_t shift = half == 0 ? (shifts & 0xffffu) >> 8 : shifts >> 24;
+    const uint2 magnitudes = shared.magnitudes[shift];
+    const uint32_t words[4] = {data.x, data.y, data.z, data.w};
+    for (int s = 0; s < 4; ++s) {
+      Unpack(words[s], magnitudes, keys.codes[s][half], keys.codes[s][2 + half]);
+    }
+  }
+  return shifts;
+}
+
+// Twice relu: on the pipe of the multiplications, where the units for comparisons are busy
+// unpacking.
+__device__ float TwiceRelu(float x) { return x + fabsf(x); }
+
+// The sums over the heads of the two rows; the thread's own is row g for even c, g + 8 for odd.
+__device__ float SumHeads(const float (&d)[32], const float* weights) {
+  const int c = threadIdx.x % 4;
+  float low = 0.0f, high = 0.0f;
+  for (int j = 0; j < 4; ++j) {
+    const float4 w = reinterpret_cast<const float4*>(weights)[4 * j + c];
+    low = fmaf(w.x, TwiceRelu(d[8 * j]), low);
+    high = fmaf(w.x, TwiceRelu(d[8 * j + 2]), high);
+    low = fmaf(w.y, TwiceRelu(d[8 * j + 1]), low);
+    high = fmaf(w.y, TwiceRelu(d[8 * j + 3]), high);
+    low = fmaf(w.z, TwiceRelu(d[8 * j + 4]), low);
+    high = fmaf(w.z, TwiceRelu(d[8 * j + 6]), high);
+    low = fmaf(w.w, TwiceRelu(d[8 * j + 5]), low);
+    high = fmaf(w.w, TwiceRelu(d[8 * j + 7]), high);
+  }
+  float mine = c % 2 == 0 ? low : high;
+  mine += __shfl_xor_sync(kWarp, c % 2 == 0 ? high : low, 1);
+  return mine + __shfl_xor_sync(kWarp, mine, 2);
+}
+
+// Scores a stretch by the tensor cores. Whether this warp met a row that may be wide (a group of
+// zeros may lie far below the others without harm; ScoreWide looks again).
+__device__ bool ScoreStretch(const Stretch& stretch, Fetcher& fetcher, const IndexScoring& scoring,
+                             const uint8_t* matrices, Shared& shared) {
+  const int lane = threadIdx.x % 32;
+  const uint32_t descriptor = DescriptorLow(matrices);
+  int row = stretch.WarpRow(stretch.first) + lane / 4 + lane % 2 * 8;
+  float* out = scoring.scores + stretch.group.first * scoring.stride + row;
+  Shifts largest = 0;
+  unsigned stage = 0;
+  for (int step = stretch.first; step < stretch.last; ++step) {
+    fetcher.Start(shared);
+    WaitForCopies<kStages - 1>();
+    Keys keys;
+    largest = __vmaxu2(largest, UnpackKeys(shared, stage, keys));
+    float* score = out;
+    for (int token = 0; token < stretch.group.tokens; ++token) {
+      float products[32];
+      asm volatile("wgmma.fence.sync.aligned;" ::: "memory");
+      for (int s = 0; s < 4; ++s) {
+        Multiply(products, keys.codes[s],
+                 descriptor + static_cast<uint32_t>(token) * (kMatrixBytes / 16) + 2 * s, s > 0);
+      }
+      asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory");
+      WaitForProducts(products);
+      const float sum = SumHeads(products, shared.tails[token].weights);
+      if (lane % 4 < 2 && row < shared.counts[token]) *score = sum * keys.scale;
+      score += scoring.stride;
+    }
+    stage = (stage + 1) % kStages;
+    row += kStepRows;
+    out += kStepRows;
+  }
+  // The slots are free for the next stretch.
+  WaitForCopies<0>();
+  return __any_sync(kWarp, __vcmpeq2(largest, kTooFar) != 0);
+}
+
+// Scores again what the tensor cores could not: rows that are wide, and all rows of wide tokens.
+__device__ void ScoreWide(const Stretch& stretch, const IndexScoring& scoring,
+                          const PreparedIndexQuery* prepared, const Shared& shared) {
+  const int lane = threadIdx.x % 32;
+  // The scores that are replaced were stored by other lanes.
+  __syncwarp();
+  for (int step = stretch.first; step < stretch.last; ++step) {
+    const int begin = stretch.WarpRow(step);
+    const int64_t own = begin + lane;
+    const bool wide = lane < 16 && own < stretch.group.rows &&
+                      IsWide(stretch.group.data + own * kIndexRowDataBytes,
+                             stretch.group.scales + own * kIndexRowScaleBytes);
+    const uint32_t wide_rows = __ballot_sync(kWarp, wide);
+    for (int token = 0; token < stretch.group.tokens; ++token) {
+      const int64_t index = stretch.group.first + token;
+      uint32_t left = shared.tails[token].wide != 0 ? 0xffffu : wide_rows;
+      for (; left != 0; left &= left - 1) {
+        const int64_t row = begin + __ffs(static_cast<int>(left)) - 1;
+        if (row >= shared.counts[token]) break;
+        const float score =
+            ExactScore(prepared[index], stretch.group.data + row * kIndexRowDataBytes,
+                       stretch.group.scales + row * kIndexRowScaleBytes);
+        if (lane == 0) scoring.scores[index * scoring.stride + row] = score;
+      }
+    }
+  }
+}
+
+__device__ int StepsOf(const IndexGroup& group) { return (group.rows + kStepRows - 1) / kStepRows; }
+
+// Steps of all groups. By a whole warp, as the next.
+__device__ int64_t AllSteps(const IndexScoring& scoring) {
+  int64_t steps = 0;
+  for (int64_t i = threadIdx.x % 32; i < scoring.group_count; i += 32) {
+    steps += StepsOf(scoring.groups[i]);
+  }
+  for (int apart = 1; apart < 32; apart *= 2) steps += __shfl_xor_sync(kWarp, steps, apart);
+  return steps;
+}
+
+// The group that has step `wanted` of all groups' steps in a row, from that step to its end.
+__device__ Stretch FindStretch(const IndexScoring& scoring, int64_t wanted) {
+  const int lane = threadIdx.x % 32;
+  int64_t before = 0;
+  for (int64_t base = 0;; base += 32) {
+    const int64_t i = base + lane;
+    const int64_t steps = i < scoring.group_count ? StepsOf(scoring.groups[i]) : 0;
+    int64_t end = steps;
+    for (int apart = 1; apart < 32; apart *= 2) {
+      const int64_t lower = __shfl_up_sync(kWarp, end, apart);
+      if (lane >= apart) end += lower;
+    }
+    const uint32_t later = __ballot_sync(kWarp, before + end > wanted);
+    if (later == 0) {
+      before += __shfl_sync(kWarp, end, 31);
+      continue;
+    }
+    const int found = __ffs(static_cast<int>(later)) - 1;
+    const int64_t first = wanted - before - __shfl_sync(kWarp, end - steps, found);
+    const IndexGroup group = scoring.groups[base + found];
+    return {group, static_cast<int>(first), StepsOf(group)};
+  }
+}
+
+// Blocks share the steps of all groups evenly: a block may have the end of one and the start of
+// another.
+__global__ void __launch_bounds__(kThreads, 1) ScoreKernel(const IndexScoring scoring) {
+  extern __shared__ __align__(1024) uint8_t dynamic[];
+  uint8_t* const matrices = dynamic;
+  Shared& shared = *reinterpret_cast<Shared*>(dynamic + scoring.group_tokens_max * kMatrixBytes);
+  const auto* const prepared = static_cast<const PreparedIndexQuery*>(scoring.prepared);
+  if (threadIdx.x < kIndexShiftMax + 2) {
+    shared.magnitudes[threadIdx.x] = IndexMagnitudes(static_cast<int>(threadIdx.x));
+  }
+  const int64_t all = AllSteps(scoring);
+  const int64_t end = all * (blockIdx.x + 1) / gridDim.x;
+  int64_t next = all * blockIdx.x / gridDim.x;
+  while (next < end) {
+    Stretch stretch = FindStretch(scoring, next);
+    stretch.last = static_cast<int>(min(int64_t{stretch.last}, stretch.first + end - next));
+    next += stretch.last - stretch.first;
+    Fetcher fetcher(stretch);
+    for (int i = 0; i < kStages - 1; ++i) fetcher.Start(shared);
+    LoadTokens(stretch.group, prepared, scoring.counts, matrices, shared);
+    bool wide = ScoreStretch(stretch, fetcher, scoring, matrices, shared);
+    for (int token = 0; token < stretch.group.tokens; ++token) {
+      wide |= shared.tails[token].wide != 0;
+    }
+    if (wide) ScoreWide(stretch, scoring, prepared, shared);
+  }
+}
+
+}  // namespace
+
+absl::Status ScoreIndexRows(const IndexScoring& scoring, Stream stream) {
+  if (scoring.group_tokens_max < 1 || scoring.group_tokens_max > kIndexGroupTokensMax) {
+    return absl::InvalidArgumentError(absl::StrCat("ScoreIndexRows: group_tokens_max is ",
+                                                   scoring.group_tokens_max, ", not in [1, ",
+                                                   kIndexGroupTokensMax, "]"));
+  }
+  if (scoring.group_count < 0) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("ScoreIndexRows: group_count is ", scoring.group_count));
+  }
+  if (scoring.group_count == 0) return absl::OkStatus();
+  const int shared = SharedBytes(static_cast<int>(scoring.group_tokens_max));
+  CAIRN_RETURN_IF_ERROR(
+      CudaStatus(cudaFuncSetAttribute(ScoreKernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                      SharedBytes(kTokensMax)),
+                 "ScoreIndexRows: shared memory"));
+  ScoreKernel<<<MultiprocessorCount(), kThreads, static_cast<size_t>(shared), stream>>>(scoring);
+  return LaunchStatus("ScoreIndexRows");
+}
+
+}  // namespace cairn::kernels::cuda

@@ -1,0 +1,253 @@
+// The k largest of n scores (top_k.h) by radix select: three passes over the digits of the scores
+// as ordered integers, each a histogram of those that agree with the k-th largest so far.
+//
+// A token's scores are held in the registers of one block or of the blocks of a cluster, which add
+// their histograms up through each other's shared memory; all blocks then find the same digit.
+#include <cooperative_groups.h>
+
+#include <algorithm>
+#include <limits>
+
+#include "kernels/cuda/top_k.h"
+
+namespace cairn::kernels::cuda {
+namespace {
+
+namespace cg = cooperative_groups;
+
+constexpr uint32_t kWarp = 0xffffffffu;
+constexpr int kThreads = 1024;
+constexpr int kWarps = kThreads / 32;
+constexpr int kPasses = 3;
+constexpr int kBinsMax = 1 << 11;
+__device__ constexpr int DigitBits(int pass) { return pass < 2 ? 11 : 10; }
+constexpr int kClusterMax = 8;
+// Scores a thread holds: few, or as many as fit its registers.
+constexpr int kFew = 8, kMany = 32;
+static_assert(int64_t{kClusterMax} * kThreads * kMany == kTopKRowsMax);
+
+struct Shared {
+  int32_t histograms[kPasses][kBinsMax];
+  // Of a warp and its value number v, those chosen before it in this block: above the k-th largest
+  // score in the low half, equal to it in the high half. At most 2^15 of each.
+  uint32_t before[kMany * kWarps];
+  uint32_t warp_totals[kWarps];
+  uint32_t total;  // of the block, as `before`
+  int32_t digit;   // of the k-th largest score
+  int32_t wanted;  // which of the scores with the digits so far it is, from the largest
+};
+
+// Order-preserving: a < b as floats exactly if OrderedKey(a) < OrderedKey(b), with -0 equal to +0.
+__device__ uint32_t OrderedKey(float v) {
+  const uint32_t bits = __float_as_uint(v + 0.0f);
+  return (bits & 0x80000000u) != 0 ? ~bits : bits | 0x80000000u;
+}
+
+// The sum of `value` over the threads before this one; by the whole block.
+__device__ uint32_t SumBefore(uint32_t value, Shared& shared, uint32_t& all) {
+  const int lane = threadIdx.x % 32;
+  uint32_t sum = value;
+  for (int apart = 1; apart < 32; apart *= 2) {
+    const uint32_t lower = __shfl_up_sync(kWarp, sum, apart);
+    if (lane >= apart) sum += lower;
+  }
+  // The last to read the totals has done so before anybody writes them again.
+  __syncthreads();
+  if (lane == 31) shared.warp_totals[threadIdx.x / 32] = sum;
+  __syncthreads();
+  uint32_t warps = shared.warp_totals[lane];
+  for (int apart = 1; apart < 32; apart *= 2) {
+    const uint32_t lower = __shfl_up_sync(kWarp, warps, apart);
+    if (lane >= apart) warps += lower;
+  }
+  all = __shfl_sync(kWarp, warps, 31);
+  const uint32_t own = __shfl_sync(kWarp, warps, threadIdx.x / 32);
+  return own - shared.warp_totals[threadIdx.x / 32] + sum - value;
+}
+
+// Finds the digit of the `wanted`-th largest in the cluster's histograms of this pass. Sets
+// shared.digit and shared.wanted, for the scores that have this digit.
+__device__ void FindDigit(int pass, int wanted, cg::cluster_group& cluster, Shared& shared) {
+  cluster.sync();
+  // Bins from the highest down, two a thread.
+  const int bins = 1 << DigitBits(pass);
+  const int high = bins - 1 - 2 * static_cast<int>(threadIdx.x);
+  int counts[2] = {0, 0};
+  if (high > 0) {
+    for (unsigned rank = 0; rank < cluster.num_blocks(); ++rank) {
+      const int32_t* const bin = cluster.map_shared_rank(shared.histograms[pass], rank) + high - 1;
+      counts[0] += bin[1];
+      counts[1] += bin[0];
+    }
+  }
+  uint32_t all;
+  int before =
+      static_cast<int>(SumBefore(static_cast<uint32_t>(counts[0] + counts[1]), shared, all));
+  for (int i = 0; i < 2; ++i) {
+    if (before < wanted && wanted <= before + counts[i]) {
+      shared.digit = high - i;
+      shared.wanted = wanted - before;
+    }
+    before += counts[i];
+  }
+  __syncthreads();
+}
+
+// A token's scores as one block of its cluster holds them: value v of a thread is score
+// first + v * kThreads.
+template <int kValues>
+struct Held {
+  uint32_t keys[kValues];
+  int first;
+  int n;
+
+  __device__ bool Has(int v) const { return first + v * kThreads < n; }
+};
+
+// The key of the k-th largest; `ties`: how many of its equals are among the k.
+template <int kValues>
+__device__ uint32_t FindThreshold(const Held<kValues>& held, int k, cg::cluster_group& cluster,
+                                  Shared& shared, int& ties) {
+  for (int i = threadIdx.x; i < kPasses * kBinsMax; i += kThreads) {
+    (&shared.histograms[0][0])[i] = 0;
+  }
+  __syncthreads();
+  uint32_t found = 0;
+  int wanted = k;
+  int shift = 32;
+#pragma unroll
+  for (int pass = 0; pass < kPasses; ++pass) {
+    const int above = shift;
+    shift -= DigitBits(pass);
+#pragma unroll
+    for (int v = 0; v < kValues; ++v) {
+      const uint32_t key = held.keys[v];
+      const bool agrees = pass == 0 || key >> above == found >> above;
+      if (agrees && held.Has(v)) {
+        atomicAdd(&shared.histograms[pass][key >> shift & ((1u << DigitBits(pass)) - 1)], 1);
+      }
+    }
+    FindDigit(pass, wanted, cluster, shared);
+    found |= static_cast<uint32_t>(shared.digit) << shift;
+    wanted = shared.wanted;
+  }
+  ties = wanted;
+  return found;
+}
+
+// Writes the chosen of this block, at their places among those of the cluster.
+template <int kValues>
+__device__ void WriteChosen(const Held<kValues>& held, uint32_t threshold, int ties,
+                            cg::cluster_group& cluster, Shared& shared, int32_t* out) {
+  const int lane = threadIdx.x % 32;
+  const int warp = threadIdx.x / 32;
+#pragma unroll
+  for (int v = 0; v < kValues; ++v) {
+    const uint32_t above = __ballot_sync(kWarp, held.Has(v) && held.keys[v] > threshold);
+    const uint32_t equal = __ballot_sync(kWarp, held.Has(v) && held.keys[v] == threshold);
+    if (lane == 0) shared.before[v * kWarps + warp] = __popc(above) | __popc(equal) << 16;
+  }
+  __syncthreads();
+  const bool counted = threadIdx.x < kValues * kWarps;
+  uint32_t all;
+  const uint32_t before = SumBefore(counted ? shared.before[threadIdx.x] : 0, shared, all);
+  if (counted) shared.before[threadIdx.x] = before;
+  if (threadIdx.x == 0) shared.total = all;
+  cluster.sync();
+  int above_before = 0, equal_before = 0;
+  for (unsigned rank = 0; rank < cluster.block_rank(); ++rank) {
+    const uint32_t total = *cluster.map_shared_rank(&shared.total, rank);
+    above_before += static_cast<int>(total & 0xffffu);
+    equal_before += static_cast<int>(total >> 16);
+  }
+  const uint32_t lower_lanes = (1u << lane) - 1;
+#pragma unroll
+  for (int v = 0; v < kValues; ++v) {
+    const bool is_above = held.Has(v) && held.keys[v] > threshold;
+    const bool is_equal = held.Has(v) && held.keys[v] == threshold;
+    const uint32_t above = __ballot_sync(kWarp, is_above);
+    const uint32_t equal = __ballot_sync(kWarp, is_equal);
+    const uint32_t in_block = shared.before[v * kWarps + warp];
+    const int above_here =
+        above_before + static_cast<int>(in_block & 0xffffu) + __popc(above & lower_lanes);
+    const int equal_here =
+        equal_before + static_cast<int>(in_block >> 16) + __popc(equal & lower_lanes);
+    if (is_above || (is_equal && equal_here < ties)) {
+      out[above_here + min(equal_here, ties)] = held.first + v * kThreads;
+    }
+  }
+}
+
+template <int kValues>
+__global__ void __launch_bounds__(kThreads, 1) TopKKernel(const TopKRows rows) {
+  __shared__ Shared shared;
+  cg::cluster_group cluster = cg::this_cluster();
+  const int64_t token = blockIdx.x / cluster.num_blocks();
+  const int n = rows.counts[token];
+  const int k = static_cast<int>(rows.k);
+  int32_t* const out = rows.indices + token * rows.k;
+  if (n <= k) {
+    const int step = static_cast<int>(cluster.num_threads());
+    for (int i = static_cast<int>(cluster.thread_rank()); i < k; i += step) {
+      out[i] = i < n ? i : -1;
+    }
+    return;
+  }
+  Held<kValues> held;
+  held.first = static_cast<int>(cluster.block_rank() * (kThreads * kValues) + threadIdx.x);
+  held.n = n;
+  const float* const scores = rows.scores + token * rows.stride + held.first;
+#pragma unroll
+  for (int v = 0; v < kValues; ++v) {
+    held.keys[v] = held.Has(v) ? OrderedKey(scores[v * kThreads]) : 0;
+  }
+  int ties;
+  const uint32_t threshold = FindThreshold(held, k, cluster, shared, ties);
+  WriteChosen(held, threshold, ties, cluster, shared, out);
+  // Another block may still read this one's shared memory.
+  cluster.sync();
+}
+
+template <int kValues>
+absl::Status Launch(const TopKRows& rows, int cluster, Stream stream) {
+  cudaLaunchAttribute attribute = {};
+  attribute.id = cudaLaunchAttributeClusterDimension;
+  attribute.val.clusterDim.x = static_cast<unsigned>(cluster);
+  attribute.val.clusterDim.y = 1;
+  attribute.val.clusterDim.z = 1;
+  cudaLaunchConfig_t config = {};
+  config.gridDim = dim3(static_cast<unsigned>(rows.tokens * cluster));
+  config.blockDim = dim3(kThreads);
+  config.stream = stream;
+  config.attrs = &attribute;
+  config.numAttrs = 1;
+  return CudaStatus(cudaLaunchKernelEx(&config, TopKKernel<kValues>, rows), "TopK");
+}
+
+}  // namespace
+
+absl::Status TopK(const TopKRows& rows, Stream stream) {
+  if (rows.k < 1 || rows.k > kTopKRowsMax) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("TopK: k is ", rows.k, ", not in [1, ", kTopKRowsMax, "]"));
+  }
+  if (rows.rows_max < 0 || rows.rows_max > kTopKRowsMax || rows.rows_max > rows.stride) {
+    return absl::InvalidArgumentError(absl::StrCat("TopK: rows_max is ", rows.rows_max,
+                                                   ", not in [0, ", kTopKRowsMax,
+                                                   "] or over the stride, ", rows.stride));
+  }
+  if (rows.tokens < 0 || rows.tokens > std::numeric_limits<int32_t>::max() / kClusterMax) {
+    return absl::InvalidArgumentError(absl::StrCat("TopK: tokens is ", rows.tokens));
+  }
+  if (rows.tokens == 0) return absl::OkStatus();
+  // With few tokens a token takes many blocks with few values each; with many, as few as hold it.
+  const bool few_tokens = rows.tokens * kClusterMax <= MultiprocessorCount();
+  const bool few_values =
+      rows.rows_max <= int64_t{kThreads} * kFew * (few_tokens ? kClusterMax : 1);
+  const int64_t block_rows = int64_t{kThreads} * (few_values ? kFew : kMany);
+  int cluster = 1;
+  while (cluster * block_rows < rows.rows_max) cluster *= 2;
+  return few_values ? Launch<kFew>(rows, cluster, stream) : Launch<kMany>(rows, cluster, stream);
+}
+
+}  // namespace cairn::kernels::cuda
