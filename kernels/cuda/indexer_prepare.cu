@@ -5,6 +5,7 @@
 #include <cmath>
 #include <limits>
 
+#include "kernels/cuda/chained_launch.cuh"
 #include "kernels/cuda/indexer.h"
 #include "kernels/cuda/indexer_query.cuh"
 
@@ -111,6 +112,8 @@ template <typename T>
 __global__ void __launch_bounds__(kQueryThreads)
     PrepareQueriesKernel(const T* q, const T* weights, const float* cos_sin, float weight_scale,
                          PreparedIndexQuery* prepared) {
+  LetNextStart();
+  WaitForPrevious();
   const int64_t token = blockIdx.x;
   const int lane = threadIdx.x % 32;
   PreparedIndexQuery& out = prepared[token];
@@ -136,6 +139,8 @@ __global__ void __launch_bounds__(kQueryThreads)
 template <typename T>
 __global__ void __launch_bounds__(kKeyThreads)
     WriteKeysKernel(const T* keys, int64_t rows, const IndexKeySlot* slots) {
+  LetNextStart();
+  WaitForPrevious();
   const int64_t row = static_cast<int64_t>(blockIdx.x) * (kKeyThreads / 32) + threadIdx.x / 32;
   if (row >= rows) return;
   const int lane = threadIdx.x % 32;
@@ -160,15 +165,13 @@ absl::Status PrepareIndexQueries(const IndexQueries& queries, void* prepared, St
   const float scale = static_cast<float>(
       1.0 / std::sqrt(static_cast<double>(kIndexDim) * static_cast<double>(kIndexHeads)));
   auto* const out = static_cast<PreparedIndexQuery*>(prepared);
-  const auto blocks = static_cast<unsigned>(queries.tokens);
+  const LaunchShape shape = {queries.tokens, kQueryThreads};
   if (queries.q.f32 != nullptr) {
-    PrepareQueriesKernel<<<blocks, kQueryThreads, 0, stream>>>(queries.q.f32, queries.weights.f32,
-                                                               queries.cos_sin, scale, out);
-  } else {
-    PrepareQueriesKernel<<<blocks, kQueryThreads, 0, stream>>>(queries.q.bf16, queries.weights.bf16,
-                                                               queries.cos_sin, scale, out);
+    return LaunchChained("PrepareIndexQueries", PrepareQueriesKernel<float>, shape, stream,
+                         queries.q.f32, queries.weights.f32, queries.cos_sin, scale, out);
   }
-  return LaunchStatus("PrepareIndexQueries");
+  return LaunchChained("PrepareIndexQueries", PrepareQueriesKernel<uint16_t>, shape, stream,
+                       queries.q.bf16, queries.weights.bf16, queries.cos_sin, scale, out);
 }
 
 absl::Status WriteIndexKeys(IndexValues keys, int64_t rows, const IndexKeySlot* slots,
@@ -178,13 +181,13 @@ absl::Status WriteIndexKeys(IndexValues keys, int64_t rows, const IndexKeySlot* 
         absl::StrCat("WriteIndexKeys: rows is ", rows, ", not in [0, 2^31)"));
   }
   if (rows == 0) return absl::OkStatus();
-  const auto blocks = static_cast<unsigned>((rows + kKeyThreads / 32 - 1) / (kKeyThreads / 32));
+  const LaunchShape shape = {(rows + kKeyThreads / 32 - 1) / (kKeyThreads / 32), kKeyThreads};
   if (keys.f32 != nullptr) {
-    WriteKeysKernel<<<blocks, kKeyThreads, 0, stream>>>(keys.f32, rows, slots);
-  } else {
-    WriteKeysKernel<<<blocks, kKeyThreads, 0, stream>>>(keys.bf16, rows, slots);
+    return LaunchChained("WriteIndexKeys", WriteKeysKernel<float>, shape, stream, keys.f32, rows,
+                         slots);
   }
-  return LaunchStatus("WriteIndexKeys");
+  return LaunchChained("WriteIndexKeys", WriteKeysKernel<uint16_t>, shape, stream, keys.bf16, rows,
+                       slots);
 }
 
 }  // namespace cairn::kernels::cuda

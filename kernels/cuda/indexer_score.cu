@@ -11,7 +11,10 @@
 // No warpgroup waits for another, so one unpacks while another multiplies and a third sums up.
 #include <algorithm>
 
+#include "kernels/cuda/chained_launch.cuh"
 #include "kernels/cuda/indexer.h"
+#include "kernels/cuda/indexer_exact.cuh"
+#include "kernels/cuda/indexer_mma.cuh"
 #include "kernels/cuda/indexer_query.cuh"
 
 namespace cairn::kernels::cuda {
@@ -47,10 +50,6 @@ constexpr int SharedBytes(int tokens) {
 }
 static_assert(SharedBytes(kTokensMax) <= 232448);
 
-__device__ uint32_t SharedAddress(const void* pointer) {
-  return static_cast<uint32_t>(__cvta_generic_to_shared(pointer));
-}
-
 // 16 or 4 bytes; zeros where `wanted` is false, and then nothing is read.
 template <int kBytes>
 __device__ void CopyAsync(void* to, const uint8_t* from, bool wanted) {
@@ -65,113 +64,6 @@ __device__ void CopyAsync(void* to, const uint8_t* from, bool wanted) {
                  : "memory");
   }
 }
-
-// wgmma's descriptor of a token's matrix of 64 rows of 128 bytes in shared memory: K-major,
-// swizzled by 128 bytes, 1024 bytes from eight rows to the next eight. Its lower half counts in 16
-// bytes from the address: 2 more for the next 32 columns, 512 more for the next token.
-constexpr uint32_t kDescriptorHigh = uint32_t{1} << 30 | 1024 >> 4;
-__device__ uint32_t DescriptorLow(const void* matrix) {
-  return (SharedAddress(matrix) & 0x3ffffu) >> 4 | uint32_t{1} << 16;
-}
-
-// products = (accumulate ? products : 0) + a * (32 columns of the matrix): m64n64k32.
-__device__ void Multiply(float (&d)[32], const uint32_t (&a)[4], uint32_t descriptor_low,
-                         bool accumulate) {
-  const uint64_t descriptor = uint64_t{kDescriptorHigh} << 32 | descriptor_low;
-  asm volatile(
-      "{\n.reg .pred p;\nsetp.ne.b32 p, %37, 0;\n"
-      "wgmma.mma_async.sync.aligned.m64n64k32.f32.e4m3.e4m3 "
-      "{%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, %16, %17, %18, %19, "
-      "%20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31}, "
-      "{%32, %33, %34, %35}, %36, p, 1, 1;\n}\n"
-      : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3]), "+f"(d[4]), "+f"(d[5]), "+f"(d[6]),
-        "+f"(d[7]), "+f"(d[8]), "+f"(d[9]), "+f"(d[10]), "+f"(d[11]), "+f"(d[12]), "+f"(d[13]),
-        "+f"(d[14]), "+f"(d[15]), "+f"(d[16]), "+f"(d[17]), "+f"(d[18]), "+f"(d[19]), "+f"(d[20]),
-        "+f"(d[21]), "+f"(d[22]), "+f"(d[23]), "+f"(d[24]), "+f"(d[25]), "+f"(d[26]), "+f"(d[27]),
-        "+f"(d[28]), "+f"(d[29]), "+f"(d[30]), "+f"(d[31])
-      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(descriptor),
-        "r"(static_cast<int>(accumulate)));
-}
-
-// Waits for the products. They are operands so that nothing reads them before.
-__device__ void WaitForProducts(float (&d)[32]) {
-  asm volatile("wgmma.wait_group.sync.aligned 0;"
-               : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3]), "+f"(d[4]), "+f"(d[5]), "+f"(d[6]),
-                 "+f"(d[7]), "+f"(d[8]), "+f"(d[9]), "+f"(d[10]), "+f"(d[11]), "+f"(d[12]),
-                 "+f"(d[13]), "+f"(d[14]), "+f"(d[15]), "+f"(d[16]), "+f"(d[17]), "+f"(d[18]),
-                 "+f"(d[19]), "+f"(d[20]), "+f"(d[21]), "+f"(d[22]), "+f"(d[23]), "+f"(d[24]),
-                 "+f"(d[25]), "+f"(d[26]), "+f"(d[27]), "+f"(d[28]), "+f"(d[29]), "+f"(d[30]),
-                 "+f"(d[31])
-               :
-               : "memory");
-}
-
-// prmt as it is: __byte_perm would first mask the selector, of which only the low 16 bits count.
-__device__ uint32_t Permute(uint32_t a, uint32_t b, uint32_t selector) {
-  uint32_t bytes;
-  asm("prmt.b32 %0, %1, %2, %3;" : "=r"(bytes) : "r"(a), "r"(b), "r"(selector));
-  return bytes;
-}
-
-// Eight e2m1 codes to e4m3, with the magnitudes of their shift: low four, high four. A selector
-// nibble of prmt is the code without its sign; the signs are bits 3, 7, 11, ... of the word, so
-// each stands at the top of a byte of the word or of the word moved up by four.
-__device__ void Unpack(uint32_t codes, uint2 magnitudes, uint32_t& low, uint32_t& high) {
-  const uint32_t unsigned_codes = codes & 0x77777777u;
-  const uint32_t up = codes << 4;
-  low = Permute(magnitudes.x, magnitudes.y, unsigned_codes) |
-        (Permute(codes, up, 0x1504) & 0x80808080u);
-  high = Permute(magnitudes.x, magnitudes.y, unsigned_codes >> 16) |
-         (Permute(codes, up, 0x3726) & 0x80808080u);
-}
-
-// ---- rows and tokens whose codes e4m3 does not hold ----
-
-__device__ float E2m1Value(uint32_t code) {
-  const uint32_t magnitude = code & 7u;
-  const float value = magnitude < 2 ? 0.5f * static_cast<float>(magnitude)
-                                    : ldexpf(1.0f + 0.5f * static_cast<float>(magnitude & 1u),
-                                             static_cast<int>(magnitude / 2) - 1);
-  return (code & 8u) != 0 ? -value : value;
-}
-
-__device__ float Fp4Value(const uint8_t* data, const uint8_t* scales, int dim) {
-  return E2m1Value(data[dim / 2] >> (dim % 2 * 4)) * IndexScale(scales[dim / 32]);
-}
-
-__device__ bool IsWide(const uint8_t* data, const uint8_t* scales) {
-  const int most = max(max(scales[0], scales[1]), max(scales[2], scales[3]));
-  bool wide = false;
-  for (int c = 0; c < 4; ++c) {
-    const uint4 codes = reinterpret_cast<const uint4*>(data)[c];
-    wide |= most - scales[c] > kIndexShiftMax &&
-            ((codes.x | codes.y | codes.z | codes.w) & 0x77777777u) != 0;
-  }
-  return wide;
-}
-
-// By a whole warp; two heads a lane, dims ascending, then heads ascending: as the CPU does.
-__device__ float ExactScore(const PreparedIndexQuery& query, const uint8_t* data,
-                            const uint8_t* scales) {
-  const int lane = threadIdx.x % 32;
-  float products[2] = {0.0f, 0.0f};
-  for (int dim = 0; dim < static_cast<int>(kIndexDim); ++dim) {
-    const float key = Fp4Value(data, scales, dim);
-    for (int i = 0; i < 2; ++i) {
-      const int head = lane + 32 * i;
-      const float q = Fp4Value(query.data + 64 * head, query.scales + 4 * head, dim);
-      products[i] = fmaf(q, key, products[i]);
-    }
-  }
-  float sum = 0.0f;
-  for (int head = 0; head < kHeads; ++head) {
-    const float product = __shfl_sync(kWarp, head < 32 ? products[0] : products[1], head % 32);
-    sum = fmaf(query.weights[head], fmaxf(product, 0.0f), sum);
-  }
-  return sum;
-}
-
-// ---- the scorer ----
 
 // A stretch of a group's steps.
 struct Stretch {
@@ -422,6 +314,8 @@ __global__ void __launch_bounds__(kThreads, 1) ScoreKernel(const IndexScoring sc
   if (threadIdx.x < kIndexShiftMax + 2) {
     shared.magnitudes[threadIdx.x] = IndexMagnitudes(static_cast<int>(threadIdx.x));
   }
+  LetNextStart();
+  WaitForPrevious();
   const int64_t all = AllSteps(scoring);
   const int64_t end = all * (blockIdx.x + 1) / gridDim.x;
   int64_t next = all * blockIdx.x / gridDim.x;
@@ -458,8 +352,8 @@ absl::Status ScoreIndexRows(const IndexScoring& scoring, Stream stream) {
       CudaStatus(cudaFuncSetAttribute(ScoreKernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
                                       SharedBytes(kTokensMax)),
                  "ScoreIndexRows: shared memory"));
-  ScoreKernel<<<MultiprocessorCount(), kThreads, static_cast<size_t>(shared), stream>>>(scoring);
-  return LaunchStatus("ScoreIndexRows");
+  return LaunchChained("ScoreIndexRows", ScoreKernel, {MultiprocessorCount(), kThreads, shared},
+                       stream, scoring);
 }
 
 }  // namespace cairn::kernels::cuda

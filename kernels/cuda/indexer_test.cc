@@ -107,7 +107,7 @@ TEST_F(IndexerTest, KeysAreTheCpusBytes) {
     const auto from16 = DeviceBuffer<uint16_t>::Of(ToBf16(keys)).value();
     auto data = DeviceBuffer<uint8_t>::Create(kRows * kIndexRowDataBytes).value();
     auto scales = DeviceBuffer<uint8_t>::Create(kRows * kIndexRowScaleBytes).value();
-    ASSERT_TRUE(data.Fill(0xff).ok() && scales.Fill(0xff).ok());
+    ASSERT_TRUE(data.Fill(0xff).ok() && scales.Fill(0xff).ok() && Synchronize(nullptr).ok());
     // To slots in another order than the rows.
     std::vector<IndexKeySlot> slots;
     const auto slot = [](int64_t j) { return j * 37 % kRows; };

@@ -142,12 +142,6 @@ inline absl::StatusOr<ScoredOnGpu> ScoreOnGpu(const Tokens& tokens,
   const auto bytes = static_cast<size_t>(tokens.count() * PreparedIndexQueryBytes());
   CAIRN_ASSIGN_OR_RETURN(auto prepared, DeviceBuffer<uint8_t>::Create(bytes));
   CAIRN_RETURN_IF_ERROR(prepared.Fill(0xff));
-  const IndexValues q_values = bf16 ? IndexValues(q16.get()) : IndexValues(q.get());
-  const IndexValues weight_values =
-      bf16 ? IndexValues(weights16.get()) : IndexValues(weights.get());
-  CAIRN_RETURN_IF_ERROR(PrepareIndexQueries(
-      {tokens.count(), q_values, weight_values, cos_sin.get()}, prepared.get(), stream.get()));
-
   std::vector<DeviceBuffer<uint8_t>> data, scales;
   for (const KeyPool& pool : pools) {
     CAIRN_ASSIGN_OR_RETURN(data.emplace_back(), DeviceBuffer<uint8_t>::Of(pool.data));
@@ -170,6 +164,8 @@ inline absl::StatusOr<ScoredOnGpu> ScoreOnGpu(const Tokens& tokens,
   CAIRN_ASSIGN_OR_RETURN(auto scores,
                          DeviceBuffer<float>::Create(static_cast<size_t>(tokens.count() * stride)));
   CAIRN_RETURN_IF_ERROR(scores.Fill(0xff));
+  // Filling is another stream's.
+  CAIRN_RETURN_IF_ERROR(Synchronize(nullptr));
   CAIRN_RETURN_IF_ERROR(
       ScoreIndexRows({prepared.get(), device_groups.get(), static_cast<int64_t>(list.size()),
                       tokens_max, device_counts.get(), scores.get(), stride},

@@ -8,6 +8,7 @@
 #include <algorithm>
 #include <limits>
 
+#include "kernels/cuda/chained_launch.cuh"
 #include "kernels/cuda/top_k.h"
 
 namespace cairn::kernels::cuda {
@@ -182,6 +183,8 @@ template <int kValues>
 __global__ void __launch_bounds__(kThreads, 1) TopKKernel(const TopKRows rows) {
   __shared__ Shared shared;
   cg::cluster_group cluster = cg::this_cluster();
+  LetNextStart();
+  WaitForPrevious();
   const int64_t token = blockIdx.x / cluster.num_blocks();
   const int n = rows.counts[token];
   const int k = static_cast<int>(rows.k);
@@ -210,18 +213,9 @@ __global__ void __launch_bounds__(kThreads, 1) TopKKernel(const TopKRows rows) {
 
 template <int kValues>
 absl::Status Launch(const TopKRows& rows, int cluster, Stream stream) {
-  cudaLaunchAttribute attribute = {};
-  attribute.id = cudaLaunchAttributeClusterDimension;
-  attribute.val.clusterDim.x = static_cast<unsigned>(cluster);
-  attribute.val.clusterDim.y = 1;
-  attribute.val.clusterDim.z = 1;
-  cudaLaunchConfig_t config = {};
-  config.gridDim = dim3(static_cast<unsigned>(rows.tokens * cluster));
-  config.blockDim = dim3(kThreads);
-  config.stream = stream;
-  config.attrs = &attribute;
-  config.numAttrs = 1;
-  return CudaStatus(cudaLaunchKernelEx(&config, TopKKernel<kValues>, rows), "TopK");
+  return LaunchChained("TopK", TopKKernel<kValues>,
+                       {.blocks = rows.tokens * cluster, .threads = kThreads, .cluster = cluster},
+                       stream, rows);
 }
 
 }  // namespace

@@ -22,7 +22,7 @@ class TopKTest : public DeviceTest {
     const auto device_scores = DeviceBuffer<float>::Of(scores).value();
     const auto device_counts = DeviceBuffer<int32_t>::Of(counts).value();
     auto indices = DeviceBuffer<int32_t>::Create(tokens * static_cast<size_t>(k)).value();
-    ASSERT_TRUE(indices.Fill(0x5a).ok());
+    ASSERT_TRUE(indices.Fill(0x5a).ok() && Synchronize(nullptr).ok());
     const int64_t rows_max = *std::max_element(counts.begin(), counts.end());
     ASSERT_EQ(TopK({static_cast<int64_t>(tokens), device_scores.get(), stride, device_counts.get(),
                     rows_max, k, indices.get()},
