@@ -166,6 +166,11 @@ inline absl::StatusOr<ScoredOnGpu> ScoreOnGpu(const Tokens& tokens,
   CAIRN_RETURN_IF_ERROR(scores.Fill(0xff));
   // Filling is another stream's.
   CAIRN_RETURN_IF_ERROR(Synchronize(nullptr));
+  const IndexValues q_values = bf16 ? IndexValues(q16.get()) : IndexValues(q.get());
+  const IndexValues weight_values =
+      bf16 ? IndexValues(weights16.get()) : IndexValues(weights.get());
+  CAIRN_RETURN_IF_ERROR(PrepareIndexQueries(
+      {tokens.count(), q_values, weight_values, cos_sin.get()}, prepared.get(), stream.get()));
   CAIRN_RETURN_IF_ERROR(
       ScoreIndexRows({prepared.get(), device_groups.get(), static_cast<int64_t>(list.size()),
                       tokens_max, device_counts.get(), scores.get(), stride},
