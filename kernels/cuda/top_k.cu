@@ -94,15 +94,13 @@ __device__ void FindDigit(int pass, int wanted, cg::cluster_group& cluster, Shar
   __syncthreads();
 }
 
-// A token's scores as one block of its cluster holds them: value v of a thread is score
-// first + v * kThreads.
+// A token's scores as a thread holds them: value v is score first + v * kThreads.
 template <int kValues>
 struct Held {
   uint32_t keys[kValues];
-  int first;
-  int n;
+  int left;  // scores from the thread's first to the end
 
-  __device__ bool Has(int v) const { return first + v * kThreads < n; }
+  __device__ bool Has(int v) const { return v * kThreads < left; }
 };
 
 // The key of the k-th largest; `ties`: how many of its equals are among the k.
@@ -138,7 +136,7 @@ __device__ uint32_t FindThreshold(const Held<kValues>& held, int k, cg::cluster_
 
 // Writes the chosen of this block, at their places among those of the cluster.
 template <int kValues>
-__device__ void WriteChosen(const Held<kValues>& held, uint32_t threshold, int ties,
+__device__ void WriteChosen(const Held<kValues>& held, int first, uint32_t threshold, int ties,
                             cg::cluster_group& cluster, Shared& shared, int32_t* out) {
   const int lane = threadIdx.x % 32;
   const int warp = threadIdx.x / 32;
@@ -174,7 +172,7 @@ __device__ void WriteChosen(const Held<kValues>& held, uint32_t threshold, int t
     const int equal_here =
         equal_before + static_cast<int>(in_block >> 16) + __popc(equal & lower_lanes);
     if (is_above || (is_equal && equal_here < ties)) {
-      out[above_here + min(equal_here, ties)] = held.first + v * kThreads;
+      out[above_here + min(equal_here, ties)] = first + v * kThreads;
     }
   }
 }
@@ -197,16 +195,16 @@ __global__ void __launch_bounds__(kThreads, 1) TopKKernel(const TopKRows rows) {
     return;
   }
   Held<kValues> held;
-  held.first = static_cast<int>(cluster.block_rank() * (kThreads * kValues) + threadIdx.x);
-  held.n = n;
-  const float* const scores = rows.scores + token * rows.stride + held.first;
+  const int first = static_cast<int>(cluster.block_rank() * (kThreads * kValues) + threadIdx.x);
+  held.left = n - first;
+  const float* const scores = rows.scores + token * rows.stride + first;
 #pragma unroll
   for (int v = 0; v < kValues; ++v) {
     held.keys[v] = held.Has(v) ? OrderedKey(scores[v * kThreads]) : 0;
   }
   int ties;
   const uint32_t threshold = FindThreshold(held, k, cluster, shared, ties);
-  WriteChosen(held, threshold, ties, cluster, shared, out);
+  WriteChosen(held, first, threshold, ties, cluster, shared, out);
   // Another block may still read this one's shared memory.
   cluster.sync();
 }
