@@ -21,7 +21,7 @@ namespace cairn::kernels::cuda {
 namespace {
 
 constexpr uint32_t kWarp = 0xffffffffu;
-constexpr int kThreads = 512;
+constexpr int kThreads = 384;
 constexpr int kStepRows = kThreads / 2;
 constexpr int kStages = 4;
 constexpr int kHeads = static_cast<int>(kIndexHeads);
@@ -202,38 +202,108 @@ __device__ float SumHeads(const float (&d)[32], const float* weights) {
   return mine + __shfl_xor_sync(kWarp, mine, 2);
 }
 
+// One token's products with a step's rows, begun and then awaited, summed up and stored.
+class Scorer {
+ public:
+  __device__ Scorer(const Stretch& stretch, const IndexScoring& scoring, const uint8_t* matrices,
+                    const Shared& shared)
+      : shared_(shared),
+        stride_(scoring.stride),
+        tokens_(stretch.group.tokens),
+        descriptor_(DescriptorLow(matrices)) {
+    const int lane = threadIdx.x % 32;
+    row_ = stretch.WarpRow(stretch.first) + lane / 4 + lane % 2 * 8;
+    out_ = scoring.scores + stretch.group.first * scoring.stride + row_;
+  }
+
+  __device__ bool IsLastToken() const { return token_ + 1 == tokens_; }
+  __device__ void NextToken() { ++token_; }
+  __device__ void NextStep() {
+    token_ = 0;
+    row_ += kStepRows;
+    out_ += kStepRows;
+  }
+
+  __device__ void Begin(const Keys& keys, float (&products)[32]) const {
+    asm volatile("wgmma.fence.sync.aligned;" ::: "memory");
+    for (int s = 0; s < 4; ++s) {
+      Multiply(products, keys.codes[s],
+               descriptor_ + static_cast<uint32_t>(token_) * (kMatrixBytes / 16) + 2 * s, s > 0);
+    }
+    asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory");
+  }
+
+  // REQUIRES: the products are there.
+  struct Place {
+    float* out;
+    bool wanted;
+    const float* weights;
+    float scale;
+  };
+  __device__ Place Here(const Keys& keys) const {
+    return {out_ + token_ * stride_, threadIdx.x % 4 < 2 && row_ < shared_.counts[token_],
+            shared_.tails[token_].weights, keys.scale};
+  }
+  __device__ static void Finish(const Place& place, const float (&products)[32]) {
+    const float sum = SumHeads(products, place.weights);
+    if (place.wanted) *place.out = sum * place.scale;
+  }
+
+ private:
+  const Shared& shared_;
+  int64_t stride_;
+  int tokens_;
+  uint32_t descriptor_;
+  int row_;
+  float* out_;
+  int token_ = 0;
+};
+
 // Scores a stretch by the tensor cores. Whether this warp met a row that may be wide (a group of
 // zeros may lie far below the others without harm; ScoreWide looks again).
 __device__ bool ScoreStretch(const Stretch& stretch, Fetcher& fetcher, const IndexScoring& scoring,
                              const uint8_t* matrices, Shared& shared) {
-  const int lane = threadIdx.x % 32;
-  const uint32_t descriptor = DescriptorLow(matrices);
-  int row = stretch.WarpRow(stretch.first) + lane / 4 + lane % 2 * 8;
-  float* out = scoring.scores + stretch.group.first * scoring.stride + row;
-  Shifts largest = 0;
+  Scorer scorer(stretch, scoring, matrices, shared);
+  int steps_left = stretch.last - stretch.first;
   unsigned stage = 0;
-  for (int step = stretch.first; step < stretch.last; ++step) {
+  Shifts largest = 0;
+  const auto unpack_next = [&](Keys& keys) {
     fetcher.Start(shared);
     WaitForCopies<kStages - 1>();
-    Keys keys;
     largest = __vmaxu2(largest, UnpackKeys(shared, stage, keys));
-    float* score = out;
-    for (int token = 0; token < stretch.group.tokens; ++token) {
-      float products[32];
-      asm volatile("wgmma.fence.sync.aligned;" ::: "memory");
-      for (int s = 0; s < 4; ++s) {
-        Multiply(products, keys.codes[s],
-                 descriptor + static_cast<uint32_t>(token) * (kMatrixBytes / 16) + 2 * s, s > 0);
-      }
-      asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory");
-      WaitForProducts(products);
-      const float sum = SumHeads(products, shared.tails[token].weights);
-      if (lane % 4 < 2 && row < shared.counts[token]) *score = sum * keys.scale;
-      score += scoring.stride;
-    }
     stage = (stage + 1) % kStages;
-    row += kStepRows;
-    out += kStepRows;
+    --steps_left;
+  };
+  Keys keys, next;
+  float even[32], odd[32];
+  unpack_next(keys);
+  scorer.Begin(keys, even);
+  const auto turn = [&](float(&current)[32], float(&following)[32]) {
+    const bool new_step = scorer.IsLastToken();
+    if (new_step) unpack_next(next);
+    WaitForProducts(current);
+    const Scorer::Place place = scorer.Here(keys);
+    if (new_step) {
+      keys = next;
+      scorer.NextStep();
+    } else {
+      scorer.NextToken();
+    }
+    scorer.Begin(keys, following);
+    Scorer::Finish(place, current);
+  };
+  int left = steps_left * stretch.group.tokens + stretch.group.tokens - 1;
+  for (; left >= 2; left -= 2) {
+    turn(even, odd);
+    turn(odd, even);
+  }
+  if (left == 1) {
+    turn(even, odd);
+    WaitForProducts(odd);
+    Scorer::Finish(scorer.Here(keys), odd);
+  } else {
+    WaitForProducts(even);
+    Scorer::Finish(scorer.Here(keys), even);
   }
   // The slots are free for the next stretch.
   WaitForCopies<0>();

@@ -1,8 +1,11 @@
-// The k largest of n scores (top_k.h) by radix select: three passes over the digits of the scores
-// as ordered integers, each a histogram of those that agree with the k-th largest so far.
+// The k largest of n scores (top_k.h), as ordered integers.
 //
-// A token's scores are held in the registers of one block or of the blocks of a cluster, which add
-// their histograms up through each other's shared memory; all blocks then find the same digit.
+// A token's scores are held in the registers of one block, or of the blocks of a cluster. The
+// largest of each thread come first: the k-th largest of those is a lower bound of the k-th largest
+// score, and few scores are above it. Among these the k-th is then found by radix select:
+// histograms of 2048 bins over what range is left, each narrowing it to one bin. Blocks of a
+// cluster add up their histograms through each other's shared memory, so that all find the same
+// bin.
 #include <cooperative_groups.h>
 
 #include <algorithm>
@@ -19,23 +22,26 @@ namespace cg = cooperative_groups;
 constexpr uint32_t kWarp = 0xffffffffu;
 constexpr int kThreads = 1024;
 constexpr int kWarps = kThreads / 32;
-constexpr int kPasses = 3;
-constexpr int kBinsMax = 1 << 11;
-__device__ constexpr int DigitBits(int pass) { return pass < 2 ? 11 : 10; }
+constexpr int kBinBits = 11;
+constexpr int kBins = 1 << kBinBits;
+static_assert(kBins == 2 * kThreads);
+// One for the lower bound; then ranges of up to 32, 21 and 10 bits are left.
+constexpr int kHistograms = 4;
 constexpr int kClusterMax = 8;
 // Scores a thread holds: few, or as many as fit its registers.
 constexpr int kFew = 8, kMany = 32;
 static_assert(int64_t{kClusterMax} * kThreads * kMany == kTopKRowsMax);
 
-struct Shared {
-  int32_t histograms[kPasses][kBinsMax];
+struct alignas(16) Shared {
+  int32_t histograms[kHistograms][kBins];
   // Of a warp and its value number v, those chosen before it in this block: above the k-th largest
   // score in the low half, equal to it in the high half. At most 2^15 of each.
   uint32_t before[kMany * kWarps];
   uint32_t warp_totals[kWarps];
-  uint32_t total;  // of the block, as `before`
-  int32_t digit;   // of the k-th largest score
-  int32_t wanted;  // which of the scores with the digits so far it is, from the largest
+  uint32_t total;            // of the block, as `before`
+  uint32_t lowest, highest;  // of the block's threads' largest keys
+  int32_t bin;               // that the k-th largest is in
+  int32_t wanted;            // which of its bin's it is, from the largest
 };
 
 // Order-preserving: a < b as floats exactly if OrderedKey(a) < OrderedKey(b), with -0 equal to +0.
@@ -66,27 +72,28 @@ __device__ uint32_t SumBefore(uint32_t value, Shared& shared, uint32_t& all) {
   return own - shared.warp_totals[threadIdx.x / 32] + sum - value;
 }
 
-// Finds the digit of the `wanted`-th largest in the cluster's histograms of this pass. Sets
-// shared.digit and shared.wanted, for the scores that have this digit.
-__device__ void FindDigit(int pass, int wanted, cg::cluster_group& cluster, Shared& shared) {
+// Finds the bin of the `wanted`-th largest in the cluster's histograms: shared.bin, and in
+// shared.wanted which of the bin's it is.
+__device__ void FindBin(const int32_t* histogram, int wanted, cg::cluster_group& cluster,
+                        Shared& shared) {
   cluster.sync();
   // Bins from the highest down, two a thread.
-  const int bins = 1 << DigitBits(pass);
-  const int high = bins - 1 - 2 * static_cast<int>(threadIdx.x);
+  const int high = kBins - 1 - 2 * static_cast<int>(threadIdx.x);
   int counts[2] = {0, 0};
-  if (high > 0) {
-    for (unsigned rank = 0; rank < cluster.num_blocks(); ++rank) {
-      const int32_t* const bin = cluster.map_shared_rank(shared.histograms[pass], rank) + high - 1;
-      counts[0] += bin[1];
-      counts[1] += bin[0];
-    }
+#pragma unroll
+  for (unsigned rank = 0; rank < kClusterMax; ++rank) {
+    if (rank >= cluster.num_blocks()) continue;
+    const int2 pair = *reinterpret_cast<const int2*>(
+        cluster.map_shared_rank(histogram, static_cast<int>(rank)) + high - 1);
+    counts[0] += pair.y;
+    counts[1] += pair.x;
   }
   uint32_t all;
   int before =
       static_cast<int>(SumBefore(static_cast<uint32_t>(counts[0] + counts[1]), shared, all));
   for (int i = 0; i < 2; ++i) {
     if (before < wanted && wanted <= before + counts[i]) {
-      shared.digit = high - i;
+      shared.bin = high - i;
       shared.wanted = wanted - before;
     }
     before += counts[i];
@@ -103,35 +110,68 @@ struct Held {
   __device__ bool Has(int v) const { return v * kThreads < left; }
 };
 
+// Keys [low, low + width].
+struct KeyRange {
+  uint32_t low, width;
+
+  // By how much to shift key - low for a bin.
+  __device__ int Shift() const { return max(0, 32 - __clz(static_cast<int>(width)) - kBinBits); }
+  __device__ void Narrow(int bin) {
+    const int shift = Shift();
+    const uint32_t below = static_cast<uint32_t>(bin) << shift;
+    low += below;
+    width = min(width - below, (1u << shift) - 1);
+  }
+};
+
+// A range whose upper end is the largest key and whose lower end at most the k-th largest.
+template <int kValues>
+__device__ KeyRange FindRange(const Held<kValues>& held, int n, int k, cg::cluster_group& cluster,
+                              Shared& shared) {
+  uint32_t largest = 0;
+#pragma unroll
+  for (int v = 0; v < kValues; ++v) largest = max(largest, held.keys[v]);
+  const uint32_t lowest = __reduce_min_sync(kWarp, held.Has(0) ? largest : 0xffffffffu);
+  const uint32_t highest = __reduce_max_sync(kWarp, largest);
+  const int lane = threadIdx.x % 32;
+  if (lane == 0) {
+    atomicMin(&shared.lowest, lowest);
+    atomicMax(&shared.highest, highest);
+  }
+  cluster.sync();
+  const bool reads = lane < static_cast<int>(cluster.num_blocks());
+  const int rank = reads ? lane : 0;
+  const uint32_t low = __reduce_min_sync(kWarp, *cluster.map_shared_rank(&shared.lowest, rank));
+  const uint32_t high = __reduce_max_sync(kWarp, *cluster.map_shared_rank(&shared.highest, rank));
+  // Threads may be fewer than k.
+  if (min(n, static_cast<int>(cluster.num_threads())) < k) return {0, high};
+  KeyRange range = {low, high - low};
+  if (held.Has(0)) atomicAdd(&shared.histograms[0][(largest - low) >> range.Shift()], 1);
+  FindBin(shared.histograms[0], k, cluster, shared);
+  const uint32_t bound = low + (static_cast<uint32_t>(shared.bin) << range.Shift());
+  return {bound, high - bound};
+}
+
 // The key of the k-th largest; `ties`: how many of its equals are among the k.
 template <int kValues>
-__device__ uint32_t FindThreshold(const Held<kValues>& held, int k, cg::cluster_group& cluster,
-                                  Shared& shared, int& ties) {
-  for (int i = threadIdx.x; i < kPasses * kBinsMax; i += kThreads) {
-    (&shared.histograms[0][0])[i] = 0;
-  }
-  __syncthreads();
-  uint32_t found = 0;
+__device__ uint32_t FindThreshold(const Held<kValues>& held, KeyRange range, int k,
+                                  cg::cluster_group& cluster, Shared& shared, int& ties) {
   int wanted = k;
-  int shift = 32;
-#pragma unroll
-  for (int pass = 0; pass < kPasses; ++pass) {
-    const int above = shift;
-    shift -= DigitBits(pass);
+  for (int pass = 1;; ++pass) {
+    int32_t* const histogram = shared.histograms[pass];
+    const int shift = range.Shift();
 #pragma unroll
     for (int v = 0; v < kValues; ++v) {
-      const uint32_t key = held.keys[v];
-      const bool agrees = pass == 0 || key >> above == found >> above;
-      if (agrees && held.Has(v)) {
-        atomicAdd(&shared.histograms[pass][key >> shift & ((1u << DigitBits(pass)) - 1)], 1);
-      }
+      const uint32_t above = held.keys[v] - range.low;
+      if (above <= range.width && held.Has(v)) atomicAdd(&histogram[above >> shift], 1);
     }
-    FindDigit(pass, wanted, cluster, shared);
-    found |= static_cast<uint32_t>(shared.digit) << shift;
+    FindBin(histogram, wanted, cluster, shared);
+    range.Narrow(shared.bin);
     wanted = shared.wanted;
+    if (shift == 0) break;
   }
   ties = wanted;
-  return found;
+  return range.low;
 }
 
 // Writes the chosen of this block, at their places among those of the cluster.
@@ -202,8 +242,17 @@ __global__ void __launch_bounds__(kThreads, 1) TopKKernel(const TopKRows rows) {
   for (int v = 0; v < kValues; ++v) {
     held.keys[v] = held.Has(v) ? OrderedKey(scores[v * kThreads]) : 0;
   }
+  for (int i = threadIdx.x; i < kHistograms * kBins; i += kThreads) {
+    (&shared.histograms[0][0])[i] = 0;
+  }
+  if (threadIdx.x == 0) {
+    shared.lowest = 0xffffffffu;
+    shared.highest = 0;
+  }
+  __syncthreads();
+  const KeyRange range = FindRange(held, n, k, cluster, shared);
   int ties;
-  const uint32_t threshold = FindThreshold(held, k, cluster, shared, ties);
+  const uint32_t threshold = FindThreshold(held, range, k, cluster, shared, ties);
   WriteChosen(held, first, threshold, ties, cluster, shared, out);
   // Another block may still read this one's shared memory.
   cluster.sync();
