@@ -44,6 +44,17 @@ struct alignas(16) Shared {
   int32_t wanted;            // which of its bin's it is, from the largest
 };
 
+// What a block of the cluster wrote to its shared memory before, all see in it after.
+// (cluster.sync() would wait for global memory, too.)
+__device__ void SyncCluster() {
+  asm volatile(
+      "fence.release.sync_restrict::shared::cta.cluster;\n"
+      "barrier.cluster.arrive.relaxed.aligned;\n"
+      "barrier.cluster.wait.aligned;\n"
+      "fence.acquire.sync_restrict::shared::cluster.cluster;\n" ::
+          : "memory");
+}
+
 // Order-preserving: a < b as floats exactly if OrderedKey(a) < OrderedKey(b), with -0 equal to +0.
 __device__ uint32_t OrderedKey(float v) {
   const uint32_t bits = __float_as_uint(v + 0.0f);
@@ -76,7 +87,7 @@ __device__ uint32_t SumBefore(uint32_t value, Shared& shared, uint32_t& all) {
 // shared.wanted which of the bin's it is.
 __device__ void FindBin(const int32_t* histogram, int wanted, cg::cluster_group& cluster,
                         Shared& shared) {
-  cluster.sync();
+  SyncCluster();
   // Bins from the highest down, two a thread.
   const int high = kBins - 1 - 2 * static_cast<int>(threadIdx.x);
   int counts[2] = {0, 0};
@@ -110,6 +121,19 @@ struct Held {
   __device__ bool Has(int v) const { return v * kThreads < left; }
 };
 
+// Past the end the last score is read: loads without conditions are all on their way together.
+template <int kValues>
+__device__ void LoadScores(const float* scores, Held<kValues>& held) {
+#pragma unroll
+  for (int v = 0; v < kValues; ++v) {
+    held.keys[v] = __float_as_uint(scores[min(v * kThreads, held.left - 1)]);
+  }
+#pragma unroll
+  for (int v = 0; v < kValues; ++v) {
+    held.keys[v] = held.Has(v) ? OrderedKey(__uint_as_float(held.keys[v])) : 0;
+  }
+}
+
 // Keys [low, low + width].
 struct KeyRange {
   uint32_t low, width;
@@ -138,7 +162,7 @@ __device__ KeyRange FindRange(const Held<kValues>& held, int n, int k, cg::clust
     atomicMin(&shared.lowest, lowest);
     atomicMax(&shared.highest, highest);
   }
-  cluster.sync();
+  SyncCluster();
   const bool reads = lane < static_cast<int>(cluster.num_blocks());
   const int rank = reads ? lane : 0;
   const uint32_t low = __reduce_min_sync(kWarp, *cluster.map_shared_rank(&shared.lowest, rank));
@@ -192,7 +216,7 @@ __device__ void WriteChosen(const Held<kValues>& held, int first, uint32_t thres
   const uint32_t before = SumBefore(counted ? shared.before[threadIdx.x] : 0, shared, all);
   if (counted) shared.before[threadIdx.x] = before;
   if (threadIdx.x == 0) shared.total = all;
-  cluster.sync();
+  SyncCluster();
   int above_before = 0, equal_before = 0;
   for (unsigned rank = 0; rank < cluster.block_rank(); ++rank) {
     const uint32_t total = *cluster.map_shared_rank(&shared.total, rank);
@@ -237,11 +261,7 @@ __global__ void __launch_bounds__(kThreads, 1) TopKKernel(const TopKRows rows) {
   Held<kValues> held;
   const int first = static_cast<int>(cluster.block_rank() * (kThreads * kValues) + threadIdx.x);
   held.left = n - first;
-  const float* const scores = rows.scores + token * rows.stride + first;
-#pragma unroll
-  for (int v = 0; v < kValues; ++v) {
-    held.keys[v] = held.Has(v) ? OrderedKey(scores[v * kThreads]) : 0;
-  }
+  LoadScores(rows.scores + token * rows.stride + first, held);
   for (int i = threadIdx.x; i < kHistograms * kBins; i += kThreads) {
     (&shared.histograms[0][0])[i] = 0;
   }
@@ -255,7 +275,7 @@ __global__ void __launch_bounds__(kThreads, 1) TopKKernel(const TopKRows rows) {
   const uint32_t threshold = FindThreshold(held, range, k, cluster, shared, ties);
   WriteChosen(held, first, threshold, ties, cluster, shared, out);
   // Another block may still read this one's shared memory.
-  cluster.sync();
+  SyncCluster();
 }
 
 template <int kValues>
