@@ -112,7 +112,8 @@ __device__ void FindBin(const int32_t* histogram, int wanted, cg::cluster_group&
   __syncthreads();
 }
 
-// A token's scores as a thread holds them: value v is score first + v * kThreads.
+// A token's scores as a thread holds them: value v is score first + v * kThreads. Past the last
+// score there are keys of 0, which are below every number's.
 template <int kValues>
 struct Held {
   uint32_t keys[kValues];
@@ -187,7 +188,7 @@ __device__ uint32_t FindThreshold(const Held<kValues>& held, KeyRange range, int
 #pragma unroll
     for (int v = 0; v < kValues; ++v) {
       const uint32_t above = held.keys[v] - range.low;
-      if (above <= range.width && held.Has(v)) atomicAdd(&histogram[above >> shift], 1);
+      if (above <= range.width) atomicAdd(&histogram[above >> shift], 1);
     }
     FindBin(histogram, wanted, cluster, shared);
     range.Narrow(shared.bin);
@@ -206,8 +207,8 @@ __device__ void WriteChosen(const Held<kValues>& held, int first, uint32_t thres
   const int warp = threadIdx.x / 32;
 #pragma unroll
   for (int v = 0; v < kValues; ++v) {
-    const uint32_t above = __ballot_sync(kWarp, held.Has(v) && held.keys[v] > threshold);
-    const uint32_t equal = __ballot_sync(kWarp, held.Has(v) && held.keys[v] == threshold);
+    const uint32_t above = __ballot_sync(kWarp, held.keys[v] > threshold);
+    const uint32_t equal = __ballot_sync(kWarp, held.keys[v] == threshold);
     if (lane == 0) shared.before[v * kWarps + warp] = __popc(above) | __popc(equal) << 16;
   }
   __syncthreads();
@@ -226,8 +227,10 @@ __device__ void WriteChosen(const Held<kValues>& held, int first, uint32_t thres
   const uint32_t lower_lanes = (1u << lane) - 1;
 #pragma unroll
   for (int v = 0; v < kValues; ++v) {
-    const bool is_above = held.Has(v) && held.keys[v] > threshold;
-    const bool is_equal = held.Has(v) && held.keys[v] == threshold;
+    const bool is_above = held.keys[v] > threshold;
+    const bool is_equal = held.keys[v] == threshold;
+    // Few of the warps have any.
+    if (__any_sync(kWarp, is_above || is_equal) == 0) continue;
     const uint32_t above = __ballot_sync(kWarp, is_above);
     const uint32_t equal = __ballot_sync(kWarp, is_equal);
     const uint32_t in_block = shared.before[v * kWarps + warp];
