@@ -182,7 +182,8 @@ absl::StatusOr<Prepared> PrepareTopK(const Shape& shape) {
   return prepared;
 }
 
-constexpr Shape kDecode[] = {{"1", 1, 262144, 1}, {"16", 16, 32768, 16}};
+constexpr Shape kDecode[] = {
+    {"1", 1, 262144, 1}, {"16", 16, 32768, 16}, {"16-long", 16, 262144, 16}};
 constexpr Shape kPrefill = {"prefill", 1024, 32768, 1};
 constexpr Shape kChoices[] = {{"1", 1, 262144, 1}, {"16", 16, 32768, 16}, {"1024", 1024, 32768, 1}};
 
