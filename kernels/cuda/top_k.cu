@@ -1,252 +1,237 @@
 // The k largest of n scores (top_k.h), as ordered integers.
 //
-// A token's scores are held in the registers of one block, or of the blocks of a cluster. The
-// largest of each thread come first: the k-th largest of those is a lower bound of the k-th largest
-// score, and few scores are above it. Among these the k-th is then found by radix select:
-// histograms of 2048 bins over what range is left, each narrowing it to one bin. Blocks of a
-// cluster add up their histograms through each other's shared memory, so that all find the same
-// bin.
-#include <cooperative_groups.h>
-
+// A token's scores are held in the registers of one block, or of the blocks of a cluster. Each
+// block has a bound that so many of its threads reach with their largest score; of these bounds one
+// is made that at least k scores reach, and seldom many more. The scores that reach it are brought
+// to one block, in order, which finds the k-th largest among them by radix select: histograms over
+// the range that is left, each narrowing it to one bin. Where more scores reach the bound than a
+// block takes (many that are equal, say), the blocks of the cluster do the same with what they
+// hold, adding up their histograms through each other's shared memory.
 #include <algorithm>
 #include <limits>
 
 #include "kernels/cuda/chained_launch.cuh"
 #include "kernels/cuda/top_k.h"
+#include "kernels/cuda/top_k_block.cuh"
 
 namespace cairn::kernels::cuda {
 namespace {
 
-namespace cg = cooperative_groups;
+static_assert(int64_t{kTopKClusterMax} * kTopKThreads * kTopKMany == kTopKRowsMax);
 
-constexpr uint32_t kWarp = 0xffffffffu;
-constexpr int kThreads = 1024;
-constexpr int kWarps = kThreads / 32;
-constexpr int kBinBits = 11;
-constexpr int kBins = 1 << kBinBits;
-static_assert(kBins == 2 * kThreads);
-// One for the lower bound; then ranges of up to 32, 21 and 10 bits are left.
-constexpr int kHistograms = 4;
-constexpr int kClusterMax = 8;
-// Scores a thread holds: few, or as many as fit its registers.
-constexpr int kFew = 8, kMany = 32;
-static_assert(int64_t{kClusterMax} * kThreads * kMany == kTopKRowsMax);
-
-struct alignas(16) Shared {
-  int32_t histograms[kHistograms][kBins];
-  // Of a warp and its value number v, those chosen before it in this block: above the k-th largest
-  // score in the low half, equal to it in the high half. At most 2^15 of each.
-  uint32_t before[kMany * kWarps];
-  uint32_t warp_totals[kWarps];
-  uint32_t total;            // of the block, as `before`
-  uint32_t lowest, highest;  // of the block's threads' largest keys
-  int32_t bin;               // that the k-th largest is in
-  int32_t wanted;            // which of its bin's it is, from the largest
-};
-
-// What a block of the cluster wrote to its shared memory before, all see in it after.
-// (cluster.sync() would wait for global memory, too.)
-__device__ void SyncCluster() {
-  asm volatile(
-      "fence.release.sync_restrict::shared::cta.cluster;\n"
-      "barrier.cluster.arrive.relaxed.aligned;\n"
-      "barrier.cluster.wait.aligned;\n"
-      "fence.acquire.sync_restrict::shared::cluster.cluster;\n" ::
-          : "memory");
-}
-
-// Order-preserving: a < b as floats exactly if OrderedKey(a) < OrderedKey(b), with -0 equal to +0.
-__device__ uint32_t OrderedKey(float v) {
-  const uint32_t bits = __float_as_uint(v + 0.0f);
-  return (bits & 0x80000000u) != 0 ? ~bits : bits | 0x80000000u;
-}
-
-// The sum of `value` over the threads before this one; by the whole block.
-__device__ uint32_t SumBefore(uint32_t value, Shared& shared, uint32_t& all) {
-  const int lane = threadIdx.x % 32;
-  uint32_t sum = value;
-  for (int apart = 1; apart < 32; apart *= 2) {
-    const uint32_t lower = __shfl_up_sync(kWarp, sum, apart);
-    if (lane >= apart) sum += lower;
-  }
-  // The last to read the totals has done so before anybody writes them again.
-  __syncthreads();
-  if (lane == 31) shared.warp_totals[threadIdx.x / 32] = sum;
-  __syncthreads();
-  uint32_t warps = shared.warp_totals[lane];
-  for (int apart = 1; apart < 32; apart *= 2) {
-    const uint32_t lower = __shfl_up_sync(kWarp, warps, apart);
-    if (lane >= apart) warps += lower;
-  }
-  all = __shfl_sync(kWarp, warps, 31);
-  const uint32_t own = __shfl_sync(kWarp, warps, threadIdx.x / 32);
-  return own - shared.warp_totals[threadIdx.x / 32] + sum - value;
-}
-
-// Finds the bin of the `wanted`-th largest in the cluster's histograms: shared.bin, and in
-// shared.wanted which of the bin's it is.
-__device__ void FindBin(const int32_t* histogram, int wanted, cg::cluster_group& cluster,
-                        Shared& shared) {
-  SyncCluster();
-  // Bins from the highest down, two a thread.
-  const int high = kBins - 1 - 2 * static_cast<int>(threadIdx.x);
-  int counts[2] = {0, 0};
-#pragma unroll
-  for (unsigned rank = 0; rank < kClusterMax; ++rank) {
-    if (rank >= cluster.num_blocks()) continue;
-    const int2 pair = *reinterpret_cast<const int2*>(
-        cluster.map_shared_rank(histogram, static_cast<int>(rank)) + high - 1);
-    counts[0] += pair.y;
-    counts[1] += pair.x;
-  }
-  uint32_t all;
-  int before =
-      static_cast<int>(SumBefore(static_cast<uint32_t>(counts[0] + counts[1]), shared, all));
-  for (int i = 0; i < 2; ++i) {
-    if (before < wanted && wanted <= before + counts[i]) {
-      shared.bin = high - i;
-      shared.wanted = wanted - before;
-    }
-    before += counts[i];
-  }
-  __syncthreads();
-}
-
-// A token's scores as a thread holds them: value v is score first + v * kThreads. Past the last
-// score there are keys of 0, which are below every number's.
+// A token's scores as a thread holds them: value v is score first + v * kTopKThreads. Past the last
+// score there are keys of 0.
 template <int kValues>
 struct Held {
   uint32_t keys[kValues];
   int left;  // scores from the thread's first to the end
 
-  __device__ bool Has(int v) const { return v * kThreads < left; }
-};
-
-// Past the end the last score is read: loads without conditions are all on their way together.
-template <int kValues>
-__device__ void LoadScores(const float* scores, Held<kValues>& held) {
+  __device__ bool Has(int v) const { return v * kTopKThreads < left; }
+  // Past the end the last score is read: loads without conditions are all on their way together.
+  __device__ void Load(const float* scores) {
 #pragma unroll
-  for (int v = 0; v < kValues; ++v) {
-    held.keys[v] = __float_as_uint(scores[min(v * kThreads, held.left - 1)]);
-  }
+    for (int v = 0; v < kValues; ++v) {
+      keys[v] = __float_as_uint(scores[min(v * kTopKThreads, left - 1)]);
+    }
 #pragma unroll
-  for (int v = 0; v < kValues; ++v) {
-    held.keys[v] = held.Has(v) ? OrderedKey(__uint_as_float(held.keys[v])) : 0;
-  }
-}
-
-// Keys [low, low + width].
-struct KeyRange {
-  uint32_t low, width;
-
-  // By how much to shift key - low for a bin.
-  __device__ int Shift() const { return max(0, 32 - __clz(static_cast<int>(width)) - kBinBits); }
-  __device__ void Narrow(int bin) {
-    const int shift = Shift();
-    const uint32_t below = static_cast<uint32_t>(bin) << shift;
-    low += below;
-    width = min(width - below, (1u << shift) - 1);
+    for (int v = 0; v < kValues; ++v) keys[v] = Has(v) ? OrderedKey(__uint_as_float(keys[v])) : 0;
   }
 };
 
-// A range whose upper end is the largest key and whose lower end at most the k-th largest.
+// A key that at least k of the cluster's reach: one that in each whole block its share of k reach,
+// or one that k reach in one block, whichever is higher.
 template <int kValues>
-__device__ KeyRange FindRange(const Held<kValues>& held, int n, int k, cg::cluster_group& cluster,
-                              Shared& shared) {
+__device__ uint32_t FindBound(const Held<kValues>& held, int n, int k, cg::cluster_group& cluster,
+                              TopKShared& shared) {
+  const auto block_rows = kTopKThreads * kValues;
+  const int whole = max(n / block_rows, 1);
+  const int share = (k + whole - 1) / whole;
+  const int begin = static_cast<int>(cluster.block_rank()) * block_rows;
+  const int threads = min(max(n - begin, 0), kTopKThreads);  // that have a score
   uint32_t largest = 0;
 #pragma unroll
   for (int v = 0; v < kValues; ++v) largest = max(largest, held.keys[v]);
-  const uint32_t lowest = __reduce_min_sync(kWarp, held.Has(0) ? largest : 0xffffffffu);
-  const uint32_t highest = __reduce_max_sync(kWarp, largest);
-  const int lane = threadIdx.x % 32;
-  if (lane == 0) {
-    atomicMin(&shared.lowest, lowest);
-    atomicMax(&shared.highest, highest);
-  }
-  SyncCluster();
-  const bool reads = lane < static_cast<int>(cluster.num_blocks());
-  const int rank = reads ? lane : 0;
-  const uint32_t low = __reduce_min_sync(kWarp, *cluster.map_shared_rank(&shared.lowest, rank));
-  const uint32_t high = __reduce_max_sync(kWarp, *cluster.map_shared_rank(&shared.highest, rank));
-  // Threads may be fewer than k.
-  if (min(n, static_cast<int>(cluster.num_threads())) < k) return {0, high};
-  KeyRange range = {low, high - low};
-  if (held.Has(0)) atomicAdd(&shared.histograms[0][(largest - low) >> range.Shift()], 1);
-  FindBin(shared.histograms[0], k, cluster, shared);
-  const uint32_t bound = low + (static_cast<uint32_t>(shared.bin) << range.Shift());
-  return {bound, high - bound};
-}
-
-// The key of the k-th largest; `ties`: how many of its equals are among the k.
-template <int kValues>
-__device__ uint32_t FindThreshold(const Held<kValues>& held, KeyRange range, int k,
-                                  cg::cluster_group& cluster, Shared& shared, int& ties) {
-  int wanted = k;
-  for (int pass = 1;; ++pass) {
-    int32_t* const histogram = shared.histograms[pass];
-    const int shift = range.Shift();
-#pragma unroll
-    for (int v = 0; v < kValues; ++v) {
-      const uint32_t above = held.keys[v] - range.low;
-      if (above <= range.width) atomicAdd(&histogram[above >> shift], 1);
-    }
-    FindBin(histogram, wanted, cluster, shared);
-    range.Narrow(shared.bin);
-    wanted = shared.wanted;
-    if (shift == 0) break;
-  }
-  ties = wanted;
-  return range.low;
-}
-
-// Writes the chosen of this block, at their places among those of the cluster.
-template <int kValues>
-__device__ void WriteChosen(const Held<kValues>& held, int first, uint32_t threshold, int ties,
-                            cg::cluster_group& cluster, Shared& shared, int32_t* out) {
-  const int lane = threadIdx.x % 32;
-  const int warp = threadIdx.x / 32;
-#pragma unroll
-  for (int v = 0; v < kValues; ++v) {
-    const uint32_t above = __ballot_sync(kWarp, held.keys[v] > threshold);
-    const uint32_t equal = __ballot_sync(kWarp, held.keys[v] == threshold);
-    if (lane == 0) shared.before[v * kWarps + warp] = __popc(above) | __popc(equal) << 16;
+  const KeyRange range = RangeOfBlock(held.Has(0) ? largest : 0xffffffffu, largest, shared);
+  if (held.Has(0)) {
+    atomicAdd(&shared.histograms[0][(largest - range.low) >> range.Shift()], 1);
   }
   __syncthreads();
-  const bool counted = threadIdx.x < kValues * kWarps;
+  const Bins bins = Bins::Of(shared.histograms[0], shared);
+  bins.Find(share, 0, shared);
+  bins.Find(k, 1, shared);
+  __syncthreads();
+  if (threadIdx.x == 0) {
+    // The last block, where it is not whole, need not reach its share.
+    const bool counts = begin + block_rows <= n || n <= block_rows;
+    shared.bounds[0] = !counts ? 0xffffffffu : threads < share ? 0 : range.LowOf(shared.bins[0]);
+    shared.bounds[1] = threads < k ? 0 : range.LowOf(shared.bins[1]);
+  }
+  SyncCluster();
+  const int lane = threadIdx.x % 32;
+  const int rank = lane < static_cast<int>(cluster.num_blocks()) ? lane : 0;
+  const uint32_t* const bounds = cluster.map_shared_rank(&shared.bounds[0], rank);
+  const uint32_t all_reach = __reduce_min_sync(kAllLanes, bounds[0]);
+  return max(all_reach, __reduce_max_sync(kAllLanes, bounds[1]));
+}
+
+// How many keys of the warp are above and equal to `key`, by value number; in shared.before, then
+// summed over those before it in the block.
+template <int kValues>
+__device__ void CountBefore(const uint32_t (&keys)[kValues], uint32_t key, TopKShared& shared) {
+#pragma unroll
+  for (int v = 0; v < kValues; ++v) {
+    const uint32_t above = __ballot_sync(kAllLanes, keys[v] > key);
+    const uint32_t equal = __ballot_sync(kAllLanes, keys[v] == key);
+    if (threadIdx.x % 32 == 0) {
+      shared.before[v * kTopKWarps + threadIdx.x / 32] = Counts::Of(__popc(above), __popc(equal));
+    }
+  }
+  __syncthreads();
+  const bool counted = threadIdx.x < kValues * kTopKWarps;
   uint32_t all;
   const uint32_t before = SumBefore(counted ? shared.before[threadIdx.x] : 0, shared, all);
   if (counted) shared.before[threadIdx.x] = before;
   if (threadIdx.x == 0) shared.total = all;
-  SyncCluster();
-  int above_before = 0, equal_before = 0;
-  for (unsigned rank = 0; rank < cluster.block_rank(); ++rank) {
-    const uint32_t total = *cluster.map_shared_rank(&shared.total, rank);
-    above_before += static_cast<int>(total & 0xffffu);
-    equal_before += static_cast<int>(total >> 16);
-  }
-  const uint32_t lower_lanes = (1u << lane) - 1;
+}
+
+// Calls take(v, above, equal) for each key at or above `key`: how many of the cluster's before it
+// are above, and how many equal. REQUIRES: CountBefore, and a barrier.
+template <int kValues, typename Take>
+__device__ void ForEachReaching(const uint32_t (&keys)[kValues], uint32_t key, int above_before,
+                                int equal_before, const TopKShared& shared, const Take& take) {
+  const uint32_t lower_lanes = (1u << threadIdx.x % 32) - 1;
 #pragma unroll
   for (int v = 0; v < kValues; ++v) {
-    const bool is_above = held.keys[v] > threshold;
-    const bool is_equal = held.keys[v] == threshold;
     // Few of the warps have any.
-    if (__any_sync(kWarp, is_above || is_equal) == 0) continue;
-    const uint32_t above = __ballot_sync(kWarp, is_above);
-    const uint32_t equal = __ballot_sync(kWarp, is_equal);
-    const uint32_t in_block = shared.before[v * kWarps + warp];
-    const int above_here =
-        above_before + static_cast<int>(in_block & 0xffffu) + __popc(above & lower_lanes);
-    const int equal_here =
-        equal_before + static_cast<int>(in_block >> 16) + __popc(equal & lower_lanes);
-    if (is_above || (is_equal && equal_here < ties)) {
-      out[above_here + min(equal_here, ties)] = first + v * kThreads;
+    if (__any_sync(kAllLanes, keys[v] >= key) == 0) continue;
+    const uint32_t above = __ballot_sync(kAllLanes, keys[v] > key);
+    const uint32_t equal = __ballot_sync(kAllLanes, keys[v] == key);
+    const uint32_t in_block = shared.before[v * kTopKWarps + threadIdx.x / 32];
+    if (keys[v] >= key) {
+      take(v, above_before + Counts::First(in_block) + __popc(above & lower_lanes),
+           equal_before + Counts::Second(in_block) + __popc(equal & lower_lanes));
     }
   }
 }
 
+// The key of the k-th largest of the block's keys, or of the cluster's, all within `range` or below
+// it; `ties`: how many of its equals are among the k. REQUIRES: both histograms are clear.
+template <int kValues, bool kOfCluster>
+__device__ uint32_t FindThreshold(const uint32_t (&keys)[kValues], KeyRange range, int k,
+                                  cg::cluster_group& cluster, TopKShared& shared, int& ties) {
+  ties = k;
+  for (int turn = 0;; turn ^= 1) {
+    int32_t* const histogram = shared.histograms[turn];
+    const int shift = range.Shift();
+#pragma unroll
+    for (int v = 0; v < kValues; ++v) {
+      const uint32_t above = keys[v] - range.low;
+      if (above <= range.width) atomicAdd(&histogram[above >> shift], 1);
+    }
+    if constexpr (kOfCluster) {
+      SyncCluster();
+      Bins::OfCluster(histogram, cluster, shared).Find(ties, 0, shared);
+    } else {
+      __syncthreads();
+      Bins::Of(histogram, shared).Find(ties, 0, shared);
+    }
+    // All blocks have read it: this turn's barrier came after.
+    ClearHistogram(shared.histograms[turn ^ 1]);
+    __syncthreads();
+    range.Narrow(shared.bins[0]);
+    ties = shared.wanted[0];
+    if (shift == 0) return range.low;
+  }
+}
+
+// The k largest among `count` candidates in this block's shared memory, which are in order.
+__device__ void ChooseCandidates(int count, int k, cg::cluster_group& cluster, TopKShared& shared,
+                                 int32_t* out) {
+  uint32_t keys[kTopKCandidates];
+  uint32_t largest = 0, smallest = 0xffffffffu;
+#pragma unroll
+  for (int v = 0; v < kTopKCandidates; ++v) {
+    const int i = v * kTopKThreads + static_cast<int>(threadIdx.x);
+    keys[v] = i < count ? shared.candidate_keys[i] : 0;
+    largest = max(largest, keys[v]);
+    smallest = i < count ? min(smallest, keys[v]) : smallest;
+  }
+  const KeyRange range = RangeOfBlock(smallest, largest, shared);
+  int ties;
+  const uint32_t threshold =
+      FindThreshold<kTopKCandidates, false>(keys, range, k, cluster, shared, ties);
+  CountBefore(keys, threshold, shared);
+  __syncthreads();
+  ForEachReaching(keys, threshold, 0, 0, shared, [&](int v, int above_before, int equal_before) {
+    if (keys[v] > threshold || equal_before < ties) {
+      out[above_before + min(equal_before, ties)] =
+          shared.candidate_indices[v * kTopKThreads + threadIdx.x];
+    }
+  });
+}
+
+// What the blocks of lower rank have counted (CountBefore), and all blocks.
+struct ClusterCounts {
+  int above = 0, equal = 0, all = 0;
+
+  __device__ ClusterCounts(cg::cluster_group& cluster, TopKShared& shared) {
+#pragma unroll
+    for (unsigned rank = 0; rank < kTopKClusterMax; ++rank) {
+      if (rank >= cluster.num_blocks()) continue;
+      const uint32_t total = *cluster.map_shared_rank(&shared.total, static_cast<int>(rank));
+      all += Counts::First(total) + Counts::Second(total);
+      if (rank < cluster.block_rank()) {
+        above += Counts::First(total);
+        equal += Counts::Second(total);
+      }
+    }
+  }
+};
+
 template <int kValues>
-__global__ void __launch_bounds__(kThreads, 1) TopKKernel(const TopKRows rows) {
-  __shared__ Shared shared;
+__device__ void Choose(const Held<kValues>& held, int first, int n, int k,
+                       cg::cluster_group& cluster, TopKShared& shared, int32_t* out) {
+  ClearHistogram(shared.histograms[0]);
+  ClearHistogram(shared.histograms[1]);
+  const uint32_t bound = FindBound(held, n, k, cluster, shared);
+  ClearHistogram(shared.histograms[0]);
+  CountBefore(held.keys, bound, shared);
+  SyncCluster();
+  const ClusterCounts reached(cluster, shared);
+  if (reached.all <= kTopKCandidatesMax) {
+    uint32_t* const candidate_keys = cluster.map_shared_rank(shared.candidate_keys, 0);
+    int32_t* const candidate_indices = cluster.map_shared_rank(shared.candidate_indices, 0);
+    ForEachReaching(held.keys, bound, reached.above, reached.equal, shared,
+                    [&](int v, int above, int equal) {
+                      candidate_keys[above + equal] = held.keys[v];
+                      candidate_indices[above + equal] = first + v * kTopKThreads;
+                    });
+    // Not SyncCluster(): what was written is another block's.
+    cluster.sync();
+    if (cluster.block_rank() == 0) ChooseCandidates(reached.all, k, cluster, shared, out);
+    return;
+  }
+  int ties;
+  const uint32_t threshold = FindThreshold<kValues, true>(held.keys, {bound, 0xffffffffu - bound},
+                                                          k, cluster, shared, ties);
+  // All have read the totals before.
+  CountBefore(held.keys, threshold, shared);
+  SyncCluster();
+  const ClusterCounts chosen(cluster, shared);
+  ForEachReaching(held.keys, threshold, chosen.above, chosen.equal, shared,
+                  [&](int v, int above, int equal) {
+                    if (held.keys[v] > threshold || equal < ties) {
+                      out[above + min(equal, ties)] = first + v * kTopKThreads;
+                    }
+                  });
+  // Another block may still read this one's shared memory.
+  SyncCluster();
+}
+
+template <int kValues>
+__global__ void __launch_bounds__(kTopKThreads, 1) TopKKernel(const TopKRows rows) {
+  extern __shared__ __align__(16) uint8_t dynamic[];
+  TopKShared& shared = *reinterpret_cast<TopKShared*>(dynamic);
   cg::cluster_group cluster = cg::this_cluster();
   LetNextStart();
   WaitForPrevious();
@@ -261,31 +246,22 @@ __global__ void __launch_bounds__(kThreads, 1) TopKKernel(const TopKRows rows) {
     }
     return;
   }
+  const int first = static_cast<int>(cluster.block_rank() * (kTopKThreads * kValues) + threadIdx.x);
   Held<kValues> held;
-  const int first = static_cast<int>(cluster.block_rank() * (kThreads * kValues) + threadIdx.x);
   held.left = n - first;
-  LoadScores(rows.scores + token * rows.stride + first, held);
-  for (int i = threadIdx.x; i < kHistograms * kBins; i += kThreads) {
-    (&shared.histograms[0][0])[i] = 0;
-  }
-  if (threadIdx.x == 0) {
-    shared.lowest = 0xffffffffu;
-    shared.highest = 0;
-  }
-  __syncthreads();
-  const KeyRange range = FindRange(held, n, k, cluster, shared);
-  int ties;
-  const uint32_t threshold = FindThreshold(held, range, k, cluster, shared, ties);
-  WriteChosen(held, first, threshold, ties, cluster, shared, out);
-  // Another block may still read this one's shared memory.
-  SyncCluster();
+  held.Load(rows.scores + token * rows.stride + first);
+  Choose(held, first, n, k, cluster, shared, out);
 }
 
 template <int kValues>
 absl::Status Launch(const TopKRows& rows, int cluster, Stream stream) {
+  constexpr int kSharedBytes = sizeof(TopKShared);
+  CAIRN_RETURN_IF_ERROR(
+      CudaStatus(cudaFuncSetAttribute(TopKKernel<kValues>,
+                                      cudaFuncAttributeMaxDynamicSharedMemorySize, kSharedBytes),
+                 "TopK: shared memory"));
   return LaunchChained("TopK", TopKKernel<kValues>,
-                       {.blocks = rows.tokens * cluster, .threads = kThreads, .cluster = cluster},
-                       stream, rows);
+                       {rows.tokens * cluster, kTopKThreads, kSharedBytes, cluster}, stream, rows);
 }
 
 }  // namespace
@@ -300,18 +276,19 @@ absl::Status TopK(const TopKRows& rows, Stream stream) {
                                                    ", not in [0, ", kTopKRowsMax,
                                                    "] or over the stride, ", rows.stride));
   }
-  if (rows.tokens < 0 || rows.tokens > std::numeric_limits<int32_t>::max() / kClusterMax) {
+  if (rows.tokens < 0 || rows.tokens > std::numeric_limits<int32_t>::max() / kTopKClusterMax) {
     return absl::InvalidArgumentError(absl::StrCat("TopK: tokens is ", rows.tokens));
   }
   if (rows.tokens == 0) return absl::OkStatus();
   // With few tokens a token takes many blocks with few values each; with many, as few as hold it.
-  const bool few_tokens = rows.tokens * kClusterMax <= MultiprocessorCount();
+  const bool few_tokens = rows.tokens * kTopKClusterMax <= MultiprocessorCount();
   const bool few_values =
-      rows.rows_max <= int64_t{kThreads} * kFew * (few_tokens ? kClusterMax : 1);
-  const int64_t block_rows = int64_t{kThreads} * (few_values ? kFew : kMany);
+      rows.rows_max <= int64_t{kTopKThreads} * kTopKFew * (few_tokens ? kTopKClusterMax : 1);
+  const int64_t block_rows = int64_t{kTopKThreads} * (few_values ? kTopKFew : kTopKMany);
   int cluster = 1;
   while (cluster * block_rows < rows.rows_max) cluster *= 2;
-  return few_values ? Launch<kFew>(rows, cluster, stream) : Launch<kMany>(rows, cluster, stream);
+  return few_values ? Launch<kTopKFew>(rows, cluster, stream)
+                    : Launch<kTopKMany>(rows, cluster, stream);
 }
 
 }  // namespace cairn::kernels::cuda

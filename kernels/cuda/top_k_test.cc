@@ -91,6 +91,15 @@ TEST_F(TopKTest, ScoresOfAllMagnitudesAndSigns) {
   });
 }
 
+// The best all in one block's part, or none in a part that is not whole.
+TEST_F(TopKTest, OrderedScores) {
+  for (const int32_t n : {3000, 8193, 32769, 65537, 100000, 262144}) {
+    Check({n}, n, 512, [](size_t i) { return static_cast<float>(i); });
+    Check({n}, n, 512, [](size_t i) { return -static_cast<float>(i); });
+    Check({n}, n, 2000, [](size_t i) { return static_cast<float>(i % 5000); });
+  }
+}
+
 TEST(TopKShapesTest, BadShapesAreRefused) {
   const auto code = [](const TopKRows& rows) { return TopK(rows, nullptr).code(); };
   EXPECT_EQ(code({1, nullptr, 10, nullptr, 10, 0, nullptr}), absl::StatusCode::kInvalidArgument);
