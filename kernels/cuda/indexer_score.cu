@@ -5,11 +5,8 @@
 // token's 64 heads, from shared memory; the products of one row with 16 heads are then in one
 // thread. No warpgroup waits for another: one unpacks while another multiplies and a third sums up.
 //
-// What bounds it, in instructions a warp for 16 rows: unpacking takes about 110 once, and each
-// token 64 for its sums (two for a head and row) besides the multiplication; the tensor cores' work
-// does not hide the latter, as both want the registers.
-#include <algorithm>
-
+// In instructions a warp for 16 rows, unpacking is about 110, once for all tokens, and each token
+// about 95, 64 of them its sums (two for a head and row). README.md has what that comes to.
 #include "kernels/cuda/chained_launch.cuh"
 #include "kernels/cuda/indexer.h"
 #include "kernels/cuda/indexer_exact.cuh"

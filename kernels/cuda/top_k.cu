@@ -7,7 +7,6 @@
 // the range that is left, each narrowing it to one bin. Where more scores reach the bound than a
 // block takes (many that are equal, say), the blocks of the cluster do the same with what they
 // hold, adding up their histograms through each other's shared memory.
-#include <algorithm>
 #include <limits>
 
 #include "kernels/cuda/chained_launch.cuh"
