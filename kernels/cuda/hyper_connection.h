@@ -1,0 +1,59 @@
+// hyper_connection.h: manifold-constrained hyper-connections, four residual streams a token, mixed
+// before and merged after each sub-layer (engine/forward/hyper_connection.cc is the definition).
+//
+// fn is F32, streams are BF16: a product is taken on the tensor cores with fn cut into three BF16
+// parts that add up to it, so nothing of it is lost. Order of the sum over 4 * dim: the channels
+// are cut into slices of 64; a slice's sum runs over streams, then channels (each 16 at a time by
+// the tensor core: high, middle, low parts); slices are added in order within each eighth of them
+// (or what part of them one block has), then these in order. A function of dim alone.
+// Sums over the streams are those of kernels/cpu/streams.h, then rounded to BF16.
+//
+// Pointers are the device's, aligned to 16 bytes. streams [rows, 4, dim] BF16.
+//
+// Threads: any. Errors: INVALID_ARGUMENT for shapes, naming the bound.
+#ifndef CAIRN_KERNELS_CUDA_HYPER_CONNECTION_H_
+#define CAIRN_KERNELS_CUDA_HYPER_CONNECTION_H_
+
+#include <cstdint>
+
+#include "kernels/cuda/device.h"
+
+namespace cairn::kernels::cuda {
+
+inline constexpr int kHcStreams = 4;
+inline constexpr int kHcMixes = (2 + kHcStreams) * kHcStreams;
+
+// Of a sub-layer: fn [24, 4 * dim], base [24], scale [3]. Of a head: fn [4, 4 * dim], base [4],
+// scale [1]. All F32.
+struct HcWeights {
+  const float* fn = nullptr;
+  const float* base = nullptr;
+  const float* scale = nullptr;
+};
+
+// dim: a multiple of 64 whose slices of 64 go into 1, 2, 4 or 8 blocks of at most 16: those up to
+// 512, multiples of 128 up to 1024, of 256 up to 2048, of 512 up to 8192.
+struct HcShape {
+  int64_t rows = 0;
+  int64_t dim = 0;
+  float norm_eps = 1e-6f;
+  float hc_eps = 1e-6f;
+  int sinkhorn_iterations = 20;
+};
+
+// x [rows, dim] BF16 for the sub-layer, post [rows, 4] and comb [rows, 4, 4] F32 for HcMerge.
+absl::Status HcMix(Stream stream, const HcWeights& weights, const HcShape& shape,
+                   const uint16_t* streams, uint16_t* x, float* post, float* comb);
+
+// In place: streams[k] = post[k] * f + sum over j of comb[j][k] * streams[j]. f [rows, dim] BF16;
+// dim a multiple of 8.
+absl::Status HcMerge(Stream stream, const uint16_t* f, const float* post, const float* comb,
+                     int64_t rows, int64_t dim, uint16_t* streams);
+
+// Before a head: x [rows, dim] BF16.
+absl::Status HcCollapse(Stream stream, const HcWeights& weights, const HcShape& shape,
+                        const uint16_t* streams, uint16_t* x);
+
+}  // namespace cairn::kernels::cuda
+
+#endif  // CAIRN_KERNELS_CUDA_HYPER_CONNECTION_H_
