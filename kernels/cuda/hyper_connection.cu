@@ -18,11 +18,34 @@ constexpr int kRanksMax = 8;  // blocks of a cluster
 struct MixParams {
   HcWeights weights;
   HcShape shape;
-  const uint16_t* streams;
+  HcMerging merging;   // of what the sub-layer before made, if that is to be done first
+  uint16_t* streams;  // written only if so
   uint16_t* x;
   float* post;
   float* comb;
 };
+
+// Eight channels of all streams: out[k] = post[k] * f + sum over j of comb[j][k] * old[j].
+__device__ inline void MergeEight(const float* post, const float* comb, uint4 f,
+                                  const uint4 (&old)[kHcStreams], uint4 (&out)[kHcStreams]) {
+  float from[kHcStreams][8];
+  float add[8];
+  Unpack8(f, add);
+#pragma unroll
+  for (int j = 0; j < kHcStreams; ++j) Unpack8(old[j], from[j]);
+#pragma unroll
+  for (int k = 0; k < kHcStreams; ++k) {
+    float v[8];
+#pragma unroll
+    for (int e = 0; e < 8; ++e) v[e] = post[k] * add[e];
+#pragma unroll
+    for (int j = 0; j < kHcStreams; ++j) {
+#pragma unroll
+      for (int e = 0; e < 8; ++e) v[e] = fmaf(comb[j * kHcStreams + k], from[j][e], v[e]);
+    }
+    out[k] = Pack8(v);
+  }
+}
 
 // The bits of two F32 values' upper halves, `a` below. As BF16, cut towards zero.
 __device__ inline uint32_t UpperHalves(float a, float b) {
@@ -50,26 +73,57 @@ __device__ inline void MultiplyF32(const uint32_t (&a)[4], float4 b, float (&sum
   }
 }
 
+constexpr int kMergeFactors = kHcStreams + kHcStreams * kHcStreams;  // of a row: post, comb
+
 // One warp's part of a tile of 16 rows: its slice of channels of all streams. Lane 4g + t holds of
 // rows g and g + 8 the channels 8t to 8t + 7 of every 32. Both operands take the 16 places of a
 // product's k from the lanes in this order, so the sum is over the same channels.
 struct Slice {
-  uint4 low[kHcStreams][kUnits];   // row g
-  uint4 high[kHcStreams][kUnits];  // row g + 8
+  uint4 v[2][kUnits][kHcStreams];  // of row g, of row g + 8; zeros where there is no such row
+  int64_t row;                     // the lane's first
   int64_t channel;                 // the lane's first
 
-  __device__ void Load(const MixParams& p, int64_t row, int64_t slice, int lane) {
+  __device__ bool Has(const MixParams& p, int half) const {
+    return row + 8 * half < p.shape.rows;
+  }
+  __device__ uint16_t* StreamAt(const MixParams& p, int half, int unit, int stream) const {
+    return p.streams + ((row + 8 * half) * kHcStreams + stream) * p.shape.dim + channel + 32 * unit;
+  }
+
+  __device__ void Load(const MixParams& p, int64_t first_row, int64_t slice, int lane) {
+    row = first_row + lane / 4;
     channel = slice * kSlice + 8 * (lane % 4);
-    const int64_t dim = p.shape.dim;
-    const uint4 zeros = {0, 0, 0, 0};
 #pragma unroll
-    for (int j = 0; j < kHcStreams; ++j) {
+    for (int half = 0; half < 2; ++half) {
 #pragma unroll
       for (int u = 0; u < kUnits; ++u) {
-        const uint16_t* at = p.streams + (row * kHcStreams + j) * dim + channel + 32 * u;
-        low[j][u] = row < p.shape.rows ? *reinterpret_cast<const uint4*>(at) : zeros;
-        at += 8 * kHcStreams * dim;
-        high[j][u] = row + 8 < p.shape.rows ? *reinterpret_cast<const uint4*>(at) : zeros;
+#pragma unroll
+        for (int j = 0; j < kHcStreams; ++j) {
+          v[half][u][j] = Has(p, half) ? *reinterpret_cast<const uint4*>(StreamAt(p, half, u, j))
+                                       : uint4{0, 0, 0, 0};
+        }
+      }
+    }
+  }
+
+  // factors: [kTileRows][kMergeFactors]
+  __device__ void Merge(const MixParams& p, const float* factors, int lane) {
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+      if (!Has(p, half)) continue;
+      const float* const of_row = factors + (lane / 4 + 8 * half) * kMergeFactors;
+#pragma unroll
+      for (int u = 0; u < kUnits; ++u) {
+        const uint16_t* const f =
+            p.merging.f + (row + 8 * half) * p.shape.dim + channel + 32 * u;
+        uint4 merged[kHcStreams];
+        MergeEight(of_row, of_row + kHcStreams, *reinterpret_cast<const uint4*>(f), v[half][u],
+                   merged);
+#pragma unroll
+        for (int j = 0; j < kHcStreams; ++j) {
+          v[half][u][j] = merged[j];
+          *reinterpret_cast<uint4*>(StreamAt(p, half, u, j)) = merged[j];
+        }
       }
     }
   }
@@ -90,10 +144,10 @@ __device__ inline void SumSlice(const MixParams& p, const Slice& s, int lane,
   for (int j = 0; j < kHcStreams; ++j) {
 #pragma unroll
     for (int u = 0; u < kUnits; ++u) {
-      AddSquaresOf(s.low[j][u], squares[0]);
-      AddSquaresOf(s.high[j][u], squares[1]);
-      const uint4 a = s.low[j][u];
-      const uint4 b = s.high[j][u];
+      const uint4 a = s.v[0][u][j];
+      const uint4 b = s.v[1][u][j];
+      AddSquaresOf(a, squares[0]);
+      AddSquaresOf(b, squares[1]);
       const uint32_t first[4] = {a.x, b.x, a.y, b.y};
       const uint32_t second[4] = {a.z, b.z, a.w, b.w};
 #pragma unroll
@@ -115,6 +169,17 @@ __device__ inline void SumSlice(const MixParams& p, const Slice& s, int lane,
   for (float& sum : squares) {
     sum += __shfl_xor_sync(kAllLanes, sum, 1);
     sum += __shfl_xor_sync(kAllLanes, sum, 2);
+  }
+}
+
+__device__ inline void LoadFactors(const MixParams& p, int64_t first_row, float* factors) {
+  for (int i = threadIdx.x; i < kTileRows * kMergeFactors; i += blockDim.x) {
+    const int64_t row = first_row + i / kMergeFactors;
+    const int at = i % kMergeFactors;
+    if (row >= p.shape.rows) continue;
+    factors[i] = at < kHcStreams
+                     ? p.merging.post[row * kHcStreams + at]
+                     : p.merging.comb[row * kHcStreams * kHcStreams + at - kHcStreams];
   }
 }
 
@@ -153,7 +218,7 @@ __device__ inline float Sinkhorn(float c, int lane, int iterations, float eps) {
 
 // A cluster has 16 rows, each of its blocks an equal part of the channels, each warp a slice.
 // kOutputs: 24 of a sub-layer, 4 of a head.
-template <int kOutputs>
+template <int kOutputs, bool kMerge>
 __global__ void __launch_bounds__(kWarpsMax* kLanes) HcMixKernel(const MixParams p) {
   constexpr int kTiles = (kOutputs + 7) / 8;
   constexpr int kSquares = kOutputs;  // the column of the sum of squares
@@ -175,8 +240,14 @@ __global__ void __launch_bounds__(kWarpsMax* kLanes) HcMixKernel(const MixParams
   const int64_t slice = rank * warps + warp;
 
   Slice s;
-  s.Load(p, first_row + g, slice, lane);
+  s.Load(p, first_row, slice, lane);
   if (gridDim.x <= 16 * kRanksMax) PrefetchWeights(p, kOutputs, slice, lane);
+  if constexpr (kMerge) {
+    __shared__ float factors[kTileRows * kMergeFactors];
+    LoadFactors(p, first_row, factors);
+    __syncthreads();
+    s.Merge(p, factors, lane);
+  }
   float sums[kTiles][4] = {};
   float squares[2] = {};
   SumSlice<kTiles, kOutputs>(p, s, lane, sums, squares);
@@ -230,19 +301,21 @@ __global__ void __launch_bounds__(kWarpsMax* kLanes) HcMixKernel(const MixParams
 
 #pragma unroll
   for (int half = 0; half < 2; ++half) {
-    const int row = g + 8 * half;
-    if (first_row + row >= p.shape.rows) continue;
+    if (!s.Has(p, half)) continue;
+    const float* const factors = pre[g + 8 * half];
 #pragma unroll
     for (int u = 0; u < kUnits; ++u) {
       float x[8];
 #pragma unroll
       for (int j = 0; j < kHcStreams; ++j) {
         float v[8];
-        Unpack8(half == 0 ? s.low[j][u] : s.high[j][u], v);
+        Unpack8(s.v[half][u][j], v);
 #pragma unroll
-        for (int e = 0; e < 8; ++e) x[e] = j == 0 ? pre[row][0] * v[e] : fmaf(pre[row][j], v[e], x[e]);
+        for (int e = 0; e < 8; ++e) {
+          x[e] = j == 0 ? factors[0] * v[e] : fmaf(factors[j], v[e], x[e]);
+        }
       }
-      Store8(x, p.x + (first_row + row) * p.shape.dim + s.channel + 32 * u);
+      Store8(x, p.x + (s.row + 8 * half) * p.shape.dim + s.channel + 32 * u);
     }
   }
 
@@ -268,36 +341,24 @@ __global__ void __launch_bounds__(kWarpsMax* kLanes) HcMixKernel(const MixParams
 
 // A thread has eight channels of a row.
 __global__ void __launch_bounds__(256)
-    HcMergeKernel(const uint16_t* f, const float* post, const float* comb, int64_t rows, int chunks,
-                  uint16_t* streams) {
+    HcMergeKernel(const HcMerging merging, int64_t rows, int chunks, uint16_t* streams) {
   const int64_t i = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
   const int64_t row = i / chunks;
   if (row >= rows) return;
   const int64_t dim = 8 * static_cast<int64_t>(chunks);
   const int64_t channel = 8 * (i - row * chunks);
   uint16_t* const at = streams + row * kHcStreams * dim + channel;
-  float old[kHcStreams][8];
-  float add[8];
+  uint4 old[kHcStreams];
+  uint4 merged[kHcStreams];
 #pragma unroll
-  for (int j = 0; j < kHcStreams; ++j) Load8(at + j * dim, old[j]);
-  Load8(f + row * dim + channel, add);
+  for (int j = 0; j < kHcStreams; ++j) old[j] = *reinterpret_cast<const uint4*>(at + j * dim);
+  MergeEight(merging.post + row * kHcStreams, merging.comb + row * kHcStreams * kHcStreams,
+             *reinterpret_cast<const uint4*>(merging.f + row * dim + channel), old, merged);
 #pragma unroll
-  for (int k = 0; k < kHcStreams; ++k) {
-    const float factor = post[row * kHcStreams + k];
-    float v[8];
-#pragma unroll
-    for (int e = 0; e < 8; ++e) v[e] = factor * add[e];
-#pragma unroll
-    for (int j = 0; j < kHcStreams; ++j) {
-      const float c = comb[(row * kHcStreams + j) * kHcStreams + k];
-#pragma unroll
-      for (int e = 0; e < 8; ++e) v[e] = fmaf(c, old[j][e], v[e]);
-    }
-    Store8(v, at + k * dim);
-  }
+  for (int j = 0; j < kHcStreams; ++j) *reinterpret_cast<uint4*>(at + j * dim) = merged[j];
 }
 
-template <int kOutputs>
+template <int kOutputs, bool kMerge>
 absl::Status LaunchMix(Stream stream, const MixParams& params) {
   const int64_t slices = params.shape.dim / kSlice;
   int ranks = 1;
@@ -321,23 +382,33 @@ absl::Status LaunchMix(Stream stream, const MixParams& params) {
   config.stream = stream;
   config.attrs = &cluster;
   config.numAttrs = 1;
-  return CudaStatus(cudaLaunchKernelEx(&config, HcMixKernel<kOutputs>, params), "HcMix");
+  static_cast<void>(cudaLaunchKernelEx(&config, HcMixKernel<kOutputs, kMerge>, params));
+  return LaunchStatus("HcMix");
 }
 
 }  // namespace
 
+// Where nothing is merged first, streams are not written.
 absl::Status HcMix(Stream stream, const HcWeights& weights, const HcShape& shape,
                    const uint16_t* streams, uint16_t* x, float* post, float* comb) {
-  return LaunchMix<kHcMixes>(stream, {weights, shape, streams, x, post, comb});
+  return LaunchMix<kHcMixes, false>(
+      stream, {weights, shape, {}, const_cast<uint16_t*>(streams), x, post, comb});
+}
+
+absl::Status HcMergeMix(Stream stream, const HcMerging& merging, const HcWeights& weights,
+                        const HcShape& shape, uint16_t* streams, uint16_t* x, float* post,
+                        float* comb) {
+  return LaunchMix<kHcMixes, true>(stream, {weights, shape, merging, streams, x, post, comb});
 }
 
 absl::Status HcCollapse(Stream stream, const HcWeights& weights, const HcShape& shape,
                         const uint16_t* streams, uint16_t* x) {
-  return LaunchMix<kHcStreams>(stream, {weights, shape, streams, x, nullptr, nullptr});
+  return LaunchMix<kHcStreams, false>(
+      stream, {weights, shape, {}, const_cast<uint16_t*>(streams), x, nullptr, nullptr});
 }
 
-absl::Status HcMerge(Stream stream, const uint16_t* f, const float* post, const float* comb,
-                     int64_t rows, int64_t dim, uint16_t* streams) {
+absl::Status HcMerge(Stream stream, const HcMerging& merging, int64_t rows, int64_t dim,
+                     uint16_t* streams) {
   CAIRN_RETURN_IF_ERROR(Require(dim > 0 && dim % 8 == 0 && dim <= (1 << 20),
                                 "HcMerge: dim not a multiple of 8 up to 2^20"));
   CAIRN_RETURN_IF_ERROR(Require(rows >= 0 && rows <= (int64_t{1} << 27) / (dim / 8) * 256,
@@ -345,7 +416,7 @@ absl::Status HcMerge(Stream stream, const uint16_t* f, const float* post, const 
   if (rows == 0) return absl::OkStatus();
   constexpr int64_t kThreads = 256;
   HcMergeKernel<<<static_cast<unsigned>(CeilDiv(rows * (dim / 8), kThreads)), kThreads, 0,
-                  stream>>>(f, post, comb, rows, static_cast<int>(dim / 8), streams);
+                  stream>>>(merging, rows, static_cast<int>(dim / 8), streams);
   return LaunchStatus("HcMerge");
 }
 

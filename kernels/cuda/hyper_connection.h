@@ -45,10 +45,23 @@ struct HcShape {
 absl::Status HcMix(Stream stream, const HcWeights& weights, const HcShape& shape,
                    const uint16_t* streams, uint16_t* x, float* post, float* comb);
 
-// In place: streams[k] = post[k] * f + sum over j of comb[j][k] * streams[j]. f [rows, dim] BF16;
+// What a sub-layer made, f [rows, dim] BF16, and how it goes into the streams: post and comb of the
+// HcMix before it. In place, streams[k] = post[k] * f + sum over j of comb[j][k] * streams[j].
+struct HcMerging {
+  const uint16_t* f = nullptr;
+  const float* post = nullptr;
+  const float* comb = nullptr;
+};
+
 // dim a multiple of 8.
-absl::Status HcMerge(Stream stream, const uint16_t* f, const float* post, const float* comb,
-                     int64_t rows, int64_t dim, uint16_t* streams);
+absl::Status HcMerge(Stream stream, const HcMerging& merging, int64_t rows, int64_t dim,
+                     uint16_t* streams);
+
+// HcMerge and then HcMix, to the bit, with the streams read once for both. post and comb may be the
+// merging's.
+absl::Status HcMergeMix(Stream stream, const HcMerging& merging, const HcWeights& weights,
+                        const HcShape& shape, uint16_t* streams, uint16_t* x, float* post,
+                        float* comb);
 
 // Before a head: x [rows, dim] BF16.
 absl::Status HcCollapse(Stream stream, const HcWeights& weights, const HcShape& shape,

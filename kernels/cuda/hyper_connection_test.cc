@@ -141,8 +141,7 @@ TEST(HyperConnectionRefuseTest, ShapesOutOfBounds) {
   }
   EXPECT_EQ(HcCollapse(nullptr, {}, {.rows = -1, .dim = 512}, nullptr, nullptr).code(),
             absl::StatusCode::kInvalidArgument);
-  EXPECT_EQ(HcMerge(nullptr, nullptr, nullptr, nullptr, 1, 12, nullptr).code(),
-            absl::StatusCode::kInvalidArgument);
+  EXPECT_EQ(HcMerge(nullptr, {}, 1, 12, nullptr).code(), absl::StatusCode::kInvalidArgument);
 }
 
 TEST_F(HyperConnectionTest, MixesAreTheDefinitions) {
@@ -201,10 +200,49 @@ TEST_F(HyperConnectionTest, MergesAsTheCpuDoesToTheBit) {
     const auto device_f = DeviceBuffer<uint16_t>::Of(f).value();
     const auto device_post = DeviceBuffer<float>::Of(post).value();
     const auto device_comb = DeviceBuffer<float>::Of(comb).value();
-    ASSERT_TRUE(HcMerge(nullptr, device_f.get(), device_post.get(), device_comb.get(), kRows, dim,
+    ASSERT_TRUE(HcMerge(nullptr, {device_f.get(), device_post.get(), device_comb.get()}, kRows, dim,
                         device_streams.get())
                     .ok());
     EXPECT_EQ(device_streams.Read().value(), ToBf16(want));
+  }
+}
+
+TEST_F(HyperConnectionTest, MergingAndMixingAtOnceIsTheSame) {
+  for (const int64_t dim : {64, 4096, 7168}) {
+    constexpr int64_t kRows = 37;
+    const Made made(kRows, dim, kHcMixes);
+    const auto fn = DeviceBuffer<float>::Of(made.fn).value();
+    const auto base = DeviceBuffer<float>::Of(made.base).value();
+    const auto scale = DeviceBuffer<float>::Of(made.scale).value();
+    const HcWeights weights{fn.get(), base.get(), scale.get()};
+    const auto f =
+        DeviceBuffer<uint16_t>::Of(ToBf16(RandomFloats(static_cast<size_t>(kRows * dim), 9, 3.0f)))
+            .value();
+    struct Result {
+      std::vector<uint16_t> streams, x;
+      std::vector<float> post, comb;
+      bool operator==(const Result&) const = default;
+    };
+    const auto run = [&](bool at_once) {
+      const auto streams = DeviceBuffer<uint16_t>::Of(made.streams).value();
+      const auto x = DeviceBuffer<uint16_t>::Create(static_cast<size_t>(kRows * dim)).value();
+      const auto post = DeviceBuffer<float>::Of(RandomFloats(kRows * 4, 7, 4.0f)).value();
+      const auto comb = DeviceBuffer<float>::Of(RandomFloats(kRows * 16, 8, 2.0f)).value();
+      const HcMerging merging{f.get(), post.get(), comb.get()};
+      if (at_once) {
+        EXPECT_TRUE(HcMergeMix(nullptr, merging, weights, made.shape, streams.get(), x.get(),
+                               post.get(), comb.get())
+                        .ok());
+      } else {
+        EXPECT_TRUE(HcMerge(nullptr, merging, kRows, dim, streams.get()).ok());
+        EXPECT_TRUE(
+            HcMix(nullptr, weights, made.shape, streams.get(), x.get(), post.get(), comb.get())
+                .ok());
+      }
+      return Result{streams.Read().value(), x.Read().value(), post.Read().value(),
+                    comb.Read().value()};
+    };
+    EXPECT_TRUE(run(true) == run(false)) << dim;
   }
 }
 

@@ -82,43 +82,73 @@ struct Work {
 
 int64_t TurnsFor(int64_t bytes) { return std::clamp<int64_t>(kInFlightBytes / bytes, 1, 64); }
 
-absl::StatusOr<Work> MhcPre(int64_t tokens) {
+// post [tokens, 4] of 0 and comb [tokens, 4, 4] of the identity: streams that are merged again and
+// again stay as they are.
+absl::StatusOr<Turns> NoMerging(int64_t tokens) {
+  CAIRN_ASSIGN_OR_RETURN(Turns factors, Turns::Make(tokens * 64, 2));
+  CAIRN_RETURN_IF_ERROR(factors.all.Fill(0));
+  std::vector<float> identities(static_cast<size_t>(tokens * 16));
+  for (size_t i = 0; i < identities.size(); ++i) identities[i] = i % 16 % 5 == 0 ? 1.0f : 0.0f;
+  CAIRN_RETURN_IF_ERROR(
+      CudaStatus(cudaMemcpy(factors.at<float>(1), identities.data(),
+                            identities.size() * sizeof(float), cudaMemcpyHostToDevice),
+                 "filling"));
+  return factors;
+}
+
+absl::StatusOr<Work> Mix(int64_t tokens, bool merge) {
   const int64_t fn_bytes = kernels::cuda::kHcMixes * 4 * kDim * 4;
   struct State {
-    Turns streams, x, fn, small;
+    Turns streams, x, fn, f, scale, factors, out;
   };
   const int64_t turns = TurnsFor(tokens * 4 * kDim * 2 + fn_bytes);
   CAIRN_ASSIGN_OR_RETURN(Turns streams, Turns::Make(tokens * 4 * kDim * 2, turns));
   CAIRN_ASSIGN_OR_RETURN(Turns x, Turns::Make(tokens * kDim * 2, turns));
+  CAIRN_ASSIGN_OR_RETURN(Turns f, Turns::Make(tokens * kDim * 2, turns));
   CAIRN_ASSIGN_OR_RETURN(Turns fn, Turns::Make(fn_bytes, tokens == 1 ? turns : 1));
-  CAIRN_ASSIGN_OR_RETURN(Turns small, Turns::Make((tokens + 2) * 80, 3));
-  const auto s = std::make_shared<State>(
-      State{std::move(streams), std::move(x), std::move(fn), std::move(small)});
-  return Work{[s, tokens](Stream stream, int64_t i) {
-                const kernels::cuda::HcWeights weights{s->fn.at<float>(i), s->small.at<float>(0),
-                                                       s->small.at<float>(0)};
-                return kernels::cuda::HcMix(stream, weights, {.rows = tokens, .dim = kDim},
-                                            s->streams.at<uint16_t>(i), s->x.at<uint16_t>(i),
-                                            s->small.at<float>(1), s->small.at<float>(2));
+  CAIRN_ASSIGN_OR_RETURN(Turns scale, Turns::Make(kernels::cuda::kHcMixes * 4, 2));
+  CAIRN_ASSIGN_OR_RETURN(Turns factors, NoMerging(tokens));
+  CAIRN_ASSIGN_OR_RETURN(Turns out, Turns::Make(tokens * 64, 2));
+  const auto s =
+      std::make_shared<State>(State{std::move(streams), std::move(x), std::move(fn), std::move(f),
+                                    std::move(scale), std::move(factors), std::move(out)});
+  return Work{[s, tokens, merge](Stream stream, int64_t i) {
+                const kernels::cuda::HcWeights weights{s->fn.at<float>(i), s->scale.at<float>(0),
+                                                       s->scale.at<float>(1)};
+                const kernels::cuda::HcShape shape{.rows = tokens, .dim = kDim};
+                uint16_t* const streams_at = s->streams.at<uint16_t>(i);
+                uint16_t* const x_at = s->x.at<uint16_t>(i);
+                float* const post = s->out.at<float>(0);
+                float* const comb = s->out.at<float>(1);
+                if (!merge) {
+                  return kernels::cuda::HcMix(stream, weights, shape, streams_at, x_at, post, comb);
+                }
+                const kernels::cuda::HcMerging merging{
+                    s->f.at<uint16_t>(i), s->factors.at<float>(0), s->factors.at<float>(1)};
+                return kernels::cuda::HcMergeMix(stream, merging, weights, shape, streams_at, x_at,
+                                                 post, comb);
               },
-              tokens * (5 * kDim * 2 + 80) + fn_bytes};
+              tokens * ((merge ? 10 : 5) * kDim * 2 + (merge ? 160 : 80)) + fn_bytes};
 }
+
+absl::StatusOr<Work> MhcPre(int64_t tokens) { return Mix(tokens, false); }
+absl::StatusOr<Work> MhcPostPre(int64_t tokens) { return Mix(tokens, true); }
 
 absl::StatusOr<Work> MhcPost(int64_t tokens) {
   struct State {
-    Turns streams, f, small;
+    Turns streams, f, factors;
   };
   const int64_t turns = TurnsFor(tokens * 4 * kDim * 2);
   CAIRN_ASSIGN_OR_RETURN(Turns streams, Turns::Make(tokens * 4 * kDim * 2, turns));
   CAIRN_ASSIGN_OR_RETURN(Turns f, Turns::Make(tokens * kDim * 2, turns));
-  CAIRN_ASSIGN_OR_RETURN(Turns small, Turns::Make(tokens * 80, 2));
-  // Not the made numbers: merged again and again the streams would grow.
-  CAIRN_RETURN_IF_ERROR(small.all.Fill(0));
-  const auto s = std::make_shared<State>(State{std::move(streams), std::move(f), std::move(small)});
+  CAIRN_ASSIGN_OR_RETURN(Turns factors, NoMerging(tokens));
+  const auto s =
+      std::make_shared<State>(State{std::move(streams), std::move(f), std::move(factors)});
   return Work{[s, tokens](Stream stream, int64_t i) {
-                return kernels::cuda::HcMerge(stream, s->f.at<uint16_t>(i), s->small.at<float>(0),
-                                              s->small.at<float>(1), tokens, kDim,
-                                              s->streams.at<uint16_t>(i));
+                return kernels::cuda::HcMerge(
+                    stream,
+                    {s->f.at<uint16_t>(i), s->factors.at<float>(0), s->factors.at<float>(1)},
+                    tokens, kDim, s->streams.at<uint16_t>(i));
               },
               tokens * (9 * kDim * 2 + 80)};
 }
@@ -318,6 +348,7 @@ struct Row {
 constexpr Row kRows[] = {
     {"gpu-mhc-pre", "mixes, Sinkhorn and collapse of 4 streams of 4096", MhcPre, kManyTokens},
     {"gpu-mhc-post", "merging into 4 streams of 4096", MhcPost, kManyTokens},
+    {"gpu-mhc-post-pre", "both at once", MhcPostPre, kManyTokens},
     {"gpu-norm-quantise", "RMSNorm of 4096 to BF16 and e4m3", NormQuantise, kManyTokens},
     {"gpu-query-heads", "norm and rotation of 64 heads of 512", QueryHeads, kManyTokens},
     {"gpu-kv-write", "norm, rotation and e4m3 rows of 584 bytes", KvWrite, kManyTokens},
