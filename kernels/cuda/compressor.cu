@@ -15,27 +15,37 @@ constexpr int kLongRatio = 128;
 constexpr int kLongWarps = 8;
 constexpr int kTokensOfWarp = kLongRatio / kLongWarps;
 
-// A span with where its tokens' values are: in the step, or before it in the state.
+// A span with where its tokens' values are: in the step, or before it in the state. kApe: scores of
+// the step are to get theirs; those of the state have it.
+template <int kRatio, int kSlots, bool kApe>
 struct SpanReader {
   CompressorInput input;
   CompressorSpan span;
-  int ratio;
-  int slots;
   int width;
 
   __device__ int64_t end() const { return span.position + span.count; }
-  __device__ int64_t first_group() const { return span.position / ratio; }
-  __device__ int64_t groups() const { return end() / ratio - first_group(); }
-  __device__ float* kv_slot(int64_t t) const { return span.state + t % slots * width; }
-  __device__ float* score_slot(int64_t t) const { return kv_slot(t) + slots * width; }
+  __device__ int64_t first_group() const { return span.position / kRatio; }
+  __device__ int64_t groups() const { return end() / kRatio - first_group(); }
+  __device__ float* KvSlot(int64_t t) const { return span.state + t % kSlots * width; }
+  __device__ float* ScoreSlot(int64_t t) const { return KvSlot(t) + kSlots * width; }
   __device__ bool InStep(int64_t t) const { return t >= span.position; }
-  __device__ int64_t StepOffset(int64_t t) const {
+  // Of a token that is in the step; ape is of its place in the group.
+  __device__ const float* Kv(int64_t t) const { return input.kv + Offset(t); }
+  __device__ const float* Score(int64_t t) const { return input.score + Offset(t); }
+  __device__ const float* Ape(int64_t t) const { return input.ape + t % kRatio * width; }
+
+ private:
+  __device__ int64_t Offset(int64_t t) const {
     return (span.first + t - span.position) * input.stride;
   }
-  __device__ const float* Ape(int64_t t) const { return input.ape + t % ratio * width; }
 };
 
-// Four channels from `channel` on of token t.
+template <bool kApe>
+using OverlapReader = SpanReader<kOverlapRatio, kOverlapSlots, kApe>;
+template <bool kApe>
+using LongReader = SpanReader<kLongRatio, kLongRatio, kApe>;
+
+// Four channels.
 struct Four {
   float v[4];
 };
@@ -46,37 +56,38 @@ __device__ inline Four Load4(const float* at) {
 __device__ inline void Store4(const Four& v, float* at) {
   *reinterpret_cast<float4*>(at) = {v.v[0], v.v[1], v.v[2], v.v[3]};
 }
-// t is one of the step's.
-__device__ inline Four StepKv(const SpanReader& r, int64_t t, int channel) {
-  return Load4(r.input.kv + r.StepOffset(t) + channel);
-}
-__device__ inline Four StepScore(const SpanReader& r, int64_t t, int channel) {
-  Four score = Load4(r.input.score + r.StepOffset(t) + channel);
-  if (r.input.ape == nullptr) return score;
-  const Four ape = Load4(r.Ape(t) + channel);
+template <bool kApe>
+__device__ inline Four StepScore(const OverlapReader<kApe>& r, int64_t t, int at) {
+  Four score = Load4(r.Score(t) + at);
+  if constexpr (kApe) {
+    const Four ape = Load4(r.Ape(t) + at);
 #pragma unroll
-  for (int c = 0; c < 4; ++c) score.v[c] += ape.v[c];
+    for (int c = 0; c < 4; ++c) score.v[c] += ape.v[c];
+  }
   return score;
 }
 
 // Group `group` (absolute): the previous group's first halves, then its own second halves. Before
-// the first group there is nothing, which weighs 0.
-__device__ inline Four PoolOverlapping(const SpanReader& r, int64_t group, int dim, int channel) {
+// the first group there is nothing, which weighs 0. kInStep: all of them are in the step, and
+// nothing stands between the loads.
+template <bool kInStep, bool kApe>
+__device__ inline Four PoolOverlapping(const OverlapReader<kApe>& r, int64_t group, int dim,
+                                       int channel) {
   Four score[kOverlapSlots];
   Four kv[kOverlapSlots];
 #pragma unroll
   for (int i = 0; i < kOverlapSlots; ++i) {
     const int64_t t = (group - 1) * kOverlapRatio + i;
     const int at = (i < kOverlapRatio ? 0 : dim) + channel;
-    if (t < 0) {
+    if (kInStep || r.InStep(t)) {
+      score[i] = StepScore(r, t, at);
+      kv[i] = Load4(r.Kv(t) + at);
+    } else if (t < 0) {
       score[i] = {{-INFINITY, -INFINITY, -INFINITY, -INFINITY}};
       kv[i] = {};
-    } else if (r.InStep(t)) {
-      score[i] = StepScore(r, t, at);
-      kv[i] = StepKv(r, t, at);
     } else {
-      score[i] = Load4(r.score_slot(t) + at);
-      kv[i] = Load4(r.kv_slot(t) + at);
+      score[i] = Load4(r.ScoreSlot(t) + at);
+      kv[i] = Load4(r.KvSlot(t) + at);
     }
   }
   Four out;
@@ -101,49 +112,69 @@ __device__ inline Four PoolOverlapping(const SpanReader& r, int64_t group, int d
 // Unit 0 of a span is its first two groups, which may read the state, and then the state's update;
 // unit u after it is group u + 1. A thread has the same channels throughout, so it has read what it
 // overwrites, and nobody else reads it.
-__global__ void __launch_bounds__(kOverlapThreads)
+template <bool kApe>
+__global__ void __launch_bounds__(kOverlapThreads, 4)
     PoolOverlappingKernel(CompressorInput input, const CompressorSpan* spans, int dim,
                           float* pooled) {
-  const SpanReader r{input, spans[blockIdx.y], kOverlapRatio, kOverlapSlots, 2 * dim};
+  const OverlapReader<kApe> r{input, spans[blockIdx.y], 2 * dim};
   const int channel = 4 * threadIdx.x;
   const int64_t groups = r.groups();
   const int64_t first_group = r.first_group();
   const int64_t units = max(groups - 1, int64_t{1});
+  float* const out = pooled + r.span.out * dim + channel;
   for (int64_t unit = static_cast<int64_t>(blockIdx.x) * blockDim.y + threadIdx.y; unit < units;
        unit += static_cast<int64_t>(gridDim.x) * blockDim.y) {
-    for (int64_t g = unit == 0 ? 0 : unit + 1; g <= unit + 1 && g < groups; ++g) {
-      Store4(PoolOverlapping(r, first_group + g, dim, channel),
-             pooled + (r.span.out + g) * dim + channel);
+    if (unit > 0) {
+      const int64_t g = unit + 1;
+      Store4(PoolOverlapping<true>(r, first_group + g, dim, channel), out + g * dim);
+      continue;
     }
-    if (unit != 0) continue;
+    for (int64_t g = 0; g < 2 && g < groups; ++g) {
+      Store4(PoolOverlapping<false>(r, first_group + g, dim, channel), out + g * dim);
+    }
     for (int64_t t = max(r.span.position, r.end() - kOverlapSlots); t < r.end(); ++t) {
 #pragma unroll
       for (int half = 0; half < 2; ++half) {
         const int at = half * dim + channel;
-        Store4(StepKv(r, t, at), r.kv_slot(t) + at);
-        Store4(StepScore(r, t, at), r.score_slot(t) + at);
+        Store4(Load4(r.Kv(t) + at), r.KvSlot(t) + at);
+        Store4(StepScore(r, t, at), r.ScoreSlot(t) + at);
       }
     }
   }
 }
 
-__device__ inline float LongKv(const SpanReader& r, int64_t t, int channel) {
-  return r.InStep(t) ? r.input.kv[r.StepOffset(t) + channel] : r.kv_slot(t)[channel];
+template <bool kApe>
+__device__ inline float LongScore(const LongReader<kApe>& r, int64_t t, int channel) {
+  const float score = r.Score(t)[channel];
+  return kApe ? score + r.Ape(t)[channel] : score;
 }
-__device__ inline float LongScore(const SpanReader& r, int64_t t, int channel) {
-  if (!r.InStep(t)) return r.score_slot(t)[channel];
-  const float score = r.input.score[r.StepOffset(t) + channel];
-  return r.input.ape == nullptr ? score : score + r.Ape(t)[channel];
+
+// The warp's tokens of a group: first + warp, and every kLongWarps-th after it. kInStep as above.
+template <bool kInStep, bool kApe>
+__device__ inline void LoadLong(const LongReader<kApe>& r, int64_t first, int channel,
+                                float (&score)[kTokensOfWarp], float (&kv)[kTokensOfWarp]) {
+#pragma unroll
+  for (int i = 0; i < kTokensOfWarp; ++i) {
+    const int64_t t = first + i * kLongWarps;
+    if (kInStep || r.InStep(t)) {
+      score[i] = LongScore(r, t, channel);
+      kv[i] = r.Kv(t)[channel];
+    } else {
+      score[i] = r.ScoreSlot(t)[channel];
+      kv[i] = r.KvSlot(t)[channel];
+    }
+  }
 }
 
 // A block has 32 channels, a lane each, of a group: all its values at once, then one warp adds them
 // up in order. The block of a span's first group, which alone may read the state, also updates it.
+template <bool kApe>
 __global__ void __launch_bounds__(kLongWarps* kLanes)
     PoolLongKernel(CompressorInput input, const CompressorSpan* spans, int dim, float* pooled) {
   __shared__ float weights[kLongRatio][kLanes];
   __shared__ float values[kLongRatio][kLanes];
   __shared__ float tops[kLongWarps][kLanes];
-  const SpanReader r{input, spans[blockIdx.y], kLongRatio, kLongRatio, dim};
+  const LongReader<kApe> r{input, spans[blockIdx.y], dim};
   const int warp = threadIdx.y;
   const int lane = threadIdx.x;
   const int channel = blockIdx.z * kLanes + lane;
@@ -151,15 +182,15 @@ __global__ void __launch_bounds__(kLongWarps* kLanes)
   for (int64_t g = blockIdx.x; g < groups; g += gridDim.x) {
     const int64_t first = (r.first_group() + g) * kLongRatio;
     float score[kTokensOfWarp];
-    float top = -INFINITY;
-#pragma unroll
-    for (int i = 0; i < kTokensOfWarp; ++i) {
-      const int token = warp + i * kLongWarps;
-      score[i] = LongScore(r, first + token, channel);
-      values[token][lane] = LongKv(r, first + token, channel);
+    float kv[kTokensOfWarp];
+    if (r.InStep(first)) {
+      LoadLong<true>(r, first + warp, channel, score, kv);
+    } else {
+      LoadLong<false>(r, first + warp, channel, score, kv);
     }
+    float top = score[0];
 #pragma unroll
-    for (float s : score) top = fmaxf(top, s);
+    for (int i = 1; i < kTokensOfWarp; ++i) top = fmaxf(top, score[i]);
     tops[warp][lane] = top;
     __syncthreads();
 #pragma unroll
@@ -167,6 +198,7 @@ __global__ void __launch_bounds__(kLongWarps* kLanes)
 #pragma unroll
     for (int i = 0; i < kTokensOfWarp; ++i) {
       weights[warp + i * kLongWarps][lane] = Exp(score[i] - top);
+      values[warp + i * kLongWarps][lane] = kv[i];
     }
     __syncthreads();
     if (warp == 0) {
@@ -185,8 +217,8 @@ __global__ void __launch_bounds__(kLongWarps* kLanes)
   if (blockIdx.x != 0) return;
   const int64_t open = r.end() / kLongRatio * kLongRatio;
   for (int64_t t = max(r.span.position, open) + warp; t < r.end(); t += kLongWarps) {
-    r.kv_slot(t)[channel] = LongKv(r, t, channel);
-    r.score_slot(t)[channel] = LongScore(r, t, channel);
+    r.KvSlot(t)[channel] = r.Kv(t)[channel];
+    r.ScoreSlot(t)[channel] = LongScore(r, t, channel);
   }
 }
 
@@ -214,14 +246,17 @@ absl::Status PoolGroups(Stream stream, const CompressorShape& shape, const Compr
   const int dim = static_cast<int>(shape.dim);
   const auto spans_wide = static_cast<unsigned>(span_count);
   const auto groups = static_cast<unsigned>(std::clamp<int64_t>(groups_max, 1, int64_t{1} << 24));
+  const bool ape = input.ape != nullptr;
   if (shape.ratio == kOverlapRatio) {
     const unsigned lanes = static_cast<unsigned>(dim) / 4;
     const dim3 block(lanes, kOverlapThreads / lanes);
-    PoolOverlappingKernel<<<dim3(CeilDiv(groups, block.y), spans_wide), block, 0, stream>>>(
+    const dim3 grid(CeilDiv(groups, block.y), spans_wide);
+    (ape ? PoolOverlappingKernel<true> : PoolOverlappingKernel<false>)<<<grid, block, 0, stream>>>(
         input, spans, dim, pooled);
   } else {
     const dim3 grid(groups, spans_wide, static_cast<unsigned>(dim / kLanes));
-    PoolLongKernel<<<grid, dim3(kLanes, kLongWarps), 0, stream>>>(input, spans, dim, pooled);
+    (ape ? PoolLongKernel<true> : PoolLongKernel<false>)<<<grid, dim3(kLanes, kLongWarps), 0,
+                                                           stream>>>(input, spans, dim, pooled);
   }
   return LaunchStatus("PoolGroups");
 }

@@ -20,8 +20,8 @@ struct SegmentCopy {
   int64_t bytes = 0;
 };
 
-// No destination overlaps another segment. bytes_max is the longest segment's, or about that: it is
-// the launch's width.
+// No destination overlaps another segment. bytes_max: no segment is longer; what is beyond it is
+// not copied.
 absl::Status CopySegments(Stream stream, const SegmentCopy* segments, int64_t count,
                           int64_t bytes_max);
 

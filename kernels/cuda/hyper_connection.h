@@ -1,12 +1,13 @@
 // hyper_connection.h: manifold-constrained hyper-connections, four residual streams a token, mixed
 // before and merged after each sub-layer (engine/forward/hyper_connection.cc is the definition).
 //
-// fn is F32, streams are BF16: a product is taken on the tensor cores with fn cut into three BF16
-// parts that add up to it, so nothing of it is lost. Order of the sum over 4 * dim: the channels
-// are cut into slices of 64; a slice's sum runs over streams, then channels (each 16 at a time by
-// the tensor core: high, middle, low parts); slices are added in order within each eighth of them
-// (or what part of them one block has), then these in order. A function of dim alone.
-// Sums over the streams are those of kernels/cpu/streams.h, then rounded to BF16.
+// fn is F32, streams are BF16: products are taken on the tensor cores with two BF16 parts of each
+// fn (its nearest, and the nearest to what is left), which are fn to 2^-18 of it. Order of the sum
+// over 4 * dim: the channels are cut into slices of 64; a slice's sum runs over streams, then
+// channels (each 16 at a time by the tensor core, first parts before second); slices are added up
+// in order by blocks, then blocks in order. Blocks have at most 8 slices, and are 1, 2, 4, 8 or 16:
+// a function of dim. Sums over the streams are those of kernels/cpu/streams.h, then rounded to
+// BF16.
 //
 // Pointers are the device's, aligned to 16 bytes. streams [rows, 4, dim] BF16.
 //
@@ -31,8 +32,8 @@ struct HcWeights {
   const float* scale = nullptr;
 };
 
-// dim: a multiple of 64 whose slices of 64 go into 1, 2, 4 or 8 blocks of at most 16: those up to
-// 512, multiples of 128 up to 1024, of 256 up to 2048, of 512 up to 8192.
+// dim: a multiple of 64 up to 512, of 128 up to 1024, of 256 up to 2048, of 512 up to 4096, of 1024
+// up to 8192.
 struct HcShape {
   int64_t rows = 0;
   int64_t dim = 0;

@@ -26,12 +26,14 @@ __global__ void __launch_bounds__(kWarps == 1 ? kLanes * kRowsOfWarps : kLanes* 
   if (row >= rows) return;  // a whole warp; with more warps a row there is one row a block
   const int chunks = n / 8;
   float v[kChunksMax][8];
+  uint4 w[kChunksMax];  // asked for with the row: the sum is waited for once
   float sum = 0.0f;
 #pragma unroll
   for (int i = 0; i < kChunksMax; ++i) {
     const int chunk = threadIdx.x + i * kThreads;
     if (chunk < chunks) {
       Load8(x + row * n + 8 * chunk, v[i]);
+      if (weight != nullptr) w[i] = *reinterpret_cast<const uint4*>(weight + 8 * chunk);
     } else {
 #pragma unroll
       for (int e = 0; e < 8; ++e) v[i][e] = 0.0f;
@@ -54,7 +56,8 @@ __global__ void __launch_bounds__(kWarps == 1 ? kLanes * kRowsOfWarps : kLanes* 
     if (i * kThreads >= chunks) break;  // for all lanes alike: they meet in MaxOfLanes
     const int chunk = threadIdx.x + i * kThreads;
     const bool has = chunk < chunks;
-    if (has) ScaleByWeight(scale, weight == nullptr ? nullptr : weight + 8 * chunk, v[i]);
+    ScaleBy(scale, v[i]);
+    if (has && weight != nullptr) ScaleByWeight(w[i], v[i]);
     const uint4 rounded = Pack8(v[i]);
     if (has && to.out != nullptr) *reinterpret_cast<uint4*>(to.out + row * n + 8 * chunk) = rounded;
     if constexpr (kQuantise) {

@@ -17,8 +17,8 @@
 
 namespace cairn::kernels::cuda {
 
-inline constexpr int kLanes = 32;
-inline constexpr unsigned kAllLanes = 0xffffffffu;
+constexpr int kLanes = 32;
+constexpr unsigned kAllLanes = 0xffffffffu;
 
 inline absl::Status Require(bool holds, absl::string_view what) {
   return holds ? absl::OkStatus() : absl::InvalidArgumentError(what);
@@ -104,12 +104,13 @@ __device__ inline float NormScale(float sum_squares, int64_t n, float eps) {
 }
 
 // v *= scale, then *= weight if there is one: two roundings, as the CPU's.
-__device__ inline void ScaleByWeight(float scale, const uint16_t* weight, float (&v)[8]) {
+__device__ inline void ScaleBy(float scale, float (&v)[8]) {
 #pragma unroll
   for (int i = 0; i < 8; ++i) v[i] *= scale;
-  if (weight == nullptr) return;
+}
+__device__ inline void ScaleByWeight(uint4 weight, float (&v)[8]) {
   float w[8];
-  Load8(weight, w);
+  Unpack8(weight, w);
 #pragma unroll
   for (int i = 0; i < 8; ++i) v[i] *= w[i];
 }
@@ -182,7 +183,7 @@ __device__ inline void Rotate8(const float* cos_sin, float (&v)[8]) {
 
 // ---- a row of kDim values in a warp's registers ----
 
-inline constexpr int kRopeDim = 64;
+constexpr int kRopeDim = 64;
 
 // Chunk i of the lane is the row's chunk lane + 32 i, of zeros where the row has none.
 template <int kDim>
@@ -218,7 +219,10 @@ struct WarpRow {
     for (int i = 0; i < kChunks; ++i) {
       if (!Has(i, lane)) continue;
       const int chunk = At(i, lane);
-      ScaleByWeight(scale, weight == nullptr ? nullptr : weight + 8 * chunk, v[i]);
+      ScaleBy(scale, v[i]);
+      if (weight != nullptr) {
+        ScaleByWeight(*reinterpret_cast<const uint4*>(weight + 8 * chunk), v[i]);
+      }
       if (chunk >= kRopeChunk) Rotate8(cos_sin + 8 * (chunk - kRopeChunk), v[i]);
     }
   }
