@@ -26,13 +26,13 @@ struct SpanReader {
   __device__ int64_t end() const { return span.position + span.count; }
   __device__ int64_t first_group() const { return span.position / kRatio; }
   __device__ int64_t groups() const { return end() / kRatio - first_group(); }
-  __device__ float* KvSlot(int64_t t) const { return span.state + t % kSlots * width; }
+  __device__ float* KvSlot(int64_t t) const { return span.state + (t & (kSlots - 1)) * width; }
   __device__ float* ScoreSlot(int64_t t) const { return KvSlot(t) + kSlots * width; }
   __device__ bool InStep(int64_t t) const { return t >= span.position; }
-  // Of a token that is in the step; ape is of its place in the group.
+  // Of a token of the step; its ape is that of its place in the group.
   __device__ const float* Kv(int64_t t) const { return input.kv + Offset(t); }
   __device__ const float* Score(int64_t t) const { return input.score + Offset(t); }
-  __device__ const float* Ape(int64_t t) const { return input.ape + t % kRatio * width; }
+  __device__ const float* Ape(int64_t t) const { return input.ape + (t & (kRatio - 1)) * width; }
 
  private:
   __device__ int64_t Offset(int64_t t) const {
@@ -68,8 +68,8 @@ __device__ inline Four StepScore(const OverlapReader<kApe>& r, int64_t t, int at
 }
 
 // Group `group` (absolute): the previous group's first halves, then its own second halves. Before
-// the first group there is nothing, which weighs 0. kInStep: all of them are in the step, and
-// nothing stands between the loads.
+// the first group there is nothing, which weighs 0: what a slot holds in its place is not used.
+// kInStep: all of them are in the step. Nothing stands between the loads in either case.
 template <bool kInStep, bool kApe>
 __device__ inline Four PoolOverlapping(const OverlapReader<kApe>& r, int64_t group, int dim,
                                        int channel) {
@@ -79,15 +79,19 @@ __device__ inline Four PoolOverlapping(const OverlapReader<kApe>& r, int64_t gro
   for (int i = 0; i < kOverlapSlots; ++i) {
     const int64_t t = (group - 1) * kOverlapRatio + i;
     const int at = (i < kOverlapRatio ? 0 : dim) + channel;
-    if (kInStep || r.InStep(t)) {
-      score[i] = StepScore(r, t, at);
-      kv[i] = Load4(r.Kv(t) + at);
-    } else if (t < 0) {
+    const bool in_step = kInStep || r.InStep(t);
+    score[i] = Load4((in_step ? r.Score(t) : r.ScoreSlot(t)) + at);
+    kv[i] = Load4((in_step ? r.Kv(t) : r.KvSlot(t)) + at);
+    if constexpr (kApe) {
+      const Four ape = Load4(r.Ape(t) + at);
+#pragma unroll
+      for (int c = 0; c < 4; ++c) {
+        if (in_step) score[i].v[c] += ape.v[c];
+      }
+    }
+    if (!kInStep && t < 0) {
       score[i] = {{-INFINITY, -INFINITY, -INFINITY, -INFINITY}};
       kv[i] = {};
-    } else {
-      score[i] = Load4(r.ScoreSlot(t) + at);
-      kv[i] = Load4(r.KvSlot(t) + at);
     }
   }
   Four out;
@@ -107,6 +111,29 @@ __device__ inline Four PoolOverlapping(const OverlapReader<kApe>& r, int64_t gro
     out.v[c] = sum / denominator;
   }
   return out;
+}
+
+// The step's last tokens into their slots. All are read before any is written; in place of those
+// before the step its first is read.
+template <bool kApe>
+__device__ inline void KeepTokens(const OverlapReader<kApe>& r, int dim, int channel) {
+  for (int at = channel; at < r.width; at += dim) {
+    Four kv[kOverlapSlots];
+    Four score[kOverlapSlots];
+#pragma unroll
+    for (int i = 0; i < kOverlapSlots; ++i) {
+      const int64_t t = max(r.span.position, r.end() - kOverlapSlots + i);
+      kv[i] = Load4(r.Kv(t) + at);
+      score[i] = StepScore(r, t, at);
+    }
+#pragma unroll
+    for (int i = 0; i < kOverlapSlots; ++i) {
+      const int64_t t = r.end() - kOverlapSlots + i;
+      if (!r.InStep(t)) continue;
+      Store4(kv[i], r.KvSlot(t) + at);
+      Store4(score[i], r.ScoreSlot(t) + at);
+    }
+  }
 }
 
 // Unit 0 of a span is its first two groups, which may read the state, and then the state's update;
@@ -132,14 +159,7 @@ __global__ void __launch_bounds__(kOverlapThreads, 4)
     for (int64_t g = 0; g < 2 && g < groups; ++g) {
       Store4(PoolOverlapping<false>(r, first_group + g, dim, channel), out + g * dim);
     }
-    for (int64_t t = max(r.span.position, r.end() - kOverlapSlots); t < r.end(); ++t) {
-#pragma unroll
-      for (int half = 0; half < 2; ++half) {
-        const int at = half * dim + channel;
-        Store4(Load4(r.Kv(t) + at), r.KvSlot(t) + at);
-        Store4(StepScore(r, t, at), r.ScoreSlot(t) + at);
-      }
-    }
+    if (r.span.count > 0) KeepTokens(r, dim, channel);
   }
 }
 
@@ -149,19 +169,28 @@ __device__ inline float LongScore(const LongReader<kApe>& r, int64_t t, int chan
   return kApe ? score + r.Ape(t)[channel] : score;
 }
 
-// The warp's tokens of a group: first + warp, and every kLongWarps-th after it. kInStep as above.
+// The warp's tokens of a group: `first`, and every kLongWarps-th after it. kInStep as above.
 template <bool kInStep, bool kApe>
 __device__ inline void LoadLong(const LongReader<kApe>& r, int64_t first, int channel,
                                 float (&score)[kTokensOfWarp], float (&kv)[kTokensOfWarp]) {
+  const float* const step_kv = r.Kv(first) + channel;
+  const float* const step_score = r.Score(first) + channel;
+  const int64_t stride = kLongWarps * r.input.stride;
+  float* const slot_kv = r.KvSlot(first) + channel;
+  float* const slot_score = r.ScoreSlot(first) + channel;
+  const int slot_stride = kLongWarps * r.width;
 #pragma unroll
   for (int i = 0; i < kTokensOfWarp; ++i) {
-    const int64_t t = first + i * kLongWarps;
-    if (kInStep || r.InStep(t)) {
-      score[i] = LongScore(r, t, channel);
-      kv[i] = r.Kv(t)[channel];
-    } else {
-      score[i] = r.ScoreSlot(t)[channel];
-      kv[i] = r.KvSlot(t)[channel];
+    const bool in_step = kInStep || r.InStep(first + i * kLongWarps);
+    score[i] = in_step ? step_score[i * stride] : slot_score[i * slot_stride];
+    kv[i] = in_step ? step_kv[i * stride] : slot_kv[i * slot_stride];
+  }
+  if constexpr (kApe) {
+    const float* const ape = r.Ape(first) + channel;
+#pragma unroll
+    for (int i = 0; i < kTokensOfWarp; ++i) {
+      const float add = ape[i * slot_stride];
+      if (kInStep || r.InStep(first + i * kLongWarps)) score[i] += add;
     }
   }
 }
@@ -169,7 +198,7 @@ __device__ inline void LoadLong(const LongReader<kApe>& r, int64_t first, int ch
 // A block has 32 channels, a lane each, of a group: all its values at once, then one warp adds them
 // up in order. The block of a span's first group, which alone may read the state, also updates it.
 template <bool kApe>
-__global__ void __launch_bounds__(kLongWarps* kLanes)
+__global__ void __launch_bounds__(kLongWarps* kLanes, 4)
     PoolLongKernel(CompressorInput input, const CompressorSpan* spans, int dim, float* pooled) {
   __shared__ float weights[kLongRatio][kLanes];
   __shared__ float values[kLongRatio][kLanes];

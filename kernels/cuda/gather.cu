@@ -41,12 +41,22 @@ __device__ inline void CopyBytes(const void* from, void* to, int bytes, int lane
 __global__ void __launch_bounds__(kWarps* kLanes, kBlocksOfMultiprocessor)
     CopySegmentsKernel(const SegmentCopy* segments, int64_t count, int64_t pieces) {
   const int64_t stride = static_cast<int64_t>(gridDim.x) * kWarps;
-  int64_t i = static_cast<int64_t>(blockIdx.x) * kWarps + threadIdx.y;
-  SegmentCopy next = segments[i % count];
-  for (; i < count * pieces; i += stride) {
+  const int64_t stride_pieces = stride / count;
+  const int64_t stride_rest = stride % count;
+  const int64_t first = static_cast<int64_t>(blockIdx.x) * kWarps + threadIdx.y;
+  int64_t piece = first / count;
+  int64_t at = first % count;
+  SegmentCopy next = segments[at];
+  while (piece < pieces) {
     const SegmentCopy segment = next;
-    const int64_t offset = i / count * kPieceBytes;
-    next = segments[(i + stride) % count];
+    const int64_t offset = piece * kPieceBytes;
+    piece += stride_pieces;
+    at += stride_rest;
+    if (at >= count) {
+      at -= count;
+      ++piece;
+    }
+    next = segments[at];
     if (offset >= segment.bytes) continue;
     const void* const from = static_cast<const uint8_t*>(segment.from) + offset;
     void* const to = static_cast<uint8_t*>(segment.to) + offset;

@@ -4,7 +4,6 @@
 
 #include <algorithm>
 
-
 #include "kernels/cuda/hyper_connection_slice.cuh"
 
 namespace cairn::kernels::cuda {
@@ -76,19 +75,145 @@ __device__ inline void FinishComb(const HcMixParams& p, int64_t tile, int64_t ti
   }
 }
 
+// What the blocks of a cluster tell each other of a tile: four sums of a row at a time. Quads 0 (for
+// pre) and the last (the sum of squares) of all rows go to every block, the others to the one that
+// writes post and comb of the row. A block waits for what all send it, itself among them; nothing
+// waits for its loads and stores, as a barrier of the cluster would.
+template <int kOutputs>
+struct Exchange {
+  static constexpr int kQuads = kOutputs / 4 + 1;
+  static constexpr int kForAll = 2 * kTileRows;
+  static constexpr int kForOwner = kQuads - 2;  // of a row
+  // From a block, of a tile. With fewer blocks there are more rows for each.
+  __host__ __device__ static constexpr int QuadsOfRank(int ranks) { return kForAll + kTileRows / ranks * kForOwner; }
+  static constexpr int kQuadsMax =
+      std::max(QuadsOfRank(1), std::max(8 * QuadsOfRank(8), kRanksMax * QuadsOfRank(kRanksMax)));
+
+  float4 inbox[2][kQuadsMax];  // of tiles in turn; a block's quads by rank
+  uint64_t arrived[2];
+
+  __device__ static uint32_t Address(const void* shared) {
+    return static_cast<uint32_t>(__cvta_generic_to_shared(shared));
+  }
+  __device__ static uint32_t AddressIn(uint32_t address, int rank) {
+    uint32_t there;
+    asm("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(there) : "r"(address), "r"(rank));
+    return there;
+  }
+
+  // By one thread, before a barrier of the cluster.
+  __device__ void Init() {
+    for (uint64_t& barrier : arrived) {
+      asm volatile("mbarrier.init.shared::cta.b64 [%0], 1;" ::"r"(Address(&barrier)) : "memory");
+    }
+    asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
+  }
+
+  // By one thread, once a tile.
+  __device__ void Expect(int turn, int ranks) {
+    asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(
+                     Address(&arrived[turn])),
+                 "r"(ranks * QuadsOfRank(ranks) * static_cast<int>(sizeof(float4)))
+                 : "memory");
+  }
+
+  __device__ void Push(int turn, int to_rank, int from_rank, int quad, int ranks, float4 v) {
+    const float4* const place = &inbox[turn][from_rank * QuadsOfRank(ranks) + quad];
+    asm volatile(
+        "st.async.weak.shared::cluster.mbarrier::complete_tx::bytes.v4.f32 [%0], {%1, %2, %3, %4}, "
+        "[%5];" ::"r"(AddressIn(Address(place), to_rank)),
+        "f"(v.x), "f"(v.y), "f"(v.z), "f"(v.w),
+        "r"(AddressIn(Address(&arrived[turn]), to_rank))
+        : "memory");
+  }
+
+  // quads: [kTileRows][kQuads], the block's sums. By all threads.
+  __device__ void Send(int turn, int rank, int ranks, const float4* quads) {
+    const int for_all = ranks * kForAll;
+    const int rows_of_rank = kTileRows / ranks;
+    for (int i = threadIdx.x; i < for_all + kTileRows * kForOwner; i += blockDim.x) {
+      if (i < for_all) {
+        const int quad = i % kForAll;
+        Push(turn, i / kForAll, rank, quad, ranks,
+             quads[quad / 2 * kQuads + quad % 2 * (kQuads - 1)]);
+      } else {
+        const int k = i - for_all;
+        const int row = k / max(kForOwner, 1);
+        const int quad = k % max(kForOwner, 1);
+        Push(turn, row / rows_of_rank, rank, kForAll + row % rows_of_rank * kForOwner + quad, ranks,
+             quads[row * kQuads + 1 + quad]);
+      }
+    }
+  }
+
+  __device__ void Wait(int turn, int phase) {
+    uint32_t done = 0;
+    while (done == 0) {
+      asm volatile(
+          "{ .reg .pred p; mbarrier.try_wait.parity.acquire.cluster.shared::cta.b64 p, [%1], %2; "
+          "selp.u32 %0, 1, 0, p; }"
+          : "=r"(done)
+          : "r"(Address(&arrived[turn])), "r"(phase)
+          : "memory");
+    }
+  }
+
+  // Over the blocks in order: value `member` of a quad.
+  __device__ float Sum(int turn, int quad, int member, int ranks) const {
+    const int stride = QuadsOfRank(ranks) * 4;
+    const float* const first = &inbox[turn][quad].x + member;
+    float part[kRanksMax];
+#pragma unroll
+    for (int r = 0; r < kRanksMax; ++r) part[r] = r < ranks ? first[r * stride] : 0.0f;
+    float sum = part[0];
+#pragma unroll
+    for (int r = 1; r < kRanksMax; ++r) sum = r < ranks ? sum + part[r] : sum;
+    return sum;
+  }
+};
+
+// The sums of a tile to pre of all rows and to post and logits of comb of the block's own.
+template <int kOutputs>
+__device__ inline void WeighStreams(const HcMixParams& p, const Exchange<kOutputs>& exchange,
+                                    int turn, int64_t first_row, int rank, int ranks, float* pre) {
+  constexpr int kPre = kTileRows * kHcStreams;
+  constexpr int kOthers = kOutputs - kHcStreams;
+  const int rows_of_rank = kTileRows / ranks;
+  for (int i = threadIdx.x; i < kPre + rows_of_rank * kOthers; i += blockDim.x) {
+    const bool is_pre = i < kPre;
+    const int own_row = is_pre ? 0 : (i - kPre) / max(kOthers, 1);
+    const int other = is_pre ? 0 : (i - kPre) % max(kOthers, 1);
+    const int row = is_pre ? i / kHcStreams : rank * rows_of_rank + own_row;
+    const int output = is_pre ? i % kHcStreams : kHcStreams + other;
+    const int quad = is_pre ? 2 * row
+                            : exchange.kForAll + own_row * exchange.kForOwner + other / 4;
+    const float squares = exchange.Sum(turn, 2 * row + 1, 0, ranks);
+    const float sum = exchange.Sum(turn, quad, output % 4, ranks);
+    const int kind = is_pre ? 0 : output < 2 * kHcStreams ? 1 : 2;
+    const float v = sum * NormScale(squares, kHcStreams * p.shape.dim, p.shape.norm_eps) *
+                        __ldg(p.weights.scale + kind) +
+                    __ldg(p.weights.base + output);
+    const int64_t to = first_row + row;
+    if (is_pre) {
+      pre[i] = Sigmoid(v) + p.shape.hc_eps;
+    } else if (to < p.shape.rows && kind == 1) {
+      p.post[to * kHcStreams + output - kHcStreams] = 2.0f * Sigmoid(v);
+    } else if (to < p.shape.rows) {
+      p.comb[to * kHcStreams * kHcStreams + output - 2 * kHcStreams] = v;
+    }
+  }
+}
+
 // A cluster has 16 rows at a time, each of its blocks an equal part of the channels, each warp a
 // slice. Streams are read once, into registers, those of the next tile while this one is worked on.
 // kOutputs: 24 of a sub-layer, 4 of a head.
 template <int kOutputs, bool kMerge>
 __global__ void __launch_bounds__(kWarpsMax* kLanes, 1) HcMixKernel(const HcMixParams p) {
   using Weights = HcSliceWeights<kOutputs>;
-  constexpr int kSquares = kOutputs;  // the column of the sum of squares
-  constexpr int kColumns = kOutputs + 1;
-  constexpr int kOthers = kOutputs - kHcStreams;  // outputs that are not for pre
+  constexpr int kColumns = 4 * Exchange<kOutputs>::kQuads;  // outputs, the sum of squares, nothing
   extern __shared__ uint4 fragments[];  // [warps][kFragments][kLanes]
-  __shared__ float of_warp[kWarpsMax][kTileRows * kColumns];
-  // Of tiles in turn, so that a block may be one tile ahead of who reads its sums.
-  __shared__ float of_block[2][kTileRows * kColumns];
+  __shared__ alignas(16) float of_warp[kWarpsMax][kTileRows * kColumns];
+  __shared__ alignas(16) Exchange<kOutputs> exchange;
   __shared__ float pre[kTileRows * kHcStreams];
   const cg::cluster_group cluster = cg::this_cluster();
   const int ranks = static_cast<int>(cluster.num_blocks());
@@ -96,22 +221,28 @@ __global__ void __launch_bounds__(kWarpsMax* kLanes, 1) HcMixKernel(const HcMixP
   const int warps = blockDim.x / kLanes;
   const int warp = threadIdx.x / kLanes;
   const int lane = threadIdx.x % kLanes;
-  const int rows_of_rank = kTileRows / ranks;
   const int64_t slice = rank * warps + warp;
   const int64_t tiles = (p.shape.rows + kTileRows - 1) / kTileRows;
   const int64_t first_tile = blockIdx.x / ranks;
   const int64_t tile_stride = gridDim.x / ranks;
 
+  if (threadIdx.x == 0) exchange.Init();
+  cluster.barrier_arrive();
   HcSlice next;
   next.Load<kMerge>(p, first_tile * kTileRows, slice, lane);
   PrefetchWeights(p, kOutputs, slice, lane);
   const Weights weights{fragments + warp * Weights::kFragments * kLanes + lane};
   weights.Load(p, next.channel, lane);
+  cluster.barrier_wait();
 
-  int turn = 0;
-  for (int64_t tile = first_tile; tile < tiles; tile += tile_stride, turn ^= 1) {
+  // The inbox of a turn is free when it is sent to again: who sends has waited for the tile between,
+  // which this block sent when all its threads had read the inbox.
+  int count = 0;
+  for (int64_t tile = first_tile; tile < tiles; tile += tile_stride, ++count) {
+    const int turn = count % 2;
     HcSlice s = next;
     next.Load<kMerge>(p, (tile + tile_stride) * kTileRows, slice, lane);
+    if (threadIdx.x == 0) exchange.Expect(turn, ranks);
     if constexpr (kMerge) {
       __shared__ float factors[kTileRows * kMergeFactors];
       LoadFactors(p, tile * kTileRows, factors);
@@ -132,10 +263,8 @@ __global__ void __launch_bounds__(kWarpsMax* kLanes, 1) HcMixKernel(const HcMixP
       high[column] = sums[i][2];
       high[column + 1] = sums[i][3];
     }
-    if (lane % 4 == 0) {
-      low[kSquares] = squares[0];
-      high[kSquares] = squares[1];
-    }
+    low[kOutputs + lane % 4] = lane % 4 == 0 ? squares[0] : 0.0f;
+    high[kOutputs + lane % 4] = lane % 4 == 0 ? squares[1] : 0.0f;
     __syncthreads();
     for (int i = threadIdx.x; i < kTileRows * kColumns; i += blockDim.x) {
       float sum = of_warp[0][i];
@@ -143,51 +272,18 @@ __global__ void __launch_bounds__(kWarpsMax* kLanes, 1) HcMixKernel(const HcMixP
       for (int w = 1; w < kWarpsMax; ++w) {
         if (w < warps) sum += of_warp[w][i];
       }
-      of_block[turn][i] = sum;
+      of_warp[0][i] = sum;
     }
-    cluster.sync();
-    const auto sum_of_ranks = [&](int i) {
-      float part[kRanksMax];
-#pragma unroll
-      for (int r = 0; r < kRanksMax; ++r) {
-        if (r < ranks) part[r] = cluster.map_shared_rank(of_block[turn], r)[i];
-      }
-      float sum = part[0];
-#pragma unroll
-      for (int r = 1; r < kRanksMax; ++r) {
-        if (r < ranks) sum += part[r];
-      }
-      return sum;
-    };
-    // Each block needs pre of all rows; of its part of the rows it writes post and comb.
-    for (int i = threadIdx.x; i < kTileRows * kHcStreams + rows_of_rank * kOthers;
-         i += blockDim.x) {
-      const int k = i - kTileRows * kHcStreams;
-      const int row = k < 0 ? i / kHcStreams : rank * rows_of_rank + k / max(kOthers, 1);
-      const int output = k < 0 ? i % kHcStreams : kHcStreams + k % max(kOthers, 1);
-      const float scale = NormScale(sum_of_ranks(row * kColumns + kSquares),
-                                    kHcStreams * p.shape.dim, p.shape.norm_eps);
-      const int kind = k < 0 ? 0 : output < 2 * kHcStreams ? 1 : 2;
-      const float v = sum_of_ranks(row * kColumns + output) * scale * p.weights.scale[kind] +
-                      p.weights.base[output];
-      const int64_t to = tile * kTileRows + row;
-      if (kind == 0) {
-        pre[i] = Sigmoid(v) + p.shape.hc_eps;
-      } else if (to >= p.shape.rows) {
-        continue;
-      } else if (kind == 1) {
-        p.post[to * kHcStreams + output - kHcStreams] = 2.0f * Sigmoid(v);
-      } else {
-        p.comb[to * kHcStreams * kHcStreams + output - 2 * kHcStreams] = v;
-      }
-    }
+    __syncthreads();
+    exchange.Send(turn, rank, ranks, reinterpret_cast<const float4*>(of_warp[0]));
+    exchange.Wait(turn, count / 2 % 2);
+    WeighStreams(p, exchange, turn, tile * kTileRows, rank, ranks, pre);
     __syncthreads();
     Collapse(p, s, pre, lane);
   }
-  if constexpr (kOthers > 0) {
-    FinishComb(p, first_tile, tile_stride, tiles, rank, rows_of_rank);
+  if constexpr (kOutputs > kHcStreams) {
+    FinishComb(p, first_tile, tile_stride, tiles, rank, kTileRows / ranks);
   }
-  cluster.sync();  // no block leaves while another may read its sums
 }
 
 // A thread has eight channels of a row.

@@ -1,5 +1,7 @@
 #include "kernels/cuda/norms.h"
 
+#include <algorithm>
+
 #include "kernels/cuda/row_math.cuh"
 
 namespace cairn::kernels::cuda {
@@ -16,61 +18,114 @@ struct NormOutput {
   int64_t scale_stride = 0;
 };
 
-// A row for kWarps warps: one pass over memory.
+// Eight values of a row as they lie in memory.
+template <typename In>
+struct Chunk;
+template <>
+struct Chunk<uint16_t> {
+  uint4 v;
+  __device__ void Get(float (&out)[8]) const { Unpack8(v, out); }
+};
+template <>
+struct Chunk<float> {
+  float4 v[2];
+  __device__ void Get(float (&out)[8]) const {
+    out[0] = v[0].x, out[1] = v[0].y, out[2] = v[0].z, out[3] = v[0].w;
+    out[4] = v[1].x, out[5] = v[1].y, out[6] = v[1].z, out[7] = v[1].w;
+  }
+};
+
+// What a thread has of a row: chunks threadIdx.x, threadIdx.x + kThreads, ...
+template <typename In, int kThreads>
+struct ThreadChunks {
+  Chunk<In> chunk[kChunksMax];
+
+  __device__ static int At(int i) { return static_cast<int>(threadIdx.x) + i * kThreads; }
+  __device__ void Load(const In* row, int chunks) {
+#pragma unroll
+    for (int i = 0; i < kChunksMax; ++i) {
+      if (At(i) < chunks) {
+        chunk[i] = reinterpret_cast<const Chunk<In>*>(row)[At(i)];
+      } else {
+        chunk[i] = {};
+      }
+    }
+  }
+};
+
+// A row for kWarps warps at a time, the next one on its way meanwhile: one pass over memory.
 template <typename In, int kWarps, bool kQuantise>
 __global__ void __launch_bounds__(kWarps == 1 ? kLanes * kRowsOfWarps : kLanes* kWarps)
     NormRowsKernel(const In* x, const uint16_t* weight, int64_t rows, int n, float eps,
                    NormOutput to) {
   constexpr int kThreads = kLanes * kWarps;
-  const int64_t row = static_cast<int64_t>(blockIdx.x) * blockDim.y + threadIdx.y;
-  if (row >= rows) return;  // a whole warp; with more warps a row there is one row a block
+  __shared__ float of_warp[2][kWarps];  // of rows in turn
   const int chunks = n / 8;
-  float v[kChunksMax][8];
-  uint4 w[kChunksMax];  // asked for with the row: the sum is waited for once
-  float sum = 0.0f;
+  const int64_t stride = static_cast<int64_t>(gridDim.x) * blockDim.y;
+  int64_t row = static_cast<int64_t>(blockIdx.x) * blockDim.y + threadIdx.y;
+  if (row >= rows) return;  // a whole warp; with more warps a row there is one row a block
+  ThreadChunks<In, kThreads> next;
+  next.Load(x + row * n, chunks);
+  ThreadChunks<uint16_t, kThreads> factors;
+  if (weight != nullptr) factors.Load(weight, chunks);
+  for (int turn = 0; row < rows; row += stride, turn ^= 1) {
+    float v[kChunksMax][8];
+    float sum = 0.0f;
 #pragma unroll
-  for (int i = 0; i < kChunksMax; ++i) {
-    const int chunk = threadIdx.x + i * kThreads;
-    if (chunk < chunks) {
-      Load8(x + row * n + 8 * chunk, v[i]);
-      if (weight != nullptr) w[i] = *reinterpret_cast<const uint4*>(weight + 8 * chunk);
-    } else {
-#pragma unroll
-      for (int e = 0; e < 8; ++e) v[i][e] = 0.0f;
+    for (int i = 0; i < kChunksMax; ++i) {
+      next.chunk[i].Get(v[i]);
+      AddSquares(v[i], sum);
     }
-  }
+    if (row + stride < rows) next.Load(x + (row + stride) * n, chunks);
+    sum = SumOfLanes(sum);
+    if constexpr (kWarps > 1) {
+      if (threadIdx.x % kLanes == 0) of_warp[turn][threadIdx.x / kLanes] = sum;
+      __syncthreads();
+      sum = of_warp[turn][0];
 #pragma unroll
-  for (int i = 0; i < kChunksMax; ++i) AddSquares(v[i], sum);
-  sum = SumOfLanes(sum);
-  if constexpr (kWarps > 1) {
-    __shared__ float of_warp[kWarps];
-    if (threadIdx.x % kLanes == 0) of_warp[threadIdx.x / kLanes] = sum;
-    __syncthreads();
-    sum = of_warp[0];
+      for (int w = 1; w < kWarps; ++w) sum += of_warp[turn][w];
+    }
+    const float scale = NormScale(sum, n, eps);
 #pragma unroll
-    for (int w = 1; w < kWarps; ++w) sum += of_warp[w];
-  }
-  const float scale = NormScale(sum, n, eps);
-#pragma unroll
-  for (int i = 0; i < kChunksMax; ++i) {
-    if (i * kThreads >= chunks) break;  // for all lanes alike: they meet in MaxOfLanes
-    const int chunk = threadIdx.x + i * kThreads;
-    const bool has = chunk < chunks;
-    ScaleBy(scale, v[i]);
-    if (has && weight != nullptr) ScaleByWeight(w[i], v[i]);
-    const uint4 rounded = Pack8(v[i]);
-    if (has && to.out != nullptr) *reinterpret_cast<uint4*>(to.out + row * n + 8 * chunk) = rounded;
-    if constexpr (kQuantise) {
-      Unpack8(rounded, v[i]);
-      const uint32_t byte = ScaleByteFp8(MaxOfLanes<16>(MaxMagnitude(v[i])));
-      if (!has) continue;
-      *reinterpret_cast<uint2*>(to.codes + row * n + 8 * chunk) =
-          E4m3Codes(v[i], InverseOfScale(byte));
-      if (chunk % 16 == 0) {
-        to.scales[chunk / 16 * to.scale_stride + row] = __uint_as_float(byte << 23);
+    for (int i = 0; i < kChunksMax; ++i) {
+      if (i * kThreads >= chunks) break;  // for all lanes alike: they meet in MaxOfLanes
+      const int chunk = next.At(i);
+      const bool has = chunk < chunks;
+      ScaleBy(scale, v[i]);
+      if (weight != nullptr) ScaleByWeight(factors.chunk[i].v, v[i]);
+      const uint4 rounded = Pack8(v[i]);
+      if (has && to.out != nullptr) {
+        *reinterpret_cast<uint4*>(to.out + row * n + 8 * chunk) = rounded;
+      }
+      if constexpr (kQuantise) {
+        Unpack8(rounded, v[i]);
+        const uint32_t byte = ScaleByteFp8(MaxOfLanes<16>(MaxMagnitude(v[i])));
+        if (!has) continue;
+        *reinterpret_cast<uint2*>(to.codes + row * n + 8 * chunk) =
+            E4m3Codes(v[i], InverseOfScale(byte));
+        if (chunk % 16 == 0) {
+          to.scales[chunk / 16 * to.scale_stride + row] = __uint_as_float(byte << 23);
+        }
       }
     }
   }
+}
+
+// Launches as many blocks as run at a time, or what there are rows for.
+template <typename In, int kWarps, bool kQuantise>
+void LaunchRows(Stream stream, const In* x, const uint16_t* weight, int64_t rows, int64_t n,
+                float eps, const NormOutput& to) {
+  constexpr int kRowsOfBlock = kWarps == 1 ? kRowsOfWarps : 1;
+  const auto kernel = NormRowsKernel<In, kWarps, kQuantise>;
+  static const int blocks_max = [kernel] {
+    int resident = 1;
+    static_cast<void>(cudaOccupancyMaxActiveBlocksPerMultiprocessor(
+        &resident, kernel, kLanes * kWarps * kRowsOfBlock, 0));
+    return std::max(resident, 1) * MultiprocessorCount();
+  }();
+  const int64_t blocks = std::min(CeilDiv(rows, int64_t{kRowsOfBlock}), int64_t{blocks_max});
+  kernel<<<static_cast<unsigned>(blocks), dim3(kLanes * kWarps, kRowsOfBlock), 0, stream>>>(
+      x, weight, rows, static_cast<int>(n), eps, to);
 }
 
 template <typename In, bool kQuantise>
@@ -81,16 +136,12 @@ absl::Status Launch(Stream stream, const In* x, const uint16_t* weight, int64_t 
                                 kQuantise ? "RmsNormQuantise: n not a multiple of 128 up to 8192"
                                           : "RmsNorm: n not a multiple of 8 up to 8192"));
   if (rows == 0) return absl::OkStatus();
-  const int width = static_cast<int>(n);
-  const auto grid = static_cast<unsigned>(rows);
   if (n <= 1024) {
-    NormRowsKernel<In, 1, kQuantise>
-        <<<CeilDiv(grid, unsigned{kRowsOfWarps}), dim3(kLanes, kRowsOfWarps), 0, stream>>>(
-            x, weight, rows, width, eps, to);
+    LaunchRows<In, 1, kQuantise>(stream, x, weight, rows, n, eps, to);
   } else if (n <= 4096) {
-    NormRowsKernel<In, 4, kQuantise><<<grid, 4 * kLanes, 0, stream>>>(x, weight, rows, width, eps, to);
+    LaunchRows<In, 4, kQuantise>(stream, x, weight, rows, n, eps, to);
   } else {
-    NormRowsKernel<In, 8, kQuantise><<<grid, 8 * kLanes, 0, stream>>>(x, weight, rows, width, eps, to);
+    LaunchRows<In, 8, kQuantise>(stream, x, weight, rows, n, eps, to);
   }
   return LaunchStatus("RmsNorm");
 }
