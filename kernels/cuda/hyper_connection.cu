@@ -150,7 +150,7 @@ struct Exchange {
     uint32_t done = 0;
     while (done == 0) {
       asm volatile(
-          "{ .reg .pred p; mbarrier.try_wait.parity.acquire.cluster.shared::cta.b64 p, [%1], %2; "
+          "{ .reg .pred p; mbarrier.try_wait.parity.shared::cta.b64 p, [%1], %2; "
           "selp.u32 %0, 1, 0, p; }"
           : "=r"(done)
           : "r"(Address(&arrived[turn])), "r"(phase)
