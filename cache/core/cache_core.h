@@ -28,7 +28,9 @@
 #include "cache/policy/eviction_policy.h"
 #include "store/base/clock.h"
 #include "store/base/random.h"
+#include "store/device/gpu_memory.h"
 #include "store/tier/disk_tier.h"
+#include "store/tier/gpu_tier.h"
 #include "store/tier/host_tier.h"
 
 namespace cairn::cache {
@@ -54,6 +56,10 @@ struct LeasedPrefix {
   std::optional<LeasedEntry> checkpoint;
   uint64_t host_bytes = 0;
   uint64_t disk_bytes = 0;
+  // Where the same bytes lie in the GPU's pool too, held by the same lease: of the leading rows, as
+  // many as do, and, if all do, perhaps of the checkpoint.
+  std::vector<uint64_t> gpu_rows_offsets;
+  std::optional<uint64_t> gpu_checkpoint_offset;
 };
 
 struct CoreMatch {
@@ -118,6 +124,11 @@ class CacheCore {
     // Of PolicyNames(). On disk room comes back by segments: a policy that weighs entries decides
     // which segment, and what of it is kept (departure.h).
     std::string eviction_host = kDefaultPolicy, eviction_disk = kDefaultPolicy;
+    // A pool in GPU memory for copies of what is leased again and again (gpu_copies.h). Null:
+    // none. Both outlive the core.
+    store::Gpu* gpu = nullptr;
+    store::GpuTier* gpu_tier = nullptr;
+    std::string eviction_gpu = kDefaultPolicy;
     absl::Duration lease_max = absl::Minutes(10);
     absl::Duration reservation_max = absl::Minutes(30);
     // For tests and simulation. Null: waits against `clock` in real time. False: entries are

@@ -71,7 +71,8 @@ std::vector<NamedCount> CoreImpl::Stats() {
                                  {"pinned_prefixes", pinned_tips_.size()},
                                  {"disk_queued_entries", writer_.queued_entries()}});
   }
-  for (const std::vector<NamedCount>& more : {residency_.counters.List(), scrubber_.Stats()}) {
+  const std::vector<NamedCount> gpu = gpu_ != nullptr ? gpu_->Stats() : std::vector<NamedCount>();
+  for (const std::vector<NamedCount>& more : {gpu, residency_.counters.List(), scrubber_.Stats()}) {
     counts.insert(counts.end(), more.begin(), more.end());
   }
   return counts;

@@ -16,6 +16,7 @@
 #include "cache/core/cache_core.h"
 #include "cache/core/disk_writer.h"
 #include "cache/core/expiry.h"
+#include "cache/core/gpu_copies.h"
 #include "cache/core/lease_table.h"
 #include "cache/core/reservation_table.h"
 #include "cache/core/residency.h"
@@ -30,7 +31,11 @@ class CoreImpl final : public CacheCore {
  public:
   CoreImpl(const Options& options, store::HostTier& host, store::DiskTier* disk, Clock& clock,
            Random& random);
-  ~CoreImpl() override { residency_.StopLoading(); }
+  ~CoreImpl() override {
+    residency_.StopLoading();
+    MutexLock lock(&residency_.mutex);
+    residency_.left_both = nullptr;  // gpu_ goes before what may still tell it
+  }
   void Start() {
     residency_.StartLoading(options_.background_load);
     scrubber_.Start();
@@ -110,7 +115,9 @@ class CoreImpl final : public CacheCore {
   absl::Status CheckNewLeaseLocked(LeaseId lease) const;
   // `lease` 0: a number is chosen.
   LeaseId AddLeaseLocked(SessionId id, Session& session, LeaseId lease, uint64_t bytes,
-                         std::vector<EntryRef> entries, store::HostPins pins);
+                         std::vector<EntryRef> entries, store::HostPins pins, GpuLease gpu);
+  // What of the prefix lies on the GPU too; says so in it.
+  GpuLease LeaseGpuLocked(std::span<const Digest> blocks, LeasedPrefix& prefix);
 
   // session, reserve
   absl::StatusOr<Digest> RootOf(const NamespaceSpec& spec) const;
@@ -158,9 +165,10 @@ class CoreImpl final : public CacheCore {
   CondVar loaded_;
   Verifier verifier_;
   Expiry expiry_;
-  DiskWriter writer_;  // these three last: their threads use the rest
+  DiskWriter writer_;  // these last: their threads use the rest
   UseLearner learner_;
   Scrubber scrubber_;
+  std::unique_ptr<GpuCopies> gpu_;  // null: no GPU
 };
 
 }  // namespace cairn::cache

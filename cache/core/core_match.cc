@@ -117,8 +117,8 @@ std::optional<LeasedPrefix> CoreImpl::LeaseHostLocked(SessionId id, Session& ses
   // before their children's.
   residency_.index.AddLease(tip, 1);
   residency_.index.AddLease(checkpoint, 1);
-  prefix.lease =
-      AddLeaseLocked(id, session, lease, arena_bytes_held, {tip, checkpoint}, std::move(pins));
+  prefix.lease = AddLeaseLocked(id, session, lease, arena_bytes_held, {tip, checkpoint},
+                                std::move(pins), LeaseGpuLocked(digests, prefix));
   Counters& counters = residency_.counters;
   counters.match_leased_calls.Add();
   counters.fetch_rows_entries.Add(prefix.rows.size());
@@ -172,7 +172,8 @@ absl::Status CoreImpl::CheckArenaShareLocked(const Session& session, uint64_t mo
 }
 
 LeaseId CoreImpl::AddLeaseLocked(SessionId id, Session& session, LeaseId lease, uint64_t bytes,
-                                 std::vector<EntryRef> entries, store::HostPins pins) {
+                                 std::vector<EntryRef> entries, store::HostPins pins,
+                                 GpuLease gpu) {
   if (lease == 0) lease = NewIdLocked();
   session.leases.insert(lease);
   session.leased_bytes += bytes;
@@ -181,7 +182,17 @@ LeaseId CoreImpl::AddLeaseLocked(SessionId id, Session& session, LeaseId lease, 
                .deadline_nanos = clock_.NowNanos() + absl::ToInt64Nanoseconds(options_.lease_max),
                .bytes = bytes,
                .entries = std::move(entries),
-               .pins = std::move(pins)});
+               .pins = std::move(pins),
+               .gpu = std::move(gpu)});
+  return lease;
+}
+
+GpuLease CoreImpl::LeaseGpuLocked(std::span<const Digest> blocks, LeasedPrefix& prefix) {
+  if (gpu_ == nullptr) return {};
+  GpuLease lease = gpu_->Lease(blocks, prefix.checkpoint.has_value());
+  const size_t rows = std::min(blocks.size(), lease.pins.size());
+  for (size_t i = 0; i < rows; ++i) prefix.gpu_rows_offsets.push_back(lease.pins[i].offset);
+  if (lease.pins.size() > rows) prefix.gpu_checkpoint_offset = lease.pins[rows].offset;
   return lease;
 }
 

@@ -34,7 +34,8 @@ absl::StatusOr<std::unique_ptr<CacheCore>> CacheCore::Create(const Options& opti
     }
   }
   const std::vector<std::string> known = PolicyNames();
-  for (const std::string* eviction : {&options.eviction_host, &options.eviction_disk}) {
+  for (const std::string* eviction :
+       {&options.eviction_host, &options.eviction_disk, &options.eviction_gpu}) {
     if (std::find(known.begin(), known.end(), *eviction) == known.end()) {
       return absl::InvalidArgumentError(absl::StrCat(
           "eviction: \"", *eviction, "\" is not known; use ", absl::StrJoin(known, ", ")));
@@ -87,6 +88,12 @@ CoreImpl::CoreImpl(const Options& options, store::HostTier& host, store::DiskTie
                 {.bytes_per_second = options.scrub_bytes_per_second,
                  .round_min = options.scrub_round_min}) {
   residency_.write_to_disk = [this](EntryRef ref) { writer_.Enqueue(ref); };
+  if (options.gpu_tier == nullptr) return;
+  gpu_ = std::make_unique<GpuCopies>(GpuCopies::Options{.policy = options.eviction_gpu,
+                                                        .random = &random,
+                                                        .background = options.background_writes},
+                                     *options.gpu, *options.gpu_tier, residency_);
+  residency_.left_both = [this](EntryRef ref) { gpu_->Forget(ref); };
 }
 
 uint64_t CoreImpl::NewIdLocked() {
@@ -123,6 +130,7 @@ void CoreImpl::EndLeaseLocked(LeaseId id) {
     it->second.leased_bytes -= lease->bytes;
   }
   lease->pins = store::HostPins();
+  if (gpu_ != nullptr) gpu_->Release(std::move(lease->gpu));
   for (const EntryRef ref : lease->entries) {
     residency_.index.AddLease(ref, -1);
     residency_.index.Prune(ref.block);

@@ -13,6 +13,7 @@
 
 #include "absl/container/flat_hash_map.h"
 #include "cache/core/cache_core.h"
+#include "cache/core/gpu_copies.h"
 #include "cache/core/prefix_index.h"
 #include "store/tier/host_tier.h"
 
@@ -24,6 +25,7 @@ struct Lease {
   uint64_t bytes = 0;  // of the arena, counted in the session
   std::vector<EntryRef> entries;
   store::HostPins pins;
+  GpuLease gpu;
 };
 
 class LeaseTable {

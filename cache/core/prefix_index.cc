@@ -16,10 +16,6 @@ constexpr uint64_t kGapBlocksMax = 1024;
 constexpr Place Other(Place place) { return place == Place::kHost ? Place::kDisk : Place::kHost; }
 constexpr size_t Of(Place place) { return static_cast<size_t>(place); }
 
-constexpr EntryNumber NumberOf(EntryRef ref) {
-  return 2 * ref.block->id + (ref.kind == EntryKind::kCheckpoint ? 1 : 0);
-}
-
 std::unique_ptr<EvictionPolicy> PolicyOf(const PrefixIndex::Options& options, Place place) {
   auto policy =
       MakePolicy(options.policy[Of(place)],
@@ -151,7 +147,7 @@ bool PrefixIndex::Reachable(const Block& block) const {
 // What a hit on the entry saves, and what keeping it costs. A checkpoint saves all the tokens back
 // to the one before it, at the cost of its own bytes and of the rows between, which are of no use
 // without it.
-EntryFacts PrefixIndex::FactsOf(EntryRef ref, Place place) const {
+EntryFacts PrefixIndex::FactsOf(EntryRef ref) const {
   EntryFacts facts;
   std::memcpy(&facts.key, ref.block->digest.bytes.data(), sizeof(facts.key));
   facts.depth = ref.block->index;
@@ -159,12 +155,8 @@ EntryFacts PrefixIndex::FactsOf(EntryRef ref, Place place) const {
   facts.bytes = ref->bytes;
   facts.tokens = kBlockTokens;
   const Block* above = ParentOf(*ref.block);
-  if (ref.kind == EntryKind::kRows) {
-    if (above != nullptr) facts.parent = above->rows.slot[Of(place)];
-    return facts;
-  }
+  if (ref.kind == EntryKind::kRows) return facts;
   facts.key = ~facts.key;
-  facts.parent = ref.block->rows.slot[Of(place)];
   uint64_t blocks = 1;
   while (above != nullptr && !above->checkpoint.present() && blocks < kGapBlocksMax) {
     above = ParentOf(*above);
@@ -176,8 +168,10 @@ EntryFacts PrefixIndex::FactsOf(EntryRef ref, Place place) const {
 }
 
 void PrefixIndex::Enter(EntryRef ref, Place place, bool found) {
-  EntryFacts facts = FactsOf(ref, place);
+  EntryFacts facts = FactsOf(ref);
   facts.found = found;
+  const Block* const on = ref.kind == EntryKind::kCheckpoint ? ref.block : ParentOf(*ref.block);
+  if (on != nullptr) facts.parent = on->rows.slot[Of(place)];
   ref->slot[Of(place)] = order_[Of(place)].Add(NumberOf(ref), facts);
   if (ref->used_ticks == 0) ref->used_ticks = Ticks(clock_.NowNanos());
 }

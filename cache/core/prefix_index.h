@@ -115,6 +115,12 @@ class PrefixIndex {
   // REQUIRES: options.policy is known.
   PrefixIndex(Clock& clock, const Options& options);
 
+  static EntryNumber NumberOf(EntryRef ref) {
+    return 2 * ref.block->id + (ref.kind == EntryKind::kCheckpoint ? 1 : 0);
+  }
+  // What a hit on the entry saves and what keeping it costs, but for the parent's slot.
+  EntryFacts FactsOf(EntryRef ref) const;
+
   // nullptr: unknown.
   Block* Find(const Digest& digest) const;
   // Finds or makes the block, and a placeholder for its parent if that is unknown.
@@ -223,7 +229,6 @@ class PrefixIndex {
   void Refresh(EntryRef ref);
   void RefreshPlace(EntryRef ref, Place place);
   void ListQueued(uint32_t slot, bool listed);
-  EntryFacts FactsOf(EntryRef ref, Place place) const;
   void Enter(EntryRef ref, Place place, bool found);
   void Change(EntryRef ref, Place place, bool present, bool quietly);
   void LinkToParent(Block* block, const EntryAttributes& attributes);

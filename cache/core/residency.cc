@@ -91,11 +91,13 @@ void Residency::DropHost(EntryRef ref, bool evicted) {
   index.SetQueued(ref, false);  // nothing is left to write
   ref->heals = false;
   index.SetPresent(ref, Place::kHost, false, evicted);
+  TellIfGone(ref);
 }
 
 void Residency::DropDisk(EntryRef ref, bool evicted) {
   if (incomplete()) gone_.insert(ref.key());
   index.SetPresent(ref, Place::kDisk, false, evicted);
+  TellIfGone(ref);
 }
 
 bool Residency::DropDamagedHost(EntryRef ref, const store::HostPin& pin, const absl::Status& why) {

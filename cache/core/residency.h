@@ -118,8 +118,14 @@ class Residency {
   // Queues the write to disk of an entry that lies in host memory. Under `mutex`. Set before all
   // else.
   std::function<void(EntryRef)> write_to_disk;
+  // Told of an entry that has left host memory and disk, under `mutex`. Set before all else, or
+  // null.
+  std::function<void(EntryRef)> left_both;
 
  private:
+  void TellIfGone(EntryRef ref) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex) {
+    if (left_both != nullptr && !ref->present()) left_both(ref);
+  }
   struct Found {
     EntryKey key;
     EntryAttributes attributes;

@@ -45,6 +45,7 @@ int MultiprocessorCount() {
 absl::Status CudaStatus(int error, absl::string_view what) {
   const auto code = static_cast<cudaError_t>(error);
   if (code == cudaSuccess) return absl::OkStatus();
+  (void)cudaGetLastError();  // told here, and not once more after the next launch
   const std::string message = absl::StrCat("CUDA: ", what, ": ", cudaGetErrorString(code));
   if (code == cudaErrorMemoryAllocation) return absl::ResourceExhaustedError(message);
   return absl::InternalError(message);
@@ -91,6 +92,12 @@ absl::Status CopyToDevice(void* to, const void* from, size_t bytes) {
 absl::Status CopyToHost(void* to, const void* from, size_t bytes) {
   CAIRN_RETURN_IF_ERROR(CudaStatus(cudaDeviceSynchronize(), "waiting for the GPU"));
   return CudaStatus(cudaMemcpy(to, from, bytes, cudaMemcpyDeviceToHost), "copying from the GPU");
+}
+
+absl::Status CopyOn(Stream stream, void* to, const void* from, size_t bytes) {
+  // From memory that is not pinned the driver takes a copy before it returns.
+  return CudaStatus(cudaMemcpyAsync(to, from, bytes, cudaMemcpyHostToDevice, stream),
+                    "copying to the GPU");
 }
 
 absl::Status Fill(void* to, int byte, size_t bytes) {

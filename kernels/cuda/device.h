@@ -62,6 +62,7 @@ void Free(void* pointer);
 absl::Status CopyToDevice(void* to, const void* from, size_t bytes);
 absl::Status CopyToHost(void* to, const void* from, size_t bytes);
 absl::Status Fill(void* to, int byte, size_t bytes);
+absl::Status CopyOn(Stream stream, void* to, const void* from, size_t bytes);
 }  // namespace internal
 
 // `count` values of T on the device, aligned to 256 bytes.
@@ -97,6 +98,10 @@ class DeviceBuffer {
     std::vector<T> values(count_);
     CAIRN_RETURN_IF_ERROR(internal::CopyToHost(values.data(), data_, count_ * sizeof(T)));
     return values;
+  }
+  // Behind what is on the stream. `values` may go when it returns.
+  absl::Status WriteOn(Stream stream, std::span<const T> values) {
+    return internal::CopyOn(stream, data_, values.data(), values.size() * sizeof(T));
   }
   // Every byte; tests poison outputs with it.
   absl::Status Fill(int byte) { return internal::Fill(data_, byte, count_ * sizeof(T)); }

@@ -30,6 +30,7 @@ TEST_F(DeviceMemoryTest, HoldsWhatWasWritten) {
 TEST_F(DeviceMemoryTest, MoreThanThereIsIsRefused) {
   EXPECT_EQ(DeviceBuffer<uint8_t>::Create(size_t{1} << 50).status().code(),
             absl::StatusCode::kResourceExhausted);
+  EXPECT_TRUE(LaunchStatus("the next launch").ok()) << "the refusal is told once";
   EXPECT_TRUE(DeviceBuffer<uint8_t>::Create(1 << 20).ok());
 }
 

@@ -22,12 +22,10 @@
 #include <memory>
 #include <optional>
 #include <span>
-#include <string>
-#include <vector>
 
 #include "store/base/entry.h"
-#include "store/base/limits.h"
 #include "store/base/status.h"
+#include "store/tier/arena_entries.h"
 
 namespace cairn::store {
 
@@ -35,26 +33,21 @@ class HostTier;
 
 // What an entry takes in the arena.
 constexpr uint64_t HostRoomBytes(uint64_t payload_bytes, size_t parts) {
-  return RoundUpToIo(PartTableOffset(payload_bytes) + parts * sizeof(uint64_t));
+  return ArenaRoomBytes(payload_bytes, parts);
 }
 
 // Room for one entry, unpublished: returned to the arena if dropped.
 class HostRoom {
  public:
-  HostRoom() = default;
-  HostRoom(HostRoom&& other) noexcept { *this = std::move(other); }
-  HostRoom& operator=(HostRoom&& other) noexcept;
-  ~HostRoom();
   // HostRoomBytes of what was asked; address aligned to kIoAlignment. Valid while this lives. What
   // lies behind the payload is Publish's.
-  std::span<uint8_t> bytes() const { return bytes_; }
-  uint64_t offset() const { return offset_; }
+  std::span<uint8_t> bytes() const { return {arena_ + room_.offset(), room_.bytes()}; }
+  uint64_t offset() const { return room_.offset(); }
 
  private:
   friend class HostTier;
-  HostTier* tier_ = nullptr;
-  std::span<uint8_t> bytes_;
-  uint64_t offset_ = 0;
+  uint8_t* arena_ = nullptr;
+  ArenaRoom room_;
 };
 
 // Where one published entry lies. The spans are into the arena.
@@ -69,40 +62,32 @@ struct HostExtent {
 // or not.
 class HostPin {
  public:
-  HostPin() = default;
-  HostPin(HostPin&& other) noexcept { *this = std::move(other); }
-  HostPin& operator=(HostPin&& other) noexcept;
-  ~HostPin();
-  explicit operator bool() const { return slot_ != nullptr; }
-  const EntryMeta& meta() const;
-  uint64_t offset() const;                   // in the arena
-  std::span<const uint8_t> payload() const;  // meta().payload_bytes() bytes
+  explicit operator bool() const { return pin_.slot() != nullptr; }
+  const EntryMeta& meta() const { return pin_.slot()->meta; }
+  uint64_t offset() const { return pin_.slot()->offset; }  // in the arena
+  std::span<const uint8_t> payload() const;                // meta().payload_bytes() bytes
   // Whether the table still says what was published.
   bool TableIntact() const;
 
  private:
   friend class HostTier;
   friend class HostPins;
-  HostTier* tier_ = nullptr;
-  struct HostSlot* slot_ = nullptr;
+  const uint8_t* arena_ = nullptr;
+  ArenaPin pin_;
 };
 
 // The same for many entries: one word each, and one lock for all.
 class HostPins {
  public:
-  HostPins() = default;
-  HostPins(HostPins&& other) noexcept { *this = std::move(other); }
-  HostPins& operator=(HostPins&& other) noexcept;
-  ~HostPins();
-  size_t size() const { return slots_.size(); }
+  size_t size() const { return pins_.size(); }
   HostExtent operator[](size_t i) const;
   // Takes over one more. REQUIRES: it holds an entry of the same tier as the others.
   void Add(HostPin pin);
 
  private:
   friend class HostTier;
-  HostTier* tier_ = nullptr;
-  std::vector<struct HostSlot*> slots_;
+  const uint8_t* arena_ = nullptr;
+  ArenaPins pins_;
 };
 
 struct HostTierStats {
@@ -139,6 +124,8 @@ class HostTier {
   // (F_SEAL_FUTURE_WRITE). Owned by the tier; duplicate it to keep it.
   int arena_fd() const;
   uint64_t arena_bytes() const;
+  // All of it, for pinning on a GPU.
+  std::span<const uint8_t> arena() const;
 
   absl::StatusOr<HostRoom> Reserve(uint64_t payload_bytes, size_t parts);
   // Writes the part table and makes the entry visible. Checks that meta's sizes fit the room; does
@@ -161,9 +148,6 @@ class HostTier {
   HostTierStats stats() const;
 
  private:
-  friend class HostRoom;
-  friend class HostPin;
-  friend class HostPins;
   struct Impl;
   explicit HostTier(std::unique_ptr<Impl> impl);
   std::unique_ptr<Impl> impl_;

@@ -1,0 +1,51 @@
+// launch.cuh: kernels that start before the one before them on the stream has ended (programmatic
+// dependent launch), so that getting ready costs no time between them.
+//
+// A kernel launched so begins with LetNextStart() and calls WaitForKernelsBefore() before it reads
+// what others wrote or writes anything itself; in each block at least one thread does.
+#ifndef CAIRN_KERNELS_CUDA_LAUNCH_CUH_
+#define CAIRN_KERNELS_CUDA_LAUNCH_CUH_
+
+#include <cuda_runtime.h>
+
+#include <cstdint>
+
+#include "kernels/cuda/device.h"
+
+namespace cairn::kernels::cuda {
+
+// Blocks of the kernel behind this one may take their places as soon as there is room.
+__device__ inline void LetNextStart() {
+  asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
+}
+// The kernels before this one have ended; what they wrote is seen.
+__device__ inline void WaitForKernelsBefore() { asm volatile("griddepcontrol.wait;" ::: "memory"); }
+
+struct LaunchShape {
+  dim3 grid;
+  unsigned threads = 0;
+  int64_t shared_bytes = 0;
+  unsigned cluster = 1;  // blocks, side by side in x
+};
+
+template <typename... Parameters, typename... Arguments>
+absl::Status LaunchEarly(Stream stream, absl::string_view name, const LaunchShape& shape,
+                         void (*kernel)(Parameters...), const Arguments&... arguments) {
+  cudaLaunchAttribute attributes[2] = {};
+  attributes[0].id = cudaLaunchAttributeProgrammaticStreamSerialization;
+  attributes[0].val.programmaticStreamSerializationAllowed = 1;
+  attributes[1].id = cudaLaunchAttributeClusterDimension;
+  attributes[1].val.clusterDim = {shape.cluster, 1, 1};
+  cudaLaunchConfig_t config = {};
+  config.gridDim = shape.grid;
+  config.blockDim = {shape.threads, 1, 1};
+  config.dynamicSmemBytes = static_cast<size_t>(shape.shared_bytes);
+  config.stream = stream;
+  config.attrs = attributes;
+  config.numAttrs = 2;
+  return CudaStatus(cudaLaunchKernelEx(&config, kernel, Parameters(arguments)...), name);
+}
+
+}  // namespace cairn::kernels::cuda
+
+#endif  // CAIRN_KERNELS_CUDA_LAUNCH_CUH_
