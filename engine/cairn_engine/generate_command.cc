@@ -12,6 +12,7 @@
 #include "cache/client/remote_cache.h"
 #include "engine/cairn_engine/failure.h"
 #include "engine/cairn_engine/json_out.h"
+#include "engine/cairn_engine/run_cuda_sequence.h"
 #include "engine/cairn_engine/run_sequence.h"
 #include "engine/model/safetensors.h"
 #include "engine/text/chat_encoder.h"
@@ -105,6 +106,18 @@ nlohmann::json Figures(const GenerateOptions& options, const SequenceResult& r,
   return figures;
 }
 
+// What was asked for that is not to be had on the GPU.
+absl::Status CheckCuda(const GenerateOptions& options) {
+  if (!options.cache.empty()) {
+    return absl::InvalidArgumentError(
+        "--cache is for --device cpu: no cache is attached to the engine on the GPU yet");
+  }
+  if (options.numerics.value_or(Numerics::kFull) != Numerics::kFull) {
+    return absl::InvalidArgumentError("--device cuda has full numerics only");
+  }
+  return absl::OkStatus();
+}
+
 absl::Status WriteLogits(const std::string& path, const SequenceResult& r) {
   const int64_t n = static_cast<int64_t>(r.output.size());
   const int64_t vocab = static_cast<int64_t>(r.logits.size()) / n;
@@ -123,6 +136,25 @@ int ExitCodeOf(const absl::Status& status) {
   return kExitFailure;
 }
 
+// The answer on stdout, logits and figures where they were asked for. An exit code.
+int Report(const GenerateOptions& options, const Tokenizer& tokenizer, const SequenceResult& result,
+           size_t prompt_tokens, bool flushed, const PrefixCache* cache) {
+  const absl::StatusOr<std::string> answer = tokenizer.Decode(result.output, /*skip_special=*/true);
+  if (options.json_out != "-" && answer.ok()) std::printf("%s\n", answer->c_str());
+  if (!options.logits_out.empty()) {
+    if (const absl::Status status = WriteLogits(options.logits_out, result); !status.ok()) {
+      return Fail(status, kExitFailure);
+    }
+  }
+  if (!options.json_out.empty()) {
+    const nlohmann::json figures = Figures(options, result, prompt_tokens, flushed, cache);
+    if (const absl::Status status = WriteJson(options.json_out, figures); !status.ok()) {
+      return Fail(status, kExitFailure);
+    }
+  }
+  return kExitOk;
+}
+
 }  // namespace
 
 void AddGenerateOptions(CLI::App* app, GenerateOptions& o) {
@@ -136,6 +168,9 @@ void AddGenerateOptions(CLI::App* app, GenerateOptions& o) {
   app->add_option("--new-tokens", o.new_tokens, "tokens to generate")->check(CLI::PositiveNumber);
   app->add_option("--chunk", o.chunk, "prefill tokens a step")->check(CLI::PositiveNumber);
   app->add_option("--threads", o.threads, "compute threads")->check(CLI::Range(1, 256));
+  app->add_option("--device", o.device,
+                  "cpu, or cuda: FP8 and FP4 weights as released, without a cache")
+      ->check(CLI::IsMember({"cpu", "cuda"}));
   app->add_option("--cache", o.cache, "cairnd to use: unix:PATH or HOST:PORT");
   app->add_option("--tenant", o.tenant, "whose prefixes; empty: the default tenant's");
   app->add_option("--wait", o.wait_seconds,
@@ -172,6 +207,16 @@ int RunGenerateCommand(const GenerateOptions& options) {
   if (const absl::Status status = CheckPrompt(*config, *prompt, options.new_tokens); !status.ok()) {
     return Fail(status, ExitCodeOf(status));
   }
+  if (options.device == "cuda") {
+    if (const absl::Status status = CheckCuda(options); !status.ok()) {
+      return Fail(status, kExitUsage);
+    }
+    const absl::StatusOr<SequenceResult> result =
+        RunCudaSequence(options.model, RealClock(), *prompt, sequence);
+    if (absl::IsInvalidArgument(result.status())) return Fail(result.status(), kExitBadConfig);
+    if (!result.ok()) return Fail(result.status(), kExitFailure);
+    return Report(options, **tokenizer, *result, prompt->size(), true, nullptr);
+  }
   absl::StatusOr<std::unique_ptr<Model>> model =
       LoadModel(options.model, {.numerics = options.numerics,
                                 .threads = options.threads,
@@ -185,20 +230,7 @@ int RunGenerateCommand(const GenerateOptions& options) {
   if (!result.ok()) return Fail(result.status(), ExitCodeOf(result.status()));
   const bool flushed = cache == nullptr || cache->Flush(absl::Seconds(options.flush_seconds));
 
-  absl::StatusOr<std::string> answer = (*tokenizer)->Decode(result->output, /*skip_special=*/true);
-  if (options.json_out != "-" && answer.ok()) std::printf("%s\n", answer->c_str());
-  if (!options.logits_out.empty()) {
-    if (const absl::Status status = WriteLogits(options.logits_out, *result); !status.ok()) {
-      return Fail(status, kExitFailure);
-    }
-  }
-  if (!options.json_out.empty()) {
-    const nlohmann::json figures = Figures(options, *result, prompt->size(), flushed, cache.get());
-    if (const absl::Status status = WriteJson(options.json_out, figures); !status.ok()) {
-      return Fail(status, kExitFailure);
-    }
-  }
-  return kExitOk;
+  return Report(options, **tokenizer, *result, prompt->size(), flushed, cache.get());
 }
 
 }  // namespace cairn::engine
