@@ -13,6 +13,7 @@ void AddGpuBenches(std::vector<Bench>& benches) {
   AddGpuAttentionBenches(benches);
   AddGpuIndexerBenches(benches);
   AddGpuRowsBenches(benches);
+  AddGpuModelBenches(benches);
 }
 
 }  // namespace cairn::bench

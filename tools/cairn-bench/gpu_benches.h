@@ -15,6 +15,7 @@ void AddGpuDiskBench(std::vector<Bench>& benches);         // gpu_disk_bench.cc
 void AddGpuExpertBenches(std::vector<Bench>& benches);     // gpu_expert_bench.cc
 void AddGpuIndexerBenches(std::vector<Bench>& benches);    // gpu_indexer_bench.cc
 void AddGpuLinearBenches(std::vector<Bench>& benches);     // gpu_linear_bench.cc
+void AddGpuModelBenches(std::vector<Bench>& benches);      // gpu_model_bench.cc
 void AddGpuRowsBenches(std::vector<Bench>& benches);       // gpu_rows_bench.cc
 void AddGpuTierBenches(std::vector<Bench>& benches);       // gpu_tier_bench.cc
 
