@@ -105,6 +105,12 @@ printf 'hello, cache' >"$work/prompt.txt"
 [ "$(grep -c 'cache not used' "$work/stderr")" = 1 ] || { echo "FAILED: absent cache not said once"; failures=$((failures + 1)); }
 grep -q '"output_tokens": 2' "$work/figures.json"
 
+# What the engine on the GPU does not have is said before anything is looked for.
+expect 2 'no cache is attached to the engine on the GPU' \
+  "$bin/cairn-engine" generate --model "$golden" --prompt-file "$work/prompt.txt" --device cuda --cache "unix:$work/nobody.sock"
+expect 2 'full numerics only' \
+  "$bin/cairn-engine" generate --model "$golden" --prompt-file "$work/prompt.txt" --device cuda --numerics kvq
+
 # compare: 0 for the same, 30 for a differing bit.
 $(logits "$golden" "$work/good.safetensors" 3)
 cp "$work/out.safetensors" "$work/a.safetensors"
