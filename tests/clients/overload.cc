@@ -64,11 +64,9 @@ class Asker {
       ++tally_.asked;
       ++in_flight_;
     }
-    session_.stub().async()->Fetch(&call->context, &call->request, &call->answer,
-                                   [this, call](const grpc::Status& status) {
-                                     Take(*call, status);
-                                     delete call;
-                                   });
+    session_.stub().async()->Fetch(
+        &call->context, &call->request, &call->answer,
+        [this, call](const grpc::Status& status) { Take(std::unique_ptr<Call>(call), status); });
   }
   void AwaitAtMost(uint64_t in_flight) {
     const MutexLock lock(&mutex_);
@@ -94,19 +92,23 @@ class Asker {
 
   uint64_t NextPrefix() { return kFirstPrefix + random_.Next() % kPrefixes; }
 
-  void Take(const Call& call, const grpc::Status& status) {
+  void Take(std::unique_ptr<Call> call, const grpc::Status& status) {
     // Late: it may have got one all the same.
     const bool late = status.error_code() == grpc::StatusCode::DEADLINE_EXCEEDED;
-    if (status.ok() || late) LetGo(call.request.lease());
+    if (status.ok() || late) LetGo(call->request.lease());
+    const int64_t nanos = Now() - call->began;
+    const bool says_when = call->context.GetServerTrailingMetadata().count(cache::kPushbackKey) > 0;
+    // It goes before it is counted out: it holds the channel, and who waits for the last one ends
+    // that. Ended here, by a callback, the channel would wait for the thread that it is on.
+    call.reset();
     const MutexLock lock(&mutex_);
     --in_flight_;
     if (status.ok()) {
       ++tally_.given;
     } else if (status.error_code() == grpc::StatusCode::RESOURCE_EXHAUSTED) {
       ++tally_.refused;
-      tally_.refusal_nanos.push_back(Now() - call.began);
-      const auto& trailing = call.context.GetServerTrailingMetadata();
-      if (trailing.count(cache::kPushbackKey) == 0) {
+      tally_.refusal_nanos.push_back(nanos);
+      if (!says_when) {
         tally_.wrong.Update(absl::DataLossError("a refusal does not say when to come again: " +
                                                 status.error_message()));
       }
