@@ -223,7 +223,11 @@ absl::StatusOr<std::unique_ptr<CudaModel>> BuildCudaModel(const Weights& weights
                                                           WeightSource& source) {
   CAIRN_RETURN_IF_ERROR(kernels::cuda::DevicePresent());
   CAIRN_RETURN_IF_ERROR(CheckCudaConfig(weights.config));
-  return Builder(weights.config, source).Build(weights);
+  CAIRN_ASSIGN_OR_RETURN(std::unique_ptr<CudaModel> model,
+                         Builder(weights.config, source).Build(weights));
+  // Weights are made on the default stream, for which no other stream waits.
+  CAIRN_RETURN_IF_ERROR(kernels::cuda::Synchronize(nullptr));
+  return model;
 }
 
 absl::StatusOr<std::unique_ptr<CudaModel>> LoadCudaModel(const Weights& weights) {

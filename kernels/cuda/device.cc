@@ -86,7 +86,10 @@ void Free(void* pointer) {
 }
 
 absl::Status CopyToDevice(void* to, const void* from, size_t bytes) {
-  return CudaStatus(cudaMemcpy(to, from, bytes, cudaMemcpyHostToDevice), "copying to the GPU");
+  CAIRN_RETURN_IF_ERROR(
+      CudaStatus(cudaMemcpy(to, from, bytes, cudaMemcpyHostToDevice), "copying to the GPU"));
+  // The last of it may still be on its way, and streams of ours do not wait for that.
+  return Synchronize(nullptr);
 }
 
 absl::Status CopyToHost(void* to, const void* from, size_t bytes) {
@@ -101,7 +104,8 @@ absl::Status CopyOn(Stream stream, void* to, const void* from, size_t bytes) {
 }
 
 absl::Status Fill(void* to, int byte, size_t bytes) {
-  return CudaStatus(cudaMemset(to, byte, bytes), "filling GPU memory");
+  CAIRN_RETURN_IF_ERROR(CudaStatus(cudaMemset(to, byte, bytes), "filling GPU memory"));
+  return Synchronize(nullptr);
 }
 
 }  // namespace internal

@@ -103,7 +103,7 @@ class DeviceBuffer {
   absl::Status WriteOn(Stream stream, std::span<const T> values) {
     return internal::CopyOn(stream, data_, values.data(), values.size() * sizeof(T));
   }
-  // Every byte; tests poison outputs with it.
+  // Every byte, and waits; tests poison outputs with it.
   absl::Status Fill(int byte) { return internal::Fill(data_, byte, count_ * sizeof(T)); }
 
  private:
