@@ -32,8 +32,8 @@ absl::Status ChooseRows(CudaStep& step, const CudaBlock& block, CudaLayerPlace p
       {step.rows, w.index_q.get(), w.index_weights.get(), w.angles_compressed.get()},
       w.index_prepared.get(), stream));
 
-  // As many tokens at a time as there is room for scores: groups of 16 of one span, or spans of one
-  // token.
+  // As many tokens at a time as there is room for scores. Several turns only for one span or spans
+  // of one token (CudaForward::Check): there a group's first token follows from its number.
   const int64_t groups = step.shape.spans * step.shape.index_groups();
   const int64_t group_tokens = std::min(step.shape.span_tokens_max, kIndexGroupTokensMax);
   const int64_t groups_a_turn = std::max<int64_t>(w.score_rows / group_tokens, 1);

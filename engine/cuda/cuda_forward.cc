@@ -104,37 +104,64 @@ CudaForward::CudaForward(const CudaModel& model, CudaSessions& sessions,
       workspace_(std::move(workspace)),
       stream_(std::move(stream)) {}
 
-absl::Status CudaForward::Check(std::span<const CudaStepItem> items) const {
-  int64_t rows = 0;
-  for (const CudaStepItem& item : items) {
-    const int64_t count = std::ssize(item.tokens);
-    rows += count;
-    if (count == 0) {
-      return absl::InvalidArgumentError("a step needs at least one token a sequence");
-    }
-    if (count > sessions_.options().span_tokens_max) {
-      return absl::InvalidArgumentError(
-          absl::StrCat(count, " tokens of a sequence in a step; its window has room for ",
-                       sessions_.options().span_tokens_max));
-    }
-    const int64_t end = sessions_.position(item.slot) + count;
-    if (end > sessions_.options().tokens_max) {
-      return absl::OutOfRangeError(absl::StrCat("the sequence would be ", end,
-                                                " tokens long; its slot has room for ",
-                                                sessions_.options().tokens_max));
-    }
-    for (int64_t i = 0; i < count; ++i) {
-      const int32_t token = item.tokens[static_cast<size_t>(i)];
-      if (token < 0 || token >= model_.config.vocab) {
-        return absl::InvalidArgumentError(absl::StrCat(
-            "token ", i, " of the step is ", token, "; the vocabulary has ", model_.config.vocab));
-      }
+absl::Status CudaForward::CheckItem(const CudaStepItem& item) const {
+  const CudaSessionOptions& room = sessions_.options();
+  if (item.slot < 0 || item.slot >= room.slots) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("slot ", item.slot, " of a step; there are ", room.slots));
+  }
+  const int64_t count = std::ssize(item.tokens);
+  if (count == 0) {
+    return absl::InvalidArgumentError("a step needs at least one token a sequence");
+  }
+  if (count > room.span_tokens_max) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        count, " tokens of a sequence in a step; its window has room for ", room.span_tokens_max));
+  }
+  const int64_t end = sessions_.position(item.slot) + count;
+  if (end > room.tokens_max) {
+    return absl::OutOfRangeError(absl::StrCat(
+        "the sequence would be ", end, " tokens long; its slot has room for ", room.tokens_max));
+  }
+  for (int64_t i = 0; i < count; ++i) {
+    const int32_t token = item.tokens[static_cast<size_t>(i)];
+    if (token < 0 || token >= model_.config.vocab) {
+      return absl::InvalidArgumentError(absl::StrCat("token ", i, " of the step is ", token,
+                                                     "; the vocabulary has ", model_.config.vocab));
     }
   }
-  if (rows > workspace_->rows_max || std::ssize(items) > workspace_->spans_max) {
+  return absl::OkStatus();
+}
+
+absl::Status CudaForward::Check(std::span<const CudaStepItem> items) const {
+  const int64_t spans = std::ssize(items);
+  int64_t rows = 0, longest = 0;
+  std::vector<int64_t> slots;
+  for (const CudaStepItem& item : items) {
+    CAIRN_RETURN_IF_ERROR(CheckItem(item));
+    if (std::find(slots.begin(), slots.end(), item.slot) != slots.end()) {
+      return absl::InvalidArgumentError(absl::StrCat("slot ", item.slot, " twice in a step"));
+    }
+    slots.push_back(item.slot);
+    rows += std::ssize(item.tokens);
+    longest = std::max<int64_t>(longest, std::ssize(item.tokens));
+  }
+  if (spans == 0 || rows > workspace_->rows_max || spans > workspace_->spans_max) {
     return absl::InvalidArgumentError(absl::StrCat(
         "a step of ", rows, " tokens of ", items.size(), " sequences; there is room for ",
         workspace_->rows_max, " of ", workspace_->spans_max));
+  }
+  // Groups are laid out as if all spans were as long as the longest (StepShape); scored in one turn
+  // unless all are one token.
+  const int64_t group = kernels::cuda::kIndexGroupTokensMax;
+  const int64_t padded = spans * ((longest + group - 1) / group * group);
+  const bool alike = spans == 1 || longest == 1;
+  if (!alike && (spans * longest > workspace_->rows_max || padded > workspace_->score_rows)) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("a step of ", spans, " sequences, the longest of ", longest,
+                     " tokens, takes room for ", spans, " times that; there is room for ",
+                     std::min(workspace_->rows_max, workspace_->score_rows),
+                     ": give the long one a step of its own"));
   }
   return absl::OkStatus();
 }

@@ -59,6 +59,7 @@ class CudaForward {
   CudaForward(const CudaModel& model, CudaSessions& sessions,
               std::unique_ptr<CudaWorkspace> workspace, kernels::cuda::OwnedStream stream);
 
+  absl::Status CheckItem(const CudaStepItem& item) const;
   absl::Status Check(std::span<const CudaStepItem> items) const;
   kernels::cuda::StepShape Shape(int64_t spans, int64_t span_tokens_max) const;
   // Everything a step does, from tokens and spans on the device to next tokens.

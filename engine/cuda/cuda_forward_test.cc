@@ -151,6 +151,17 @@ TEST_F(CudaForwardTest, WhatCannotBeIsRefusedAndNothingChanges) {
   EXPECT_EQ(step(bad), absl::StatusCode::kInvalidArgument);
   EXPECT_EQ(step({}), absl::StatusCode::kInvalidArgument);
   EXPECT_EQ(step(long_one), absl::StatusCode::kInvalidArgument);
+  const auto steps = [&](const std::vector<CudaStepItem>& items) {
+    return engine.forward->Step(items).code();
+  };
+  EXPECT_EQ(steps({}), absl::StatusCode::kInvalidArgument);
+  EXPECT_EQ(steps({{3, good}}), absl::StatusCode::kInvalidArgument) << "no such slot";
+  EXPECT_EQ(steps({{-1, good}}), absl::StatusCode::kInvalidArgument);
+  EXPECT_EQ(steps({{1, good}, {1, good}}), absl::StatusCode::kInvalidArgument) << "twice";
+  // 620 tokens would fit, but not three times the longest.
+  const std::span<const int32_t> long_as_may_be = std::span(long_one).first(600);
+  EXPECT_EQ(steps({{0, good}, {1, long_as_may_be}, {2, good}}), absl::StatusCode::kInvalidArgument);
+  EXPECT_EQ(engine.sessions->position(1), 0);
   engine.sessions->set_position(0, 1020);
   EXPECT_EQ(step(good), absl::StatusCode::kOutOfRange);
   EXPECT_EQ(engine.sessions->position(0), 1020);

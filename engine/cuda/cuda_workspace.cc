@@ -48,7 +48,8 @@ class Taker {
 
 void TakePlan(Taker& t, CudaWorkspace& w, const CudaSessions& sessions) {
   const int64_t rows = w.rows_max;
-  // Spans that are short have more groups together than one of all rows.
+  // A step's spans times its longest are at most so many rows (CudaForward::Check); a span's last
+  // group may be a part of one.
   const int64_t csa_groups = rows / 4 + w.spans_max;
   const int64_t hca_groups = rows / 128 + w.spans_max;
   const int64_t index_groups = rows / kernels::cuda::kIndexGroupTokensMax + w.spans_max;
