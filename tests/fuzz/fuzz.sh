@@ -3,7 +3,7 @@
 #
 # usage: tests/fuzz/fuzz.sh [--seconds N | --total-seconds N | --build | --replay DIR] [--keep] [TARGET...]
 #   --seconds N  of fuzzing each target (60)
-#   --total-seconds N  shared by all targets
+#   --total-seconds N  for all targets together, of which as many run at once as there are cores
 #   --build      only builds them
 #   --replay DIR only replays the corpora, by the programs of build folder DIR; needs no clang
 #   --keep       afterwards adds the inputs that reach new code, minimised, to tests/fuzz/corpus
@@ -62,7 +62,11 @@ if [[ -n $replay ]]; then
   sums "$inputs" "$failed" "inputs replayed"
 fi
 
-[[ -z $total ]] || seconds=$((total / ${#targets[@]} > 0 ? total / ${#targets[@]} : 1))
+at_once=$(nproc)
+if [[ -n $total ]]; then
+  rounds=$(((${#targets[@]} + at_once - 1) / at_once))
+  seconds=$((total > rounds ? total / rounds : 1))
+fi
 launcher=()
 if command -v ccache >/dev/null; then launcher=(-DCMAKE_CXX_COMPILER_LAUNCHER=ccache); fi
 cmake --preset fuzz --log-level=WARNING "${launcher[@]}" >&2
@@ -79,7 +83,6 @@ figure() {
   echo "$found"
 }
 
-executions=0
 run_target() {
   local target=$1
   local program=build/fuzz/fuzz/fuzz_$target
@@ -93,7 +96,6 @@ run_target() {
   "$program" "${options[@]}" "-max_total_time=$seconds" "$found" "$corpora/$target" >"$log" 2>&1 || crashed=1
   local cov ft runs
   runs=$(figure 'stat::number_of_executed_units:' "$log")
-  executions=$((executions + runs))
   cov=$(figure 'cov:' "$log")
   ft=$(figure 'ft:' "$log")
   printf '{"target": "%s", "executions": %s, "seconds": %s, "crashes": %s, "edges": %s, "features": %s}\n' \
@@ -108,7 +110,20 @@ run_target() {
 }
 
 failed=0
+running=0
+await_one() {
+  wait -n || failed=$((failed + 1))
+  running=$((running - 1))
+}
 for target in "${targets[@]}"; do
-  run_target "$target" || failed=$((failed + 1))
+  if ((running == at_once)); then await_one; fi
+  run_target "$target" &
+  running=$((running + 1))
+done
+while ((running)); do await_one; done
+
+executions=0
+for target in "${targets[@]}"; do
+  executions=$((executions + $(figure 'stat::number_of_executed_units:' "build/fuzz/$target.log")))
 done
 sums "$executions" "$failed" "inputs"
