@@ -31,11 +31,12 @@ absl::StatusOr<CheckedExtent> CheckExtent(const v1::Extent& extent,
   return out;
 }
 
-// `room`: the entry and its part table.
-absl::Status CheckPlace(uint64_t offset, uint64_t room, uint64_t arena) {
+// `room`: the entry and its part table; `memory`: what they must lie in, so many bytes.
+absl::Status CheckPlace(uint64_t offset, uint64_t room, const char* memory, uint64_t bytes) {
   // Subtracting from the larger side: the sum could wrap.
-  if (room > arena || offset > arena - room) {
-    return Wrong("an entry at ", offset, " + ", room, " outside of the arena of ", arena, " bytes");
+  if (room > bytes || offset > bytes - room) {
+    return Wrong("an entry at ", offset, " + ", room, " outside of the ", memory, " of ", bytes,
+                 " bytes");
   }
   if (offset % kIoAlignment != 0) return Wrong("an entry at the unaligned offset ", offset);
   return absl::OkStatus();
@@ -80,6 +81,7 @@ absl::StatusOr<CheckedRegistration> CheckRegistration(const v1::Registration& an
   out.token = answer.token();
   out.attach_socket = answer.attach_socket();
   out.arena_bytes = answer.arena_bytes();
+  out.gpu_bytes = answer.gpu_bytes();
   if (answer.bulk_port() > UINT16_MAX) return Wrong("bulk_port ", answer.bulk_port());
   out.bulk_port = static_cast<uint16_t>(answer.bulk_port());
   return out;
@@ -115,7 +117,7 @@ absl::StatusOr<MatchResult> CheckMatch(const v1::MatchResponse& answer, size_t c
 }
 
 absl::Status CheckMapped(const v1::MappedPrefix& answer, const FetchAsked& asked,
-                         uint64_t arena_bytes, const EntryShapes& shapes) {
+                         const MappedBytes& mapped, const EntryShapes& shapes) {
   const int entries = answer.offsets_size();
   if (answer.table_xxh3_size() != entries) {
     return Wrong(answer.table_xxh3_size(), " tables of ", entries, " entries");
@@ -130,23 +132,29 @@ absl::Status CheckMapped(const v1::MappedPrefix& answer, const FetchAsked& asked
     return Wrong("a checkpoint behind ", rows, " of ", asked.chain_blocks, " rows");
   }
   const uint64_t rows_room = RoomBytes(shapes.rows_bytes, shapes.rows.size());
-  for (int i = 0; i < rows; ++i) {
-    CAIRN_RETURN_IF_ERROR(CheckPlace(answer.offsets(i), rows_room, arena_bytes));
+  const uint64_t checkpoint_room = RoomBytes(shapes.checkpoint_bytes, shapes.checkpoint.size());
+  const auto room = [&](int i) { return i < rows ? rows_room : checkpoint_room; };
+  for (int i = 0; i < entries; ++i) {
+    CAIRN_RETURN_IF_ERROR(CheckPlace(answer.offsets(i), room(i), "arena", mapped.arena));
   }
-  if (!answer.checkpoint()) return absl::OkStatus();
-  return CheckPlace(answer.offsets(rows),
-                    RoomBytes(shapes.checkpoint_bytes, shapes.checkpoint.size()), arena_bytes);
+  if (answer.gpu_offsets_size() > entries) {
+    return Wrong(answer.gpu_offsets_size(), " copies in GPU memory of ", entries, " entries");
+  }
+  for (int i = 0; i < answer.gpu_offsets_size(); ++i) {
+    CAIRN_RETURN_IF_ERROR(CheckPlace(answer.gpu_offsets(i), room(i), "GPU pool", mapped.gpu_pool));
+  }
+  return absl::OkStatus();
 }
 
 absl::Status CheckLeased(const v1::MappedPrefix& answer, const MatchResult& match,
-                         uint64_t arena_bytes, const EntryShapes& shapes) {
+                         const MappedBytes& mapped, const EntryShapes& shapes) {
   if (match.checkpoints.empty()) return Wrong("a lease without a checkpoint to resume from");
   const uint32_t blocks = match.checkpoints.front().blocks;
   if (!answer.checkpoint() || static_cast<uint32_t>(answer.offsets_size()) != blocks + 1) {
     return Wrong("a lease of ", answer.offsets_size(), " entries for ", blocks,
                  " blocks and their checkpoint");
   }
-  return CheckMapped(answer, {blocks, true}, arena_bytes, shapes);
+  return CheckMapped(answer, {blocks, true}, mapped, shapes);
 }
 
 absl::StatusOr<CheckedFetch> CheckFetch(const v1::FetchResponse& answer, const FetchAsked& asked,

@@ -25,6 +25,7 @@ struct CheckedRegistration {
   std::string token;
   std::string attach_socket;  // a name without a path; may be empty
   uint64_t arena_bytes = 0;
+  uint64_t gpu_bytes = 0;  // of the pool in GPU memory; 0: none
   uint16_t bulk_port = 0;  // 0: none
 };
 
@@ -37,13 +38,19 @@ struct FetchAsked {
   bool checkpoint = false;
 };
 
-// Every entry, with its part table, lies in the arena. Nothing is copied: the answer itself may be
-// used afterwards.
+// How long the memory is that the daemon's offsets are in.
+struct MappedBytes {
+  uint64_t arena = 0;
+  uint64_t gpu_pool = 0;  // 0: none is mapped
+};
+
+// Every entry, with its part table, lies in the arena, and where the answer says so in the pool.
+// Nothing is copied: the answer itself may be used afterwards.
 absl::Status CheckMapped(const v1::MappedPrefix& answer, const FetchAsked& asked,
-                         uint64_t arena_bytes, const EntryShapes& shapes);
+                         const MappedBytes& mapped, const EntryShapes& shapes);
 // What came leased with a match: the first checkpoint's prefix, whole.
 absl::Status CheckLeased(const v1::MappedPrefix& answer, const MatchResult& match,
-                         uint64_t arena_bytes, const EntryShapes& shapes);
+                         const MappedBytes& mapped, const EntryShapes& shapes);
 
 struct CheckedExtent {
   uint64_t bytes = 0;

@@ -37,6 +37,7 @@ v1::Registration HonestRegistration() {
   answer.set_policy("every:4096+ends");
   answer.set_attach_socket("cairn.sock.fd");
   answer.set_arena_bytes(kArena);
+  answer.set_gpu_bytes(7);
   return answer;
 }
 
@@ -45,6 +46,7 @@ TEST(AnswerCheck, RegistrationIsRead) {
   ASSERT_TRUE(checked.ok()) << checked.status();
   EXPECT_EQ(checked->registration.policy.ToString(), "every:4096+ends");
   EXPECT_EQ(checked->arena_bytes, kArena);
+  EXPECT_EQ(checked->gpu_bytes, 7u);
 }
 
 TEST(AnswerCheck, OtherVersionsAreNamed) {
@@ -164,7 +166,7 @@ v1::MappedPrefix HonestMapped() {
 
 TEST(AnswerCheck, MappedLies) {
   const EntryShapes shapes(Layout());
-  ASSERT_TRUE(CheckMapped(HonestMapped(), {2, true}, kArena, shapes).ok());
+  ASSERT_TRUE(CheckMapped(HonestMapped(), {2, true}, {kArena}, shapes).ok());
   const std::vector<std::pair<std::string, std::function<void(v1::MappedPrefix&)>>> lies = {
       {"2 rows of 1", nullptr},
       {"2 tables of 3", [](auto& a) { a.mutable_table_xxh3()->RemoveLast(); }},
@@ -186,13 +188,15 @@ TEST(AnswerCheck, MappedLies) {
       {"outside", [](auto& a) { a.set_offsets(0, UINT64_MAX - 4095); }},
       {"outside", [](auto& a) { a.set_offsets(2, kArena - 4096); }},
       {"unaligned", [](auto& a) { a.set_offsets(0, 8); }},
+      // No pool is mapped.
+      {"outside of the GPU pool", [](auto& a) { a.add_gpu_offsets(0); }},
   };
   for (const auto& [text, lie] : lies) {
     v1::MappedPrefix answer = HonestMapped();
     if (lie) lie(answer);
-    ExpectLie(CheckMapped(answer, {lie ? 2u : 1u, true}, kArena, shapes), text);
+    ExpectLie(CheckMapped(answer, {lie ? 2u : 1u, true}, {kArena}, shapes), text);
   }
-  ExpectLie(CheckMapped(HonestMapped(), {2, false}, kArena, shapes), "nobody asked");
+  ExpectLie(CheckMapped(HonestMapped(), {2, false}, {kArena}, shapes), "nobody asked");
 }
 
 TEST(AnswerCheck, TheTableOfTheLastEntryLiesInTheArenaToo) {
@@ -203,19 +207,37 @@ TEST(AnswerCheck, TheTableOfTheLastEntryLiesInTheArenaToo) {
   const EntryShapes shapes(layout);
   v1::MappedPrefix answer = HonestMapped();
   answer.set_offsets(2, kArena - 4096);
-  ExpectLie(CheckMapped(answer, {2, true}, kArena, shapes), "outside");
+  ExpectLie(CheckMapped(answer, {2, true}, {kArena}, shapes), "outside");
   answer.set_offsets(2, kArena - 8192);
-  EXPECT_TRUE(CheckMapped(answer, {2, true}, kArena, shapes).ok());
+  EXPECT_TRUE(CheckMapped(answer, {2, true}, {kArena}, shapes).ok());
+}
+
+TEST(AnswerCheck, CopiesInGpuMemoryLieInThePool) {
+  const EntryShapes shapes(Layout());
+  constexpr uint64_t kPool = 64 << 10;
+  const auto check = [&](const std::vector<uint64_t>& offsets) {
+    v1::MappedPrefix answer = HonestMapped();
+    answer.mutable_gpu_offsets()->Add(offsets.begin(), offsets.end());
+    return CheckMapped(answer, {2, true}, {kArena, kPool}, shapes);
+  };
+  EXPECT_TRUE(check({}).ok());
+  EXPECT_TRUE(check({8192}).ok());
+  EXPECT_TRUE(check({8192, 0, 4096}).ok());
+  ExpectLie(check({0, 4096, 8192, 12288}), "4 copies in GPU memory of 3 entries");
+  ExpectLie(check({kPool}), "outside of the GPU pool");
+  ExpectLie(check({0, UINT64_MAX - 4095}), "outside of the GPU pool");
+  ExpectLie(check({0, 4096, kPool - 4096}), "outside of the GPU pool");  // longer than rows
+  ExpectLie(check({0, 4100}), "unaligned");
 }
 
 TEST(AnswerCheck, ALeaseIsTheMatchsFirstCheckpointOrALie) {
   const EntryShapes shapes(Layout());
   MatchResult match{.rows_blocks = 3, .rows_host_blocks = 3};
-  ExpectLie(CheckLeased(HonestMapped(), match, kArena, shapes), "without a checkpoint");
+  ExpectLie(CheckLeased(HonestMapped(), match, {kArena}, shapes), "without a checkpoint");
   match.checkpoints = {{2, Tier::kHost}, {1, Tier::kHost}};
-  EXPECT_TRUE(CheckLeased(HonestMapped(), match, kArena, shapes).ok());
+  EXPECT_TRUE(CheckLeased(HonestMapped(), match, {kArena}, shapes).ok());
   match.checkpoints[0].blocks = 3;
-  ExpectLie(CheckLeased(HonestMapped(), match, kArena, shapes), "3 entries for 3 blocks");
+  ExpectLie(CheckLeased(HonestMapped(), match, {kArena}, shapes), "3 entries for 3 blocks");
 }
 
 TEST(AnswerCheck, ReserveCommitAndStatsLies) {

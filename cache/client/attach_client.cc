@@ -65,6 +65,15 @@ absl::StatusOr<store::SharedMemory> AttachClient::TakeArena(uint64_t bytes) {
   return arena;
 }
 
+absl::StatusOr<store::GpuExport> AttachClient::TakeGpuPool(uint64_t bytes) {
+  CAIRN_ASSIGN_OR_RETURN(Reply reply, Ask(static_cast<uint32_t>(AttachKind::kGpuPool), bytes, -1));
+  if (reply.answer.bytes != bytes) {
+    return Wrong(
+        absl::StrCat("a GPU pool of ", reply.answer.bytes, " bytes, registered were ", bytes));
+  }
+  return store::GpuExport{std::move(reply.descriptor), reply.answer.gpu_handle, bytes};
+}
+
 absl::StatusOr<uint32_t> AttachClient::GiveStaging(int descriptor, uint64_t bytes) {
   CAIRN_ASSIGN_OR_RETURN(Reply reply,
                          Ask(static_cast<uint32_t>(AttachKind::kStaging), bytes, descriptor));

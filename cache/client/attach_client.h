@@ -1,5 +1,5 @@
-// attach_client.h: the client's side of attach_protocol.h: takes the daemon's arena, gives it
-// staging memory.
+// attach_client.h: the client's side of attach_protocol.h: takes the daemon's arena and its pool in
+// GPU memory, gives it staging memory.
 //
 // Threads:   any; one connection a call.
 // Errors:    UNAVAILABLE (nobody there, or a wrong answer), DEADLINE_EXCEEDED, or what the daemon
@@ -12,6 +12,7 @@
 
 #include "absl/time/time.h"
 #include "store/base/status.h"
+#include "store/device/gpu_memory.h"
 #include "store/device/shared_memory.h"
 #include "store/device/socket.h"
 
@@ -25,6 +26,9 @@ class AttachClient {
 
   // Mapped read-only; `bytes` is what the registration said.
   absl::StatusOr<store::SharedMemory> TakeArena(uint64_t bytes);
+
+  // Not mapped yet: Gpu::Import does that. `bytes` as above.
+  absl::StatusOr<store::GpuExport> TakeGpuPool(uint64_t bytes);
 
   // The id under which commits name this piece.
   absl::StatusOr<uint32_t> GiveStaging(int descriptor, uint64_t bytes);

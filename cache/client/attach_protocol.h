@@ -2,9 +2,11 @@
 // <name>.fd; a client connects there, sends one request, and gets one answer on the same
 // connection, which then closes.
 //
-//   arena:    request {kArena, token}                     -> answer {OK, arena bytes} + the arena's
-//   descriptor staging:  request {kStaging, token, bytes} + a memfd  -> answer {OK, id of the
-//   piece}
+//   arena:    {kArena, token}                   -> {OK, arena bytes} + the arena's descriptor
+//   staging:  {kStaging, token, bytes} + a memfd -> {OK, id of the piece}
+//   GPU pool: {kGpuPool, token}                 -> {OK, pool bytes} + its descriptor, or without
+//   one
+//                                                  the driver's handle (store/device/gpu_memory.h)
 //
 // The token proves the session (cache.proto). A memfd must be sealed against shrinking, or its
 // receiver could be made to fault by the other side; both ends check that before they map it.
@@ -23,7 +25,7 @@ inline constexpr uint32_t kAttachMagic = 0x31464443;  // "CDF1"
 inline constexpr uint32_t kAttachVersion = 1;
 inline constexpr char kAttachSuffix[] = ".fd";
 
-enum class AttachKind : uint32_t { kArena = 1, kStaging = 2 };
+enum class AttachKind : uint32_t { kArena = 1, kStaging = 2, kGpuPool = 3 };
 
 struct AttachRequest {
   uint32_t magic = kAttachMagic;
@@ -40,7 +42,8 @@ struct AttachAnswer {
   uint32_t code = 0;  // absl::StatusCode
   uint32_t staging = 0;
   uint64_t bytes = 0;
-  std::array<char, 232> message{};  // text, zero-padded
+  std::array<char, 168> message{};  // text, zero-padded
+  std::array<uint8_t, 64> gpu_handle{};
 };
 
 static_assert(sizeof(AttachRequest) == 40 && std::is_trivially_copyable_v<AttachRequest>);

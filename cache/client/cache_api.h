@@ -74,6 +74,7 @@ struct Registration {
   Digest root;              // parent of block 0
   CheckpointPolicy policy;  // what this namespace stores
   bool mapped = false;      // same host: fetched bytes are mapped, not copied
+  bool gpu_mapped = false;  // and the daemon's pool in GPU memory too (EntryView::gpu)
 };
 
 struct CheckpointHit {
@@ -116,6 +117,10 @@ struct EntryView {
   std::span<const uint32_t> part_bytes = {};
   const uint8_t* part_table = nullptr;
   uint64_t table_xxh3 = 0;
+  // Where the same bytes lie in GPU memory, the part table behind them as in the arena; an address
+  // of the GPU's in this process. Null: nowhere, or it is not mapped. The daemon had the GPU verify
+  // them when they came there; as with mapped bytes, who reads them does so again.
+  const uint8_t* gpu = nullptr;
 
   // The parts' sizes and checksums. DATA_LOSS: the table is not the one that was leased.
   absl::StatusOr<std::vector<EntryPart>> Parts() const;

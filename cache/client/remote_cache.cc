@@ -1,5 +1,7 @@
 #include "cache/client/remote_cache.h"
 
+#include <spdlog/spdlog.h>
+
 #include <algorithm>
 #include <optional>
 
@@ -71,6 +73,10 @@ size_t BatchOf(std::span<const CommitItem> items, uint64_t bytes_max) {
   return count;
 }
 
+bool IsWrongAnswer(const absl::Status& status) {
+  return absl::StartsWith(status.message(), "the daemon's answer is wrong");
+}
+
 absl::Status CheckChain(std::span<const Digest> chain) {
   if (chain.size() <= kBlocksPerPrefixMax) return absl::OkStatus();
   return absl::InvalidArgumentError(absl::StrCat("chain of ", chain.size(), " blocks, at most ",
@@ -83,7 +89,7 @@ class RemoteCache final : public CacheApi {
               const RemoteCacheOptions& options)
       : link_(std::move(link)),
         options_(options),
-        shapes_(std::make_shared<const EntryShapes>(spec.layout)),
+        mapping_{std::make_shared<const EntryShapes>(spec.layout), link_, nullptr},
         registration_(link_->registered().registration),
         receive_pool_(options.receive_bytes_kept),
         bulk_(store::TcpStreams(), HostOfPeer(link_->peer()), link_->registered().bulk_port,
@@ -105,13 +111,11 @@ class RemoteCache final : public CacheApi {
                                        registered.token, options_.connect_timeout);
     absl::StatusOr<store::SharedMemory> arena = attach_->TakeArena(registered.arena_bytes);
     if (!arena.ok()) {
-      if (absl::StartsWith(std::string(arena.status().message()), "the daemon's answer is wrong")) {
-        return link_->Break(arena.status());
-      }
-      return absl::OkStatus();
+      return IsWrongAnswer(arena.status()) ? link_->Break(arena.status()) : absl::OkStatus();
     }
-    arena_ = std::make_shared<const store::SharedMemory>(*std::move(arena));
+    mapping_.arena = std::make_shared<const store::SharedMemory>(*std::move(arena));
     registration_.mapped = true;
+    CAIRN_RETURN_IF_ERROR(AttachGpuPool());
     StagingPool::Options pool;
     pool.bytes_max = std::min(options_.staging_bytes_max, kStagingBytesMax);
     pool.pieces_max = kStagingPiecesMax;
@@ -129,7 +133,7 @@ class RemoteCache final : public CacheApi {
     v1::MatchRequest request;
     request.set_token(token());
     request.set_chain(EncodeChain(chain));
-    const bool lease = options.lease_host && arena_ != nullptr;
+    const bool lease = options.lease_host && mapping_.arena != nullptr;
     request.set_lease_host(lease);
     if (lease) request.set_lease(SystemRandom().Next());
     v1::MatchResponse answer;
@@ -141,20 +145,21 @@ class RemoteCache final : public CacheApi {
     CAIRN_ASSIGN_OR_RETURN(MatchResult match, Believed(CheckMatch(answer, chain.size())));
     // Unasked for it is ignored; the session's end frees it.
     if (!lease || !answer.has_leased()) return match;
-    const absl::Status checked = CheckLeased(answer.leased(), match, arena_->size(), *shapes_);
+    const absl::Status checked =
+        CheckLeased(answer.leased(), match, mapping_.bytes(), *mapping_.shapes);
     if (!checked.ok()) return link_->Break(checked);
-    match.leased = ViewMapped(chain, answer.leased(), {shapes_, link_, arena_});
+    match.leased = ViewMapped(chain, answer.leased(), mapping_);
     return match;
   }
 
   absl::StatusOr<std::unique_ptr<FetchedPrefix>> Fetch(const FetchRequest& request) override {
     CAIRN_RETURN_IF_ERROR(CheckChain(request.chain));
     if (request.chain.empty()) return absl::InvalidArgumentError("fetch of an empty chain");
-    if (arena_ != nullptr) return FetchMapped(request, {shapes_, link_, arena_});
+    if (mapping_.arena != nullptr) return FetchMapped(request, mapping_);
     if (options_.bulk && bulk_.usable()) {
-      return FetchBulk(request, *shapes_, *link_, receive_pool_, bulk_);
+      return FetchBulk(request, *mapping_.shapes, *link_, receive_pool_, bulk_);
     }
-    return FetchStreamed(request, *shapes_, *link_, receive_pool_);
+    return FetchStreamed(request, *mapping_.shapes, *link_, receive_pool_);
   }
 
   absl::StatusOr<std::vector<ReserveResult>> Reserve(std::span<const ReserveItem> items,
@@ -241,6 +246,24 @@ class RemoteCache final : public CacheApi {
  private:
   const std::string& token() const { return link_->registered().token; }
 
+  // A pool that this process's driver does not take is done without: host memory has the same.
+  absl::Status AttachGpuPool() {
+    const uint64_t bytes = link_->registered().gpu_bytes;
+    if (options_.gpu == nullptr || bytes == 0) return absl::OkStatus();
+    absl::StatusOr<store::GpuExport> exported = attach_->TakeGpuPool(bytes);
+    if (!exported.ok() && IsWrongAnswer(exported.status())) return link_->Break(exported.status());
+    absl::StatusOr<std::unique_ptr<store::GpuRegion>> pool =
+        exported.ok() ? options_.gpu->Import(*std::move(exported)) : exported.status();
+    if (!pool.ok()) {
+      spdlog::warn("the cache daemon's pool in GPU memory is not mapped: {}",
+                   std::string(pool.status().message()));
+      return absl::OkStatus();
+    }
+    mapping_.gpu_pool = *std::move(pool);
+    registration_.gpu_mapped = true;
+    return absl::OkStatus();
+  }
+
   template <typename T>
   absl::StatusOr<T> Believed(absl::StatusOr<T> checked) {
     if (!checked.ok()) return link_->Break(checked.status());
@@ -298,10 +321,9 @@ class RemoteCache final : public CacheApi {
 
   const std::shared_ptr<DaemonLink> link_;
   const RemoteCacheOptions options_;
-  const std::shared_ptr<const EntryShapes> shapes_;
+  Mapping mapping_;
   Registration registration_;
   std::unique_ptr<AttachClient> attach_;
-  std::shared_ptr<const store::SharedMemory> arena_;
   std::optional<StagingPool> staging_;
   ReceivePool receive_pool_;
   BulkClient bulk_;

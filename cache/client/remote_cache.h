@@ -8,7 +8,8 @@
 // Errors:    every call ends by its deadline. UNAVAILABLE at once when the daemon is gone, also
 // when an answer of its was
 //            wrong (it is not asked again). Connect: FAILED_PRECONDITION for a daemon of another
-//            protocol or layout version.
+//            protocol or layout version. A pool in GPU memory that cannot be mapped is done without
+//            (registration().gpu_mapped), and said once.
 #ifndef CAIRN_CACHE_CLIENT_REMOTE_CACHE_H_
 #define CAIRN_CACHE_CLIENT_REMOTE_CACHE_H_
 
@@ -18,6 +19,7 @@
 
 #include "absl/time/time.h"
 #include "cache/client/cache_api.h"
+#include "store/device/gpu_memory.h"
 
 namespace cairn::cache {
 
@@ -29,7 +31,10 @@ struct RemoteCacheOptions {
   // signs of life (daemon_link.h). Without any it has so long.
   absl::Duration stall_timeout = absl::Milliseconds(500);
   absl::Duration commit_timeout = absl::Seconds(30);
-  bool map = true;   // false: stream even on the same host
+  bool map = true;  // false: stream even on the same host
+  // On which to map the daemon's pool in GPU memory too, if it has one. Outlives the cache and all
+  // that was fetched. Null: it is not mapped.
+  store::Gpu* gpu = nullptr;
   bool bulk = true;  // false: by gRPC stream even if the daemon has a bulk port
   // Of memory that streamed fetches arrived in, how much is kept for the next ones.
   uint64_t receive_bytes_kept = 1ull << 30;

@@ -61,7 +61,9 @@ class MappedPrefix final : public FetchedPrefix {
             .payload = entry.first(bytes),
             .part_bytes = part_bytes,
             .part_table = entry.data() + PartTableOffset(bytes),
-            .table_xxh3 = answer.table_xxh3(i)};
+            .table_xxh3 = answer.table_xxh3(i),
+            .gpu = i < answer.gpu_offsets_size() ? mapping_.gpu_pool->data() + answer.gpu_offsets(i)
+                                                 : nullptr};
   }
 
   const Mapping mapping_;
@@ -142,7 +144,7 @@ absl::StatusOr<std::unique_ptr<FetchedPrefix>> FetchMapped(const FetchRequest& r
   if (absl::IsDeadlineExceeded(status)) link.ReleaseLater(asked.lease());  // it may have come late
   CAIRN_RETURN_IF_ERROR(status);
   const absl::Status checked = CheckMapped(answer, {request.chain.size(), request.checkpoint},
-                                           mapping.arena->size(), *mapping.shapes);
+                                           mapping.bytes(), *mapping.shapes);
   if (!checked.ok()) return link.Break(checked);
   return ViewMapped(request.chain, answer, mapping);
 }

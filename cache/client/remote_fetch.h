@@ -15,6 +15,7 @@
 #include "cache/client/cache_api.h"
 #include "cache/client/daemon_link.h"
 #include "cache/client/receive_pool.h"
+#include "store/device/gpu_memory.h"
 #include "store/device/shared_memory.h"
 
 namespace cairn::cache {
@@ -23,7 +24,10 @@ namespace cairn::cache {
 struct Mapping {
   std::shared_ptr<const EntryShapes> shapes;
   std::shared_ptr<DaemonLink> link;
-  std::shared_ptr<const store::SharedMemory> arena;  // null: nothing is mapped
+  std::shared_ptr<const store::SharedMemory> arena;       // null: nothing is mapped
+  std::shared_ptr<const store::GpuRegion> gpu_pool = {};  // null: not mapped
+
+  MappedBytes bytes() const { return {arena->size(), gpu_pool == nullptr ? 0 : gpu_pool->bytes()}; }
 };
 
 // A checked answer as views of the arena. `chain`: digests of its blocks, at least as many as rows.

@@ -56,10 +56,9 @@ struct LeasedPrefix {
   std::optional<LeasedEntry> checkpoint;
   uint64_t host_bytes = 0;
   uint64_t disk_bytes = 0;
-  // Where the same bytes lie in the GPU's pool too, held by the same lease: of the leading rows, as
-  // many as do, and, if all do, perhaps of the checkpoint.
-  std::vector<uint64_t> gpu_rows_offsets;
-  std::optional<uint64_t> gpu_checkpoint_offset;
+  // For a session that attached the GPU's pool: where the same bytes lie in it too, held by the
+  // same lease: of the leading rows, as many as do, and, if all do, perhaps of the checkpoint.
+  std::vector<uint64_t> gpu_offsets;
 };
 
 struct CoreMatch {
@@ -80,6 +79,7 @@ struct ListedPrefix {
   Digest namespace_root;
   uint32_t index = 0;
   bool rows_host = false, rows_disk = false, checkpoint_host = false, checkpoint_disk = false;
+  bool rows_gpu = false, checkpoint_gpu = false;  // copies beside the others
   bool pinned = false;
   uint32_t leases = 0;
   int64_t last_used_wall_micros = 0;
@@ -101,18 +101,18 @@ struct VerifyOptions {
 
 struct VerifyReport {
   uint64_t total_entries = 0;  // that there were when it began
-  uint64_t total_bytes = 0;    // of both tiers' copies
+  uint64_t total_bytes = 0;    // of all tiers' copies
   uint64_t entries = 0;        // looked at so far
   uint64_t bytes = 0;
   // Copies that were damaged or not there; withdrawn and counted.
-  uint64_t damaged_host = 0, damaged_disk = 0;
-  // Of these, copies whose entry has a good one in the other tier, which stands in and is written
-  // to disk again.
+  uint64_t damaged_host = 0, damaged_disk = 0, damaged_gpu = 0;
+  // Of these, copies whose entry has a good one in host memory or on disk, which stands in and is
+  // written to disk again.
   uint64_t healed = 0;
   uint64_t unreadable = 0;  // copies that the device did not give; they stay
   absl::Duration elapsed;
 
-  uint64_t damaged() const { return damaged_host + damaged_disk; }
+  uint64_t damaged() const { return damaged_host + damaged_disk + damaged_gpu; }
 };
 
 class CacheCore {
@@ -124,8 +124,8 @@ class CacheCore {
     // Of PolicyNames(). On disk room comes back by segments: a policy that weighs entries decides
     // which segment, and what of it is kept (departure.h).
     std::string eviction_host = kDefaultPolicy, eviction_disk = kDefaultPolicy;
-    // A pool in GPU memory for copies of what is leased again and again (gpu_copies.h). Null:
-    // none. Both outlive the core.
+    // A pool in GPU memory for copies of what those who map it lease again and again
+    // (gpu_copies.h). Null: none. Both outlive the core.
     store::Gpu* gpu = nullptr;
     store::GpuTier* gpu_tier = nullptr;
     std::string eviction_gpu = kDefaultPolicy;
@@ -186,6 +186,9 @@ class CacheCore {
                                                            std::span<const CoreCommitItem> items,
                                                            bool durable) = 0;
   virtual absl::Status Abort(SessionId session, std::span<const uint64_t> reservations) = 0;
+  // The GPU's pool, for a process that will map it. From here on what the session leases comes
+  // there, is held there too and said where (LeasedPrefix). FAILED_PRECONDITION: there is none.
+  virtual absl::StatusOr<store::GpuExport> AttachGpu(SessionId session) = 0;
 
   // ---- operators ----
   virtual std::vector<NamedCount> Stats() = 0;
@@ -197,7 +200,7 @@ class CacheCore {
   // checkpoint. Pins are counted and survive no restart. NOT_FOUND: no such block.
   // FAILED_PRECONDITION: unpinned more often than pinned.
   virtual absl::Status Pin(const Digest& digest, bool pin) = 0;
-  // Re-reads every entry that matches, in both tiers, and withdraws what is damaged. `progress`
+  // Re-reads every entry that matches, in all tiers, and withdraws what is damaged. `progress`
   // (may be null) is told about once a second; CANCELLED when it returns false.
   virtual absl::StatusOr<VerifyReport> Verify(
       const VerifyOptions& options, const std::function<bool(const VerifyReport&)>& progress) = 0;
@@ -207,6 +210,7 @@ class CacheCore {
 
   virtual int arena_fd() const = 0;
   virtual uint64_t arena_bytes() const = 0;
+  virtual uint64_t gpu_bytes() const = 0;  // of the pool; 0: none, or the GPU was given up
 };
 
 }  // namespace cairn::cache

@@ -87,6 +87,9 @@ std::vector<ListedPrefix> CoreImpl::List(const ListFilter& filter) {
   for (Block* block : Select(residency_.index, filter)) {
     if (listed.size() >= std::min(filter.limit, kListEntriesMax)) break;
     listed.push_back(Describe(residency_.index, *block, wall_micros));
+    if (gpu_ == nullptr) continue;
+    listed.back().rows_gpu = gpu_->Has({block, EntryKind::kRows});
+    listed.back().checkpoint_gpu = gpu_->Has({block, EntryKind::kCheckpoint});
   }
   return listed;
 }

@@ -310,7 +310,7 @@ absl::StatusOr<LeasedPrefix> CoreImpl::Fetch(SessionId session, const FetchReque
   counters.fetch_host_bytes.Add(prefix.host_bytes);
   counters.fetch_disk_bytes.Add(prefix.disk_bytes);
   if (entries.empty()) return prefix;
-  GpuLease gpu = LeaseGpuLocked(request.chain.first(prefix.rows.size()), prefix);
+  GpuLease gpu = LeaseGpuLocked(**s, request.chain.first(prefix.rows.size()), prefix);
   prefix.lease = AddLeaseLocked(session, **s, request.lease, ArenaBytesOf(prefix),
                                 std::move(entries), std::move(pins), std::move(gpu));
   return prefix;

@@ -31,11 +31,7 @@ class CoreImpl final : public CacheCore {
  public:
   CoreImpl(const Options& options, store::HostTier& host, store::DiskTier* disk, Clock& clock,
            Random& random);
-  ~CoreImpl() override {
-    residency_.StopLoading();
-    MutexLock lock(&residency_.mutex);
-    residency_.left_both = nullptr;  // gpu_ goes before what may still tell it
-  }
+  ~CoreImpl() override { residency_.StopLoading(); }  // which may tell what others look after
   void Start() {
     residency_.StartLoading(options_.background_load);
     scrubber_.Start();
@@ -57,6 +53,7 @@ class CoreImpl final : public CacheCore {
                                                    std::span<const CoreCommitItem> items,
                                                    bool durable) override;
   absl::Status Abort(SessionId session, std::span<const uint64_t> reservations) override;
+  absl::StatusOr<store::GpuExport> AttachGpu(SessionId session) override;
 
   std::vector<NamedCount> Stats() override;
   std::vector<ListedPrefix> List(const ListFilter& filter) override;
@@ -71,6 +68,7 @@ class CoreImpl final : public CacheCore {
 
   int arena_fd() const override { return residency_.host.arena_fd(); }
   uint64_t arena_bytes() const override { return residency_.host.arena_bytes(); }
+  uint64_t gpu_bytes() const override;
 
  private:
   struct Session {
@@ -78,6 +76,7 @@ class CoreImpl final : public CacheCore {
     std::vector<uint32_t> rows_parts, checkpoint_parts;  // bytes each
     absl::flat_hash_set<LeaseId> leases;
     uint64_t leased_bytes = 0;  // an entry counts once a lease
+    bool maps_gpu = false;
 
     const std::vector<uint32_t>& parts(EntryKind kind) const {
       return kind == EntryKind::kRows ? rows_parts : checkpoint_parts;
@@ -116,8 +115,9 @@ class CoreImpl final : public CacheCore {
   // `lease` 0: a number is chosen.
   LeaseId AddLeaseLocked(SessionId id, Session& session, LeaseId lease, uint64_t bytes,
                          std::vector<EntryRef> entries, store::HostPins pins, GpuLease gpu);
-  // What of the prefix lies on the GPU too; says so in it.
-  GpuLease LeaseGpuLocked(std::span<const Digest> blocks, LeasedPrefix& prefix);
+  // What of the prefix lies on the GPU too, for a session that can use it; says so in it.
+  GpuLease LeaseGpuLocked(const Session& session, std::span<const Digest> blocks,
+                          LeasedPrefix& prefix);
 
   // session, reserve
   absl::StatusOr<Digest> RootOf(const NamespaceSpec& spec) const;
@@ -156,6 +156,7 @@ class CoreImpl final : public CacheCore {
   ClockWaiter clock_waiter_;
   Waiter& waiter_;
   Residency residency_;
+  const std::unique_ptr<GpuCopies> gpu_;  // null: no GPU
   // All below are guarded by residency_.mutex.
   LeaseTable leases_;
   ReservationTable reservations_;
@@ -168,7 +169,6 @@ class CoreImpl final : public CacheCore {
   DiskWriter writer_;  // these last: their threads use the rest
   UseLearner learner_;
   Scrubber scrubber_;
-  std::unique_ptr<GpuCopies> gpu_;  // null: no GPU
 };
 
 }  // namespace cairn::cache

@@ -25,14 +25,19 @@ absl::Status CheckChain(std::span<const Digest> chain) {
 
 std::vector<Block*> CoreImpl::WalkLocked(const Session& session,
                                          std::span<const Digest> chain) const {
+  // Far enough for the table's lines to come while others are looked at.
+  constexpr size_t kAhead = 8;
+  const PrefixIndex& index = residency_.index;
   std::vector<Block*> blocks;
   blocks.reserve(chain.size());
-  for (const Digest& digest : chain) {
-    Block* block = residency_.index.Find(digest);
-    if (block == nullptr || residency_.index.RootOf(*block) != session.root ||
-        block->index != blocks.size() || !block->rows.present()) {
+  for (size_t i = 0; i < chain.size(); ++i) {
+    if (i + kAhead < chain.size()) index.Prefetch(chain[i + kAhead]);
+    Block* block = index.Find(chain[i]);
+    if (block == nullptr || index.RootOf(*block) != session.root || block->index != i ||
+        !block->rows.present()) {
       break;
     }
+    index.PrefetchBehind(*block);
     blocks.push_back(block);
   }
   return blocks;
@@ -118,7 +123,7 @@ std::optional<LeasedPrefix> CoreImpl::LeaseHostLocked(SessionId id, Session& ses
   residency_.index.AddLease(tip, 1);
   residency_.index.AddLease(checkpoint, 1);
   prefix.lease = AddLeaseLocked(id, session, lease, arena_bytes_held, {tip, checkpoint},
-                                std::move(pins), LeaseGpuLocked(digests, prefix));
+                                std::move(pins), LeaseGpuLocked(session, digests, prefix));
   Counters& counters = residency_.counters;
   counters.match_leased_calls.Add();
   counters.fetch_rows_entries.Add(prefix.rows.size());
@@ -187,12 +192,14 @@ LeaseId CoreImpl::AddLeaseLocked(SessionId id, Session& session, LeaseId lease, 
   return lease;
 }
 
-GpuLease CoreImpl::LeaseGpuLocked(std::span<const Digest> blocks, LeasedPrefix& prefix) {
-  if (gpu_ == nullptr) return {};
+GpuLease CoreImpl::LeaseGpuLocked(const Session& session, std::span<const Digest> blocks,
+                                  LeasedPrefix& prefix) {
+  if (!session.maps_gpu) return {};
   GpuLease lease = gpu_->Lease(blocks, prefix.checkpoint.has_value());
-  const size_t rows = std::min(blocks.size(), lease.pins.size());
-  for (size_t i = 0; i < rows; ++i) prefix.gpu_rows_offsets.push_back(lease.pins[i].offset);
-  if (lease.pins.size() > rows) prefix.gpu_checkpoint_offset = lease.pins[rows].offset;
+  prefix.gpu_offsets.reserve(lease.pins.size());
+  for (size_t i = 0; i < lease.pins.size(); ++i) {
+    prefix.gpu_offsets.push_back(lease.pins[i].offset);
+  }
   return lease;
 }
 

@@ -67,6 +67,15 @@ PrefixIndex::Options IndexOptions(const CacheCore::Options& options, const store
   return index;
 }
 
+std::unique_ptr<GpuCopies> CopiesOn(const CacheCore::Options& options, Random& random,
+                                    Residency& residency) {
+  if (options.gpu_tier == nullptr) return nullptr;
+  return std::make_unique<GpuCopies>(GpuCopies::Options{.policy = options.eviction_gpu,
+                                                        .random = &random,
+                                                        .background = options.background_writes},
+                                     *options.gpu, *options.gpu_tier, residency);
+}
+
 }  // namespace
 
 CoreImpl::CoreImpl(const Options& options, store::HostTier& host, store::DiskTier* disk,
@@ -77,10 +86,11 @@ CoreImpl::CoreImpl(const Options& options, store::HostTier& host, store::DiskTie
       clock_waiter_(clock),
       waiter_(options.waiter != nullptr ? *options.waiter : clock_waiter_),
       residency_(host, disk, clock, IndexOptions(options, host, disk, random)),
+      gpu_(CopiesOn(options, random, residency_)),
       reservations_(
           residency_.index, [this] { return NewIdLocked(); },
           absl::ToInt64Nanoseconds(options.reservation_max)),
-      verifier_(residency_, waiter_, clock),
+      verifier_(residency_, gpu_.get(), waiter_, clock),
       expiry_(residency_, options.policy),
       writer_(residency_, waiter_, expiry_, options.background_writes),
       learner_(residency_, options.background_writes),
@@ -88,12 +98,7 @@ CoreImpl::CoreImpl(const Options& options, store::HostTier& host, store::DiskTie
                 {.bytes_per_second = options.scrub_bytes_per_second,
                  .round_min = options.scrub_round_min}) {
   residency_.write_to_disk = [this](EntryRef ref) { writer_.Enqueue(ref); };
-  if (options.gpu_tier == nullptr) return;
-  gpu_ = std::make_unique<GpuCopies>(GpuCopies::Options{.policy = options.eviction_gpu,
-                                                        .random = &random,
-                                                        .background = options.background_writes},
-                                     *options.gpu, *options.gpu_tier, residency_);
-  residency_.left_both = [this](EntryRef ref) { gpu_->Forget(ref); };
+  if (gpu_ != nullptr) residency_.left_both = [this](EntryRef ref) { gpu_->Forget(ref); };
 }
 
 uint64_t CoreImpl::NewIdLocked() {
@@ -190,6 +195,21 @@ void CoreImpl::CloseSession(SessionId session) {
   const auto [ended, handed_over] = reservations_.EndSession(session, clock_.NowNanos());
   residency_.counters.reservations_handed_over.Add(handed_over);
   if (!leases.empty() || ended != 0) residency_.counters.sessions_ended_holding.Add();
+}
+
+absl::StatusOr<store::GpuExport> CoreImpl::AttachGpu(SessionId session) {
+  if (gpu_bytes() == 0) {
+    return absl::FailedPreconditionError("this daemon has no pool in GPU memory");
+  }
+  CAIRN_ASSIGN_OR_RETURN(store::GpuExport exported, options_.gpu_tier->Export());
+  MutexLock lock(&residency_.mutex);
+  CAIRN_ASSIGN_OR_RETURN(Session* const s, FindSessionLocked(session));
+  s->maps_gpu = true;
+  return exported;
+}
+
+uint64_t CoreImpl::gpu_bytes() const {
+  return gpu_ == nullptr || gpu_->given_up() ? 0 : options_.gpu_tier->pool_bytes();
 }
 
 absl::Status CoreImpl::BringIn(SessionId session, std::span<const Digest> chain) {

@@ -30,11 +30,14 @@ std::vector<NamedCount> Counters::List() const {
       {"sessions_opened", sessions_opened.value()},
       {"sessions_ended_holding", sessions_ended_holding.value()},
       {"checksum_failures", damaged_host_rows.value() + damaged_host_checkpoints.value() +
-                                damaged_disk_rows.value() + damaged_disk_checkpoints.value()},
+                                damaged_disk_rows.value() + damaged_disk_checkpoints.value() +
+                                damaged_gpu_rows.value() + damaged_gpu_checkpoints.value()},
       {"damaged_host_rows_entries", damaged_host_rows.value()},
       {"damaged_host_checkpoint_entries", damaged_host_checkpoints.value()},
       {"damaged_disk_rows_entries", damaged_disk_rows.value()},
       {"damaged_disk_checkpoint_entries", damaged_disk_checkpoints.value()},
+      {"damaged_gpu_rows_entries", damaged_gpu_rows.value()},
+      {"damaged_gpu_checkpoint_entries", damaged_gpu_checkpoints.value()},
       {"healed_disk_entries", healed_disk_entries.value()},
       {"lost_entries", lost_entries.value()},
       {"disk_read_failures", disk_read_failures.value()},

@@ -33,6 +33,7 @@ struct Counters {
   Counter leases_expired, sessions_opened, sessions_ended_holding;
   // Copies that did not match their checksums, each once, whoever saw it.
   Counter damaged_host_rows, damaged_host_checkpoints, damaged_disk_rows, damaged_disk_checkpoints;
+  Counter damaged_gpu_rows, damaged_gpu_checkpoints;
   Counter healed_disk_entries;  // damaged there, and written again from host memory
   Counter lost_entries;         // indexed, but a tier no longer had them
   Counter disk_read_failures;

@@ -77,7 +77,7 @@ void GpuCopies::Open() {
 }
 
 void GpuCopies::GiveUp(const absl::Status& why) {
-  if (std::exchange(given_up_, true)) return;
+  if (given_up_.exchange(true)) return;
   spdlog::error("the GPU is not used any more: {}", std::string(why.message()));
   noted_.clear();
   wanted_.clear();
@@ -126,6 +126,24 @@ void GpuCopies::Forget(EntryRef ref) {
     forget({block, EntryKind::kCheckpoint});
     forget({block, EntryKind::kRows});
   });
+}
+
+absl::Status GpuCopies::Check(const store::GpuPin& pin) {
+  const absl::Status status = tier_.Check(pin);
+  if (status.ok() || absl::IsDataLoss(status)) return status;
+  MutexLock lock(&residency_.mutex);
+  GiveUp(status);
+  return status;
+}
+
+bool GpuCopies::DropDamaged(EntryRef ref, const store::GpuPin& pin, const absl::Status& why) {
+  if (!tier_.Erase(pin)) return false;
+  Residency::SayWithdrawn(ref.key(), "in GPU memory", why);
+  Counters& counters = residency_.counters;
+  (ref.kind == EntryKind::kRows ? counters.damaged_gpu_rows : counters.damaged_gpu_checkpoints)
+      .Add();
+  Forget(ref);
+  return true;
 }
 
 // ---- what comes ----

@@ -9,16 +9,19 @@
 // names among those that have no children here and are not leased. So what is here can be used from
 // its prefix's begin.
 //
+// Who leases here is an engine that maps the pool; what others lease does not come.
+//
 // A lease only notes its tip; one thread does the rest: pins the arena on the GPU, which takes as
 // long as its first touch, then walks chains, teaches the policy, moves.
 //
-// Threads:   Lease, Release, Noted, Forget under residency.mutex, by any thread; they never wait.
-//            Step from one at a time.
+// Threads:   Lease, Release, Forget, Has, Pin and DropDamaged under residency.mutex, by any thread;
+//            they never wait. Check from any thread, without it. Step from one at a time.
 // Ownership: residency, tiers and Gpu outlive it.
 // Units:     bytes. Errors: none; a move that fails leaves its entry where it was.
 #ifndef CAIRN_CACHE_CORE_GPU_COPIES_H_
 #define CAIRN_CACHE_CORE_GPU_COPIES_H_
 
+#include <atomic>
 #include <cstdint>
 #include <deque>
 #include <memory>
@@ -62,11 +65,27 @@ class GpuCopies {
   // The entry has left its last place beside this one. What stands on it is of no use here then.
   void Forget(EntryRef ref) ABSL_EXCLUSIVE_LOCKS_REQUIRED(residency_.mutex);
 
+  bool Has(EntryRef ref) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(residency_.mutex) {
+    return !given_up_ && copies_.contains(PrefixIndex::NumberOf(ref));
+  }
+  // Empty: there is no copy.
+  store::GpuPin Pin(EntryRef ref) ABSL_EXCLUSIVE_LOCKS_REQUIRED(residency_.mutex) {
+    return Has(ref) ? tier_.Find(ref.key()) : store::GpuPin();
+  }
+  // Has the GPU look at every part where it lies, and waits for it: OK, DATA_LOSS, or the device's
+  // word, after which it is not used any more.
+  absl::Status Check(const store::GpuPin& pin) ABSL_LOCKS_EXCLUDED(residency_.mutex);
+  // Takes the pinned copy, which is damaged, away with what stands on it, and counts it. False:
+  // somebody did so before.
+  bool DropDamaged(EntryRef ref, const store::GpuPin& pin, const absl::Status& why)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(residency_.mutex);
+
   // Everything that can be done now; waits for the device only if something is on its way there.
   // False: nothing is left to do.
   bool Step() ABSL_LOCKS_EXCLUDED(residency_.mutex);
 
   std::vector<NamedCount> Stats() const;
+  bool given_up() const { return given_up_.load(std::memory_order_relaxed); }
 
  private:
   static constexpr size_t kNotedMax = 256;        // tips; more are forgotten
@@ -127,7 +146,7 @@ class GpuCopies {
   std::deque<EntryKey> wanted_;  // what is to come, ancestors first
   size_t moving_ = 0;            // of which the mover has these
   uint64_t room_moving_ = 0;
-  bool given_up_ = false;
+  std::atomic<bool> given_up_ = false;  // is set under it
   bool stop_ = false;
   CondVar noted_some_;
 

@@ -231,6 +231,9 @@ TEST(CoreGpu, LeasesSayWhereTheCopiesLie) {
   CoreRig rig({.background = true, .options = {.gpu = &gpu, .gpu_tier = tier.get()}});
   const auto chain = rig.Chain(5);
   ASSERT_TRUE(rig.PutAll(chain).ok());
+  auto exported = rig.core->AttachGpu(rig.session);
+  ASSERT_TRUE(exported.ok()) << exported.status();
+  EXPECT_EQ(exported->bytes, rig.core->gpu_bytes());
   for (int i = 0; i < 2; ++i) {
     const auto fetched = rig.Fetch(chain);
     ASSERT_TRUE(fetched.ok()) << fetched.status();
@@ -240,13 +243,13 @@ TEST(CoreGpu, LeasesSayWhereTheCopiesLie) {
   const auto match = rig.core->MatchAndLease(rig.session, chain);
   ASSERT_TRUE(match.ok() && match->leased.has_value()) << match.status();
   rig.ExpectTrue(*match->leased, chain);
-  ASSERT_EQ(match->leased->gpu_rows_offsets.size(), 5u);
-  ASSERT_TRUE(match->leased->gpu_checkpoint_offset.has_value());
-  const auto pool = *gpu.Import(*tier->Export());
-  for (size_t i = 0; i < 5; ++i) {
-    const std::span<const uint8_t> expected = match->leased->rows[i].payload;
-    EXPECT_TRUE(std::equal(expected.begin(), expected.end(),
-                           pool->data() + match->leased->gpu_rows_offsets[i]));
+  ASSERT_EQ(match->leased->gpu_offsets.size(), 6u);
+  const auto pool = *gpu.Import(*std::move(exported));
+  for (size_t i = 0; i < 6; ++i) {
+    const std::span<const uint8_t> expected =
+        i < 5 ? match->leased->rows[i].payload : match->leased->checkpoint->payload;
+    EXPECT_TRUE(
+        std::equal(expected.begin(), expected.end(), pool->data() + match->leased->gpu_offsets[i]));
   }
   EXPECT_GT(rig.Stat("gpu_pinned_bytes"), 0u);
   EXPECT_TRUE(rig.core->Release(rig.session, match->leased->lease).ok());
@@ -257,6 +260,105 @@ TEST(CoreGpu, LeasesSayWhereTheCopiesLie) {
   EXPECT_EQ(*rig.core->Evict({}, &kept), 6u);
   EXPECT_EQ(rig.Stat("gpu_entries"), 0u);
   rig.core.reset();  // before the tier and the GPU
+}
+
+// What nobody could read there is not brought there.
+TEST(CoreGpu, SessionsWithoutThePoolBringNothingThere) {
+  store::FakeGpu gpu;
+  const auto tier = *store::GpuTier::Create(gpu, 64 * kUnit);
+  CoreRig rig({.background = true, .options = {.gpu = &gpu, .gpu_tier = tier.get()}});
+  const SessionId reader = rig.Open();
+  ASSERT_TRUE(rig.core->AttachGpu(reader).ok());
+  const auto plain = rig.Chain(4, 1), mapped = rig.Chain(4, 2);
+  for (const auto& chain : {plain, mapped}) ASSERT_TRUE(rig.PutAll(chain).ok());
+  const auto use = [&](const std::vector<Digest>& chain, SessionId by) {
+    const auto fetched = rig.Fetch(chain, by);
+    ASSERT_TRUE(fetched.ok()) << fetched.status();
+    EXPECT_TRUE(rig.core->Release(by, fetched->lease).ok());
+  };
+  for (int i = 0; i < 3; ++i) use(plain, rig.session);
+  // Tips are looked at in the order of their leases: when the second has come the first is done.
+  for (int i = 0; i < 2; ++i) use(mapped, reader);
+  while (rig.Stat("gpu_entries") < 5) std::this_thread::yield();
+  EXPECT_EQ(rig.Stat("gpu_entries"), 5u);
+  const auto there = rig.Fetch(mapped, rig.session);
+  EXPECT_TRUE(there->gpu_offsets.empty()) << "it could not read them";
+  const auto list = rig.core->List({});
+  for (const ListedPrefix& listed : list) {
+    const bool expected = std::find(mapped.begin(), mapped.end(), listed.digest) != mapped.end();
+    EXPECT_EQ(listed.rows_gpu, expected);
+    EXPECT_EQ(listed.checkpoint_gpu, listed.digest == mapped.back());
+  }
+  rig.core.reset();
+}
+
+TEST(CoreGpu, WithoutAPoolThereIsNoneToAttach) {
+  CoreRig rig;
+  EXPECT_EQ(rig.core->gpu_bytes(), 0u);
+  EXPECT_TRUE(absl::IsFailedPrecondition(rig.core->AttachGpu(rig.session).status()));
+}
+
+// A GPU, a core with a pool on it, and a prefix of 4 that lies there.
+struct PoolRig {
+  PoolRig() {
+    EXPECT_TRUE(core.PutAll(chain).ok());
+    EXPECT_TRUE(core.core->AttachGpu(core.session).ok());
+    for (int i = 0; i < 2; ++i) Use();
+    while (core.Stat("gpu_entries") < 5) std::this_thread::yield();
+  }
+  ~PoolRig() { core.core.reset(); }  // before the tier and the GPU
+  size_t Use() {
+    const auto fetched = core.Fetch(chain);
+    EXPECT_TRUE(core.core->Release(core.session, fetched->lease).ok());
+    return fetched->gpu_offsets.size();
+  }
+  void Flip(const EntryKey& key) {
+    const store::GpuPin pin = tier->Find(key);
+    ASSERT_TRUE(pin);
+    const_cast<uint8_t*>(pin.extent().payload)[9] ^= 1;
+  }
+
+  store::FakeGpu gpu;
+  std::unique_ptr<store::GpuTier> tier = *store::GpuTier::Create(gpu, 64 * kUnit);
+  CoreRig core{{.background = true, .options = {.gpu = &gpu, .gpu_tier = tier.get()}}};
+  const std::vector<Digest> chain = core.Chain(4);
+};
+
+TEST(CoreGpu, VerifyingLooksAtTheCopiesThere) {
+  PoolRig rig;
+  auto report = rig.core.core->Verify({}, nullptr);
+  ASSERT_TRUE(report.ok()) << report.status();
+  EXPECT_EQ(report->damaged(), 0u);
+  EXPECT_EQ(report->bytes, report->total_bytes);
+  const uint64_t all_bytes = report->bytes;
+  rig.Flip({rig.chain[2], EntryKind::kRows});
+  rig.Flip({rig.chain[3], EntryKind::kCheckpoint});
+  report = rig.core.core->Verify({}, nullptr);
+  ASSERT_TRUE(report.ok()) << report.status();
+  // The rows' copy takes with it what stands on it; whichever is looked at first, neither is
+  // served.
+  EXPECT_GE(report->damaged_gpu, 1u);
+  EXPECT_EQ(report->damaged_gpu, report->damaged());
+  EXPECT_EQ(report->healed, report->damaged_gpu) << "host memory has good ones";
+  EXPECT_EQ(report->total_bytes, all_bytes);
+  EXPECT_EQ(rig.core.Stat("damaged_gpu_rows_entries"), 1u);
+  EXPECT_EQ(rig.core.Stat("checksum_failures"), report->damaged_gpu);
+  EXPECT_EQ(rig.core.Stat("gpu_entries"), 2u);
+  EXPECT_EQ(rig.Use(), 2u) << "and from there it comes again";
+  while (rig.core.Stat("gpu_entries") < 5) std::this_thread::yield();
+  EXPECT_EQ(rig.core.core->Verify({}, nullptr)->damaged(), 0u);
+}
+
+TEST(CoreGpu, AGpuThatIsLostWhileItIsVerifiedIsGivenUp) {
+  PoolRig rig;
+  rig.gpu.FailNext();
+  const auto report = rig.core.core->Verify({}, nullptr);
+  ASSERT_TRUE(report.ok()) << report.status();
+  EXPECT_EQ(report->damaged(), 0u);
+  EXPECT_GE(report->unreadable, 1u);
+  EXPECT_EQ(rig.core.core->gpu_bytes(), 0u);
+  EXPECT_EQ(rig.Use(), 0u);
+  EXPECT_TRUE(absl::IsFailedPrecondition(rig.core.core->AttachGpu(rig.core.session).status()));
 }
 
 TEST(CoreGpu, AnUnknownPolicyIsRefused) {

@@ -123,6 +123,13 @@ class PrefixIndex {
 
   // nullptr: unknown.
   Block* Find(const Digest& digest) const;
+  // Has memory bring what Find will look at.
+  void Prefetch(const Digest& digest) const { table_.prefetch(digest); }
+  // The same of the blocks behind this one: a chain that was stored at once lies together.
+  void PrefetchBehind(const Block& block) const {
+    constexpr BlockId kAhead = 8;
+    if (block.id + kAhead < block_end()) __builtin_prefetch(At(block.id + kAhead));
+  }
   // Finds or makes the block, and a placeholder for its parent if that is unknown.
   // REQUIRES: Consistent(attributes); Agrees().
   Block* Add(const Digest& digest, const EntryAttributes& attributes);

@@ -31,14 +31,14 @@ absl::Status NoRoom(const absl::Status& why) {
       absl::StrCat("no room on disk, and none can be made: ", std::string(why.message())));
 }
 
+}  // namespace
+
 // As much of the digest as `cairnctl ls` shows.
-void Say(const EntryKey& key, const char* where, const absl::Status& why) {
+void Residency::SayWithdrawn(const EntryKey& key, const char* where, const absl::Status& why) {
   spdlog::error("{} {} {}: {}; withdrawn",
                 key.kind == EntryKind::kRows ? "rows of block" : "checkpoint of block",
                 key.digest.ToHex().substr(0, 16), where, std::string(why.message()));
 }
-
-}  // namespace
 
 absl::StatusOr<store::HostRoom> Residency::ReserveHost(uint64_t bytes, size_t parts) {
   if (store::HostRoomBytes(bytes, parts) > host.arena_bytes()) {
@@ -105,7 +105,7 @@ bool Residency::DropDamagedHost(EntryRef ref, const store::HostPin& pin, const a
   DropHost(ref);
   (ref.kind == EntryKind::kRows ? counters.damaged_host_rows : counters.damaged_host_checkpoints)
       .Add();
-  Say(ref.key(), "in host memory", why);
+  SayWithdrawn(ref.key(), "in host memory", why);
   return true;
 }
 
@@ -118,7 +118,7 @@ void Residency::Withdrawn(const EntryKey& key, const absl::Status& why) {
     (key.kind == EntryKind::kRows ? counters.damaged_disk_rows : counters.damaged_disk_checkpoints)
         .Add();
   }
-  Say(key, "on disk", why);
+  SayWithdrawn(key, "on disk", why);
 }
 
 bool Residency::ForgetOnDisk(const EntryKey& key) {

@@ -106,6 +106,8 @@ class Residency {
   absl::Status PutOnDisk(std::span<const store::DiskPut> puts)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(disk_mutex) ABSL_LOCKS_EXCLUDED(mutex);
 
+  // Tells the operator of a copy that is not used any more.
+  static void SayWithdrawn(const EntryKey& key, const char* where, const absl::Status& why);
   // A part of `meta` that does not match `payload`; nullopt when all do.
   static std::optional<size_t> DamagedPart(const EntryMeta& meta, std::span<const uint8_t> payload);
 

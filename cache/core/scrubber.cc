@@ -29,10 +29,10 @@ void Scrubber::Run() {
     last_round_seconds_ = static_cast<uint64_t>(absl::ToInt64Seconds(report->elapsed));
     if (report->damaged() + report->unreadable == 0) continue;
     spdlog::warn(
-        "a round of scrubbing: of {} entries {} copies in host memory and {} on disk were damaged, "
-        "for {} of them there was a good one; {} could not be read",
-        report->entries, report->damaged_host, report->damaged_disk, report->healed,
-        report->unreadable);
+        "a round of scrubbing: of {} entries {} copies in host memory, {} on disk and {} in GPU "
+        "memory were damaged, for {} of them there was a good one; {} could not be read",
+        report->entries, report->damaged_host, report->damaged_disk, report->damaged_gpu,
+        report->healed, report->unreadable);
   }
 }
 

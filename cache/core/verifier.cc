@@ -81,6 +81,9 @@ void Verifier::CountAll(Work& work) {
       for (const EntryKind kind : kKinds) {
         work.report.total_entries += block.entry(kind).present() ? 1 : 0;
         work.report.total_bytes += BytesOf(block.entry(kind));
+        if (gpu_ != nullptr && gpu_->Has({&block, kind})) {
+          work.report.total_bytes += block.entry(kind).bytes;
+        }
       }
     });
   }
@@ -149,10 +152,25 @@ absl::Status Verifier::ReadDisk(const EntryKey& key, uint64_t bytes, Work& work)
   return read.status;
 }
 
+bool Verifier::GpuIsDamaged(EntryRef ref, const store::GpuPin& pin, uint64_t bytes, Work& work) {
+  work.read_bytes += bytes;
+  work.report.bytes += bytes;
+  const absl::Status checked = gpu_->Check(pin);
+  if (checked.ok()) return false;
+  if (!absl::IsDataLoss(checked)) {
+    ++work.report.unreadable;
+    return false;
+  }
+  MutexLock lock(&residency_.mutex);
+  if (gpu_->DropDamaged(ref, pin, checked)) ++work.report.damaged_gpu;
+  return true;
+}
+
 void Verifier::One(const EntryKey& key, Work& work) {
   work.read_bytes = 0;
   EntryRef ref;
   std::optional<store::HostPin> pin;
+  store::GpuPin gpu_pin;
   uint64_t bytes = 0;
   bool on_disk = false;
   {
@@ -161,6 +179,7 @@ void Verifier::One(const EntryKey& key, Work& work) {
     if (ref.block == nullptr || !ref->present()) return;  // gone since it was listed
     residency_.index.AddHold(ref, 1);
     if (ref->in[kHost]) pin = residency_.PinHost(ref);
+    if (gpu_ != nullptr) gpu_pin = gpu_->Pin(ref);
     on_disk = ref->in[kDisk];
     bytes = ref->bytes;
   }
@@ -170,12 +189,18 @@ void Verifier::One(const EntryKey& key, Work& work) {
   const bool host_damaged = pin.has_value() && !host_good;
   const absl::Status disk = on_disk ? ReadDisk(key, bytes, work) : absl::OkStatus();
   const bool disk_damaged = absl::IsDataLoss(disk) || absl::IsNotFound(disk);
-  if ((host_good && disk_damaged) || (host_damaged && on_disk && disk.ok())) ++work.report.healed;
+  const bool good = host_good || (on_disk && disk.ok());
+  const bool gpu_damaged = gpu_pin && GpuIsDamaged(ref, gpu_pin, bytes, work);
+  if (good) {
+    work.report.healed +=
+        (host_damaged ? 1u : 0u) + (disk_damaged ? 1u : 0u) + (gpu_damaged ? 1u : 0u);
+  }
   ++work.report.entries;
   residency_.counters.verified_entries.Add();
   residency_.counters.verified_bytes.Add(work.report.bytes - bytes_before);
 
   pin.reset();
+  gpu_pin = {};
   MutexLock lock(&residency_.mutex);
   residency_.index.AddHold(ref, -1);
   residency_.index.Prune(ref.block);

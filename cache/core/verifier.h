@@ -1,12 +1,12 @@
-// verifier.h: re-reads what is stored, in both tiers, every part of it, and compares it with its
-// checksums. What is damaged is withdrawn, counted and logged; where the other tier's copy is good
-// it stands in, and on disk it is written anew.
+// verifier.h: re-reads what is stored, in all tiers, every part of it, and compares it with its
+// checksums; what lies in GPU memory is looked at by the GPU. What is damaged is withdrawn, counted
+// and logged; where another tier's copy is good it stands in, and on disk it is written anew.
 //
 // No lock is held while bytes are read; an entry that is looked at does not go meanwhile, and all
 // others may come and go.
 //
 // Threads:   any; passes of several run side by side.
-// Ownership: residency, waiter and clock outlive it.
+// Ownership: residency, copies on the GPU, waiter and clock outlive it.
 // Units:     bytes; nanoseconds of Clock.
 // Errors:    CANCELLED: `progress` said so, or End was called.
 #ifndef CAIRN_CACHE_CORE_VERIFIER_H_
@@ -15,6 +15,7 @@
 #include <functional>
 
 #include "cache/core/cache_core.h"
+#include "cache/core/gpu_copies.h"
 #include "cache/core/residency.h"
 #include "cache/core/waiter.h"
 #include "store/device/file_system.h"
@@ -27,8 +28,9 @@ class Verifier {
   // false ends the pass.
   using Progress = std::function<bool(const VerifyReport&)>;
 
-  Verifier(Residency& residency, Waiter& waiter, Clock& clock)
-      : residency_(residency), waiter_(waiter), clock_(clock) {}
+  // `gpu` may be null.
+  Verifier(Residency& residency, GpuCopies* gpu, Waiter& waiter, Clock& clock)
+      : residency_(residency), gpu_(gpu), waiter_(waiter), clock_(clock) {}
 
   absl::StatusOr<VerifyReport> Pass(const VerifyOptions& options, const Progress& progress);
   // False: End was called first.
@@ -48,8 +50,12 @@ class Verifier {
   bool HostIsGood(EntryRef ref, const store::HostPin& pin, Work& work)
       ABSL_LOCKS_EXCLUDED(residency_.mutex);
   absl::Status ReadDisk(const EntryKey& key, uint64_t bytes, Work& work);
+  // True: it is damaged, and was taken away.
+  bool GpuIsDamaged(EntryRef ref, const store::GpuPin& pin, uint64_t bytes, Work& work)
+      ABSL_LOCKS_EXCLUDED(residency_.mutex);
 
   Residency& residency_;
+  GpuCopies* const gpu_;
   Waiter& waiter_;
   Clock& clock_;
   bool ending_ ABSL_GUARDED_BY(residency_.mutex) = false;

@@ -21,10 +21,12 @@
 #include "cache/service/cache_server.h"
 #include "store/base/exit_codes.h"
 #include "store/base/fault_point.h"
+#include "store/device/gpu_memory.h"
 #include "store/device/uring_file_system.h"
 #include "store/index/rocks_catalog.h"
 #include "store/recovery/check.h"
 #include "store/tier/disk_tier.h"
+#include "store/tier/gpu_tier.h"
 #include "store/tier/host_tier.h"
 
 namespace cairn::cache {
@@ -81,6 +83,19 @@ absl::StatusOr<CacheCore::Options> CoreOptions(const DaemonSettings& settings) {
   return options;
 }
 
+// A pool in GPU memory, if one is asked for.
+struct GpuPool {
+  std::unique_ptr<store::Gpu> gpu;
+  std::unique_ptr<store::GpuTier> tier;
+
+  absl::Status Open(uint64_t bytes) {
+    if (bytes == 0) return absl::OkStatus();
+    CAIRN_ASSIGN_OR_RETURN(gpu, store::OpenGpu());
+    CAIRN_ASSIGN_OR_RETURN(tier, store::GpuTier::Create(*gpu, bytes));
+    return absl::OkStatus();
+  }
+};
+
 // Blocks the signals that end the daemon, in this thread and all it starts.
 sigset_t BlockEndingSignals() {
   sigset_t set;
@@ -134,6 +149,14 @@ int RunDaemon(const DaemonSettings& settings) {
                                          ::kill(::getpid(), SIGTERM);
                                        }});
   if (!host.ok()) return Fail(host.status(), kExitBadArena);
+  GpuPool pool;
+  if (const absl::Status status = pool.Open(settings.gpu_bytes); !status.ok()) {
+    return Fail(absl::Status(status.code(), absl::StrCat("--gpu-bytes ", settings.gpu_bytes, ": ",
+                                                         status.message())),
+                kExitBadArena);
+  }
+  options->gpu = pool.gpu.get();
+  options->gpu_tier = pool.tier.get();
   auto core = CacheCore::Create(*options, **host, disk->get(), RealClock(), SystemRandom());
   if (!core.ok()) return Fail(core.status(), kExitFailure);
   auto server = CacheServer::Start({.socket = settings.socket,
@@ -144,11 +167,11 @@ int RunDaemon(const DaemonSettings& settings) {
                                    **core, RealClock(), SystemRandom(), store::UnixSockets());
   if (!server.ok()) return Fail(server.status(), kExitFailure);
   spdlog::info(
-      "cairnd {} serves {}{}{}; {} MiB of host memory, {} MiB of disk by {}, policy {}; {} "
-      "segments found",
+      "cairnd {} serves {}{}{}; {} MiB of host memory, {} MiB of GPU memory, {} MiB of disk by {}, "
+      "policy {}; {} segments found",
       kDaemonVersion, settings.socket, settings.listen.empty() ? "" : " and " + settings.listen,
       (*server)->bulk_port() == 0 ? "" : absl::StrCat(", bulk port ", (*server)->bulk_port()),
-      settings.host_bytes >> 20, settings.disk_bytes >> 20,
+      settings.host_bytes >> 20, settings.gpu_bytes >> 20, settings.disk_bytes >> 20,
       files.uses_uring() ? "io_uring" : "pread", settings.policy.ToString(), report.segments);
   NotifyServiceManager("READY=1");
 

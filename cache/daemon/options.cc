@@ -29,6 +29,9 @@ constexpr Key kKeys[] = {
     {"bulk_listen", &DaemonText::bulk_listen, "",
      "HOST:PORT of the bulk port, or off [with listen: its host, any free port]"},
     {"host_bytes", &DaemonText::host_bytes, "1GiB", "arena in host memory, taken at start"},
+    {"gpu_bytes", &DaemonText::gpu_bytes, "off",
+     "pool in the memory of the first GPU that CUDA sees, for copies of what engines on this host "
+     "use again and again; or off"},
     {"disk_bytes", &DaemonText::disk_bytes, "10GiB", "limit of the segment files' sizes"},
     {"segment_bytes", &DaemonText::segment_bytes, "256MiB", "size of one segment file"},
     {"policy", &DaemonText::policy, "every:2048+ends",
@@ -113,7 +116,9 @@ absl::StatusOr<std::string> BulkListenOf(const DaemonText& text) {
 absl::StatusOr<uint64_t> ScrubRateOf(const std::string& text, const DaemonSettings& settings) {
   constexpr uint64_t kSecondsOfADay = 86'400;
   if (text == "off") return 0;
-  if (text == "auto") return (settings.host_bytes + settings.disk_bytes) / kSecondsOfADay + 1;
+  if (text == "auto") {
+    return (settings.host_bytes + settings.gpu_bytes + settings.disk_bytes) / kSecondsOfADay + 1;
+  }
   absl::StatusOr<uint64_t> rate = ParseByteRate(text);
   if (rate.ok()) return rate;
   return absl::InvalidArgumentError(
@@ -151,6 +156,10 @@ absl::StatusOr<DaemonSettings> ParseSettings(DaemonText text) {
   constexpr uint64_t kMost = 1ull << 50;
   CAIRN_ASSIGN_OR_RETURN(settings.host_bytes,
                          BytesIn("host_bytes", text.host_bytes, 1 << 20, kMost));
+  if (text.gpu_bytes != "off") {
+    CAIRN_ASSIGN_OR_RETURN(settings.gpu_bytes,
+                           BytesIn("gpu_bytes", text.gpu_bytes, 1 << 20, kMost));
+  }
   CAIRN_ASSIGN_OR_RETURN(settings.segment_bytes,
                          BytesIn("segment_bytes", text.segment_bytes, 1 << 20, 1ull << 32));
   CAIRN_ASSIGN_OR_RETURN(settings.disk_bytes,

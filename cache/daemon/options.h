@@ -27,6 +27,7 @@ struct DaemonText {
   std::string listen = {};
   std::string bulk_listen = {};
   std::string host_bytes = {};
+  std::string gpu_bytes = {};
   std::string disk_bytes = {};
   std::string segment_bytes = {};
   std::string policy = {};
@@ -43,6 +44,7 @@ struct DaemonSettings {
   std::string listen;       // "host:port"; empty: Unix socket only
   std::string bulk_listen;  // "host:port"; empty: no bulk port
   uint64_t host_bytes = 0;
+  uint64_t gpu_bytes = 0;  // 0: none
   uint64_t disk_bytes = 0;
   uint64_t segment_bytes = 0;
   uint64_t scrub_bytes_per_second = 0;  // 0: off

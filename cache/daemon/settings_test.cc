@@ -63,6 +63,18 @@ TEST_F(Settings, TheScrubRateIsOfTheTiersUnlessItIsGiven) {
             std::string::npos);
 }
 
+TEST_F(Settings, AGpuPoolIsTakenOnlyWhereItIsAskedFor) {
+  const auto settings = [](const std::string& gpu_bytes) {
+    return ParseSettings({.dir = "/data", .gpu_bytes = gpu_bytes, .disk_bytes = "10GiB"});
+  };
+  EXPECT_EQ(settings("")->gpu_bytes, 0u);
+  EXPECT_EQ(settings("off")->gpu_bytes, 0u);
+  EXPECT_EQ(settings("16GiB")->gpu_bytes, 16ull << 30);
+  EXPECT_GT(settings("16GiB")->scrub_bytes_per_second, settings("off")->scrub_bytes_per_second);
+  EXPECT_NE(ErrorOf({.dir = "/data", .gpu_bytes = "half"}).find("--gpu-bytes"), std::string::npos);
+  EXPECT_NE(ErrorOf({.dir = "/data", .gpu_bytes = "0"}).find("--gpu-bytes"), std::string::npos);
+}
+
 TEST_F(Settings, TheBulkPortGoesWithListen) {
   const auto bulk = [](const std::string& listen, const std::string& bulk_listen) {
     const auto settings =

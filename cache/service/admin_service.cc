@@ -16,6 +16,8 @@ void EncodeListed(const ListedPrefix& in, v1::ListedPrefix* out) {
   out->set_rows_disk(in.rows_disk);
   out->set_checkpoint_host(in.checkpoint_host);
   out->set_checkpoint_disk(in.checkpoint_disk);
+  out->set_rows_gpu(in.rows_gpu);
+  out->set_checkpoint_gpu(in.checkpoint_gpu);
   out->set_pinned(in.pinned);
   out->set_leases(in.leases);
   out->set_last_used_wall_micros(in.last_used_wall_micros);
@@ -31,6 +33,7 @@ void EncodeReport(const VerifyReport& report, bool done, v1::VerifyEvent* out) {
   out->set_total_bytes(report.total_bytes);
   out->set_damaged_host(report.damaged_host);
   out->set_damaged_disk(report.damaged_disk);
+  out->set_damaged_gpu(report.damaged_gpu);
   out->set_healed(report.healed);
   out->set_unreadable(report.unreadable);
   out->set_elapsed_millis(static_cast<uint64_t>(absl::ToInt64Milliseconds(report.elapsed)));

@@ -13,7 +13,8 @@ constexpr absl::Duration kAttachTimeout = absl::Seconds(1);
 constexpr std::chrono::milliseconds kAcceptPause(50);
 
 struct Outcome {
-  int descriptor = -1;  // lent
+  int descriptor = -1;  // lent, or the GPU pool's
+  store::GpuExport gpu = {};
   uint32_t staging = 0;
   uint64_t bytes = 0;
 };
@@ -48,9 +49,16 @@ absl::StatusOr<Outcome> Handle(store::SocketMessage message, CacheCore& core,
       CAIRN_ASSIGN_OR_RETURN(outcome.staging, session->AddStaging(std::move(memory)));
       return outcome;
     }
+    case AttachKind::kGpuPool: {
+      Outcome outcome;
+      CAIRN_ASSIGN_OR_RETURN(outcome.gpu, core.AttachGpu(session->core_id()));
+      outcome.descriptor = outcome.gpu.descriptor.get();
+      outcome.bytes = outcome.gpu.bytes;
+      return outcome;
+    }
   }
-  return absl::InvalidArgumentError(
-      absl::StrCat("attach: kind ", request.kind, " is neither arena (1) nor staging (2)"));
+  return absl::InvalidArgumentError(absl::StrCat(
+      "attach: kind ", request.kind, " is neither arena (1), staging (2) nor GPU pool (3)"));
 }
 
 }  // namespace
@@ -106,6 +114,7 @@ void AttachServer::Serve(store::Connection& connection) {
   if (outcome.ok()) {
     answer.staging = outcome->staging;
     answer.bytes = outcome->bytes;
+    answer.gpu_handle = outcome->gpu.handle;
     descriptor = outcome->descriptor;
   } else {
     answer.code = static_cast<uint32_t>(outcome.status().code());

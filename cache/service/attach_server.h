@@ -1,5 +1,5 @@
-// attach_server.h: the daemon's side of attach_protocol.h: gives the arena to clients of open
-// sessions on this host, takes their staging memory.
+// attach_server.h: the daemon's side of attach_protocol.h: gives the arena, and the pool in GPU
+// memory if there is one, to clients of open sessions on this host, takes their staging memory.
 //
 // Threads:   one accepts, few answer. Shutdown from any thread.
 // Ownership: core, sessions and the door outlive it. A piece belongs to its session.

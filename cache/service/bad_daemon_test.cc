@@ -11,6 +11,7 @@
 #include "cache/client/protocol.h"
 #include "cache/service/service_rig.h"
 #include "gmock/gmock.h"
+#include "store/device/fake_gpu.h"
 
 namespace cairn::cache {
 namespace {
@@ -24,7 +25,9 @@ class ScriptedCore final : public CacheCore {
   std::function<absl::StatusOr<LeasedPrefix>()> fetch = [] { return LeasedPrefix(); };
   std::function<absl::StatusOr<CoreMatch>()> match_and_lease = [] { return CoreMatch(); };
   std::atomic<LeaseId> asked_lease = 0, released_lease = 0;  // the last ones
+  std::function<absl::StatusOr<store::GpuExport>()> attach_gpu = [] { return store::GpuExport(); };
   uint64_t claimed_arena_bytes = 64 * kIoAlignment;
+  uint64_t claimed_gpu_bytes = 0;
 
   // An entry of true bytes and sizes for the rig's layout.
   LeasedEntry Entry(EntryKind kind, uint64_t offset) {
@@ -71,6 +74,7 @@ class ScriptedCore final : public CacheCore {
     return std::vector<absl::Status>();
   }
   absl::Status Abort(SessionId, std::span<const uint64_t>) override { return absl::OkStatus(); }
+  absl::StatusOr<store::GpuExport> AttachGpu(SessionId) override { return attach_gpu(); }
   std::vector<NamedCount> Stats() override { return std::vector<NamedCount>(2000); }
   std::vector<ListedPrefix> List(const ListFilter&) override { return {}; }
   absl::StatusOr<uint64_t> Evict(const ListFilter&, uint64_t*) override { return 0; }
@@ -82,6 +86,7 @@ class ScriptedCore final : public CacheCore {
   absl::Status Flush(absl::Duration) override { return absl::OkStatus(); }
   int arena_fd() const override { return arena_.descriptor(); }
   uint64_t arena_bytes() const override { return claimed_arena_bytes; }
+  uint64_t gpu_bytes() const override { return claimed_gpu_bytes; }
 
  private:
   store::SharedMemory arena_;
@@ -249,6 +254,48 @@ TEST_F(LyingDaemon, AnArenaThatIsNotAsRegisteredIsNotMapped) {
   Start();
   const auto cache = ConnectCache("unix:" + folder_ / "cairn.sock", RigSpec(), PatientOptions());
   EXPECT_TRUE(absl::IsUnavailable(cache.status())) << cache.status();
+}
+
+TEST_F(LyingDaemon, AGpuPoolThatIsNotAsRegisteredIsALie) {
+  store::FakeGpu gpu;
+  const auto pool = *gpu.Allocate(4 * kIoAlignment, store::GpuSharing::kExportable);
+  core_.claimed_gpu_bytes = 5 * kIoAlignment;
+  core_.attach_gpu = [&] { return pool->Export(); };
+  Start();
+  RemoteCacheOptions options = PatientOptions();
+  options.gpu = &gpu;
+  const auto cache = ConnectCache("unix:" + folder_ / "cairn.sock", RigSpec(), options);
+  EXPECT_TRUE(absl::IsUnavailable(cache.status())) << cache.status();
+}
+
+TEST_F(LyingDaemon, AGpuPoolThatCannotBeMappedIsDoneWithout) {
+  store::FakeGpu gpu;
+  core_.claimed_gpu_bytes = 4 * kIoAlignment;
+  Start();
+  RemoteCacheOptions options = PatientOptions();
+  options.gpu = &gpu;
+  const std::vector<std::function<absl::StatusOr<store::GpuExport>()>> troubles = {
+      [] { return absl::FailedPreconditionError("given up"); },
+      [] {
+        store::GpuExport nothing;
+        nothing.bytes = 4 * kIoAlignment;
+        return nothing;
+      },
+  };
+  for (const auto& trouble : troubles) {
+    core_.attach_gpu = trouble;
+    const auto cache = ConnectCache("unix:" + folder_ / "cairn.sock", RigSpec(), options);
+    ASSERT_TRUE(cache.ok()) << cache.status();
+    EXPECT_TRUE((*cache)->registration().mapped);
+    EXPECT_FALSE((*cache)->registration().gpu_mapped);
+    // Then a place in it is one that nobody asked for.
+    core_.fetch = [&] {
+      LeasedPrefix prefix = core_.Honest();
+      prefix.gpu_offsets = {0};
+      return prefix;
+    };
+    ExpectBroken(**cache, (*cache)->Fetch({.chain = chain_}).status());
+  }
 }
 
 TEST_F(LyingDaemon, AHungCallCostsItsDeadline) {

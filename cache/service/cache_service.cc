@@ -33,6 +33,7 @@ void EncodeMapped(const LeasedPrefix& prefix, v1::MappedPrefix* out) {
   out->set_checkpoint(checkpoint);
   out->set_host_bytes(prefix.host_bytes);
   out->set_disk_bytes(prefix.disk_bytes);
+  out->mutable_gpu_offsets()->Add(prefix.gpu_offsets.begin(), prefix.gpu_offsets.end());
 }
 
 bool Maps(const ServiceState& state, const ClientSession& session) {

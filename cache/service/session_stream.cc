@@ -61,6 +61,7 @@ absl::Status SessionStream::Open(const v1::SessionRequest& request, bool same_ho
   if (same_host && !state_.attach_socket.empty()) {
     out->set_attach_socket(state_.attach_socket);
     out->set_arena_bytes(state_.core.arena_bytes());
+    out->set_gpu_bytes(state_.core.gpu_bytes());
   }
   if (!same_host && state_.bulk_port != nullptr) out->set_bulk_port(state_.bulk_port->port());
   std::lock_guard<std::mutex> lock(mutex_);

@@ -77,6 +77,8 @@ equals "the running daemon is unhurt" "$(figure again prefix_tokens)" 640
 stop_daemon TERM || die "SIGTERM should end with status 0"
 "$bin/cairnd" --check "${daemon_flags[@]}" >/dev/null || die "a sound directory"
 refused 25 '' "$bin/cairnd" "${daemon_flags[@]}" --host-bytes 1000TiB
+# No GPU has that much; where there is none, that is what it says.
+refused 25 'gpu-bytes' "$bin/cairnd" "${daemon_flags[@]}" --gpu-bytes 1000TiB
 cp -r "$work/data" "$work/kept"
 
 # Another format version is refused, and nothing is changed but the name of the lock's last holder.

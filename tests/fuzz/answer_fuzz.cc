@@ -15,7 +15,7 @@ namespace {
 
 using fuzz::FuzzInput;
 
-constexpr uint64_t kArenaBytes = 64 << 10;
+constexpr uint64_t kArenaBytes = 64 << 10, kPoolBytes = 32 << 10;
 
 LayoutDescriptor Layout() {
   LayoutDescriptor layout;
@@ -65,6 +65,14 @@ void ReadMapped(const v1::MappedPrefix& answer) {
                             .table_xxh3 = answer.table_xxh3(i)};
     FUZZ_CHECK(absl::IsDataLoss(view.Verify()));  // nobody put that
   }
+  FUZZ_CHECK(answer.gpu_offsets_size() <= answer.offsets_size());
+  for (int i = 0; i < answer.gpu_offsets_size(); ++i) {
+    const auto& parts = i < rows ? Shapes().rows : Shapes().checkpoint;
+    const uint64_t bytes = i < rows ? Shapes().rows_bytes : Shapes().checkpoint_bytes;
+    const uint64_t at = answer.gpu_offsets(i);
+    FUZZ_CHECK(at % kIoAlignment == 0 && at <= kPoolBytes);
+    FUZZ_CHECK(PartTableOffset(bytes) + parts.size() * sizeof(uint64_t) <= kPoolBytes - at);
+  }
 }
 
 void CheckMatched(const v1::MatchResponse& answer, size_t asked) {
@@ -79,14 +87,14 @@ void CheckMatched(const v1::MatchResponse& answer, size_t asked) {
     above = hit.blocks;
   }
   if (!answer.has_leased()) return;
-  if (!Believed(CheckLeased(answer.leased(), *match, kArenaBytes, Shapes()))) return;
+  if (!Believed(CheckLeased(answer.leased(), *match, {kArenaBytes, kPoolBytes}, Shapes()))) return;
   FUZZ_CHECK(static_cast<size_t>(answer.leased().offsets_size()) ==
              match->checkpoints.front().blocks + 1u);
   ReadMapped(answer.leased());
 }
 
 void CheckMappedPrefix(const v1::MappedPrefix& answer, const FetchAsked& asked) {
-  if (!Believed(CheckMapped(answer, asked, kArenaBytes, Shapes()))) return;
+  if (!Believed(CheckMapped(answer, asked, {kArenaBytes, kPoolBytes}, Shapes()))) return;
   FUZZ_CHECK(static_cast<size_t>(answer.offsets_size()) <= asked.chain_blocks + 1);
   ReadMapped(answer);
 }

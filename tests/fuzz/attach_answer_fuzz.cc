@@ -1,7 +1,7 @@
 // The client's side of the attach handshake (cache/client/attach_client.h) against a daemon that
 // answers anything: memory is mapped only if it is sealed and as long as was registered.
 //
-// flags u8 (staging or arena; which descriptor), then the answer.
+// flags u8 (staging, arena or GPU pool; which descriptor), then the answer.
 #include <sys/mman.h>
 
 #include <vector>
@@ -9,6 +9,7 @@
 #include "cache/client/attach_client.h"
 #include "cache/client/attach_protocol.h"
 #include "store/base/limits.h"
+#include "store/device/fake_gpu.h"
 #include "tests/fuzz/fuzz_input.h"
 
 namespace cairn::cache {
@@ -83,6 +84,18 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   if ((flags & 1) != 0) {
     const absl::StatusOr<uint32_t> piece = client.GiveStaging(Descriptor(1), kArenaBytes);
     if (!piece.ok()) FUZZ_CHECK(piece.status().message().size() <= 1024);
+    return 0;
+  }
+  if ((flags & 0x80) != 0) {
+    static store::FakeGpu& gpu = *new store::FakeGpu;
+    absl::StatusOr<store::GpuExport> pool = client.TakeGpuPool(kArenaBytes);
+    if (!pool.ok()) {
+      FUZZ_CHECK(pool.status().message().size() <= 1024);
+      return 0;
+    }
+    const auto region = gpu.Import(*std::move(pool));
+    FUZZ_CHECK(region.ok() == (descriptor == Descriptor(1)));
+    FUZZ_CHECK(!region.ok() || (*region)->bytes() == kArenaBytes);
     return 0;
   }
   const auto arena = client.TakeArena(kArenaBytes);

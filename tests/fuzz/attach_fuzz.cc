@@ -10,9 +10,12 @@
 
 #include "cache/client/attach_protocol.h"
 #include "cache/core/cache_core.h"
+#include "cache/core/rig_entries.h"
 #include "cache/service/attach_server.h"
 #include "store/base/random.h"
+#include "store/device/fake_gpu.h"
 #include "store/device/shared_memory.h"
+#include "store/tier/gpu_tier.h"
 #include "tests/fuzz/fuzz_input.h"
 
 namespace cairn::cache {
@@ -30,7 +33,11 @@ struct Daemon {
     options.background_writes = options.background_load = false;
     host = *store::HostTier::Create(
         {.capacity_bytes = 8 * kIoAlignment, .memory = store::ArenaMemory::kAtUse});
+    options.gpu = &gpu;
+    options.gpu_tier = pool.get();
     core = *CacheCore::Create(options, *host, nullptr, clock, SystemRandom());
+    Registration registration;
+    core_session = *core->OpenSession(RigSpec(), &registration);
     server = *AttachServer::Start(kPath, sockets, *core, sessions);
     sealed = *store::SharedMemory::Create("sealed", {.bytes = kStagingBytes, .prefault = false});
     unsealed = store::FileDescriptor(::memfd_create("unsealed", MFD_CLOEXEC));
@@ -45,8 +52,11 @@ struct Daemon {
 
   FakeClock clock;
   store::MemorySockets sockets;
+  store::FakeGpu gpu;
+  std::unique_ptr<store::GpuTier> pool = *store::GpuTier::Create(gpu, 8 * kIoAlignment);
   std::unique_ptr<store::HostTier> host;
   std::unique_ptr<CacheCore> core;
+  SessionId core_session = 0;
   SessionTable sessions{SystemRandom()};
   std::unique_ptr<AttachServer> server;
   store::SharedMemory sealed;
@@ -82,6 +92,8 @@ void CheckAnswer(const Daemon& daemon, const AttachAnswer& answer, bool given,
                         [](uint8_t a, char b) { return a == static_cast<uint8_t>(b); }));
   if (request.kind == static_cast<uint32_t>(AttachKind::kArena)) {
     FUZZ_CHECK(given && answer.bytes == daemon.core->arena_bytes());
+  } else if (request.kind == static_cast<uint32_t>(AttachKind::kGpuPool)) {
+    FUZZ_CHECK(given && answer.bytes == daemon.core->gpu_bytes());
   } else {
     FUZZ_CHECK(request.kind == static_cast<uint32_t>(AttachKind::kStaging));
     FUZZ_CHECK(!given && descriptor == daemon.sealed.descriptor());
@@ -100,7 +112,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   const std::span<const uint8_t> rest = input.TakeBytes(cairn::store::kSocketMessageBytesMax);
   if (rest.empty()) return 0;  // no message
   std::vector<uint8_t> message(rest.begin(), rest.end());
-  const auto session = daemon.sessions.Add(1, true);
+  const auto session = daemon.sessions.Add(daemon.core_session, true);
   constexpr size_t kTokenAt = offsetof(AttachRequest, token);
   if ((flags & kRightToken) != 0 && message.size() >= kTokenAt + session->token().size()) {
     std::copy(session->token().begin(), session->token().end(), message.begin() + kTokenAt);

@@ -208,7 +208,8 @@ void AttachSeeds() {
   cache::AttachRequest request;
   for (const auto& [name, kind, flags] : {std::tuple{"arena", cache::AttachKind::kArena, 1},
                                           {"staging", cache::AttachKind::kStaging, 1 + 2},
-                                          {"unsealed", cache::AttachKind::kStaging, 1 + 4}}) {
+                                          {"unsealed", cache::AttachKind::kStaging, 1 + 4},
+                                          {"gpu-pool", cache::AttachKind::kGpuPool, 1}}) {
     request.kind = static_cast<uint32_t>(kind);
     request.bytes = 2 * kIoAlignment;
     Seed("attach", name, Byte(flags) + Raw(request));
@@ -216,6 +217,8 @@ void AttachSeeds() {
   cache::AttachAnswer answer;
   answer.bytes = 2 * kIoAlignment;
   Seed("attach_answer", "arena", Byte(2) + Raw(answer));
+  Seed("attach_answer", "gpu-pool", Byte(0x80 + 2) + Raw(answer));
+  Seed("attach_answer", "gpu-pool-by-handle", Byte(0x80) + Raw(answer));
   answer.staging = 3;
   Seed("attach_answer", "piece", Byte(1) + Raw(answer));
   answer.code = 8;
@@ -247,6 +250,7 @@ void AnswerSeeds() {
   registration.set_policy("every:4096+ends");
   registration.set_attach_socket("cairn.sock.fd");
   registration.set_bulk_port(1234);
+  registration.set_gpu_bytes(1 << 20);
   seed(0, 0, "registration", registration);
   v1::MatchResponse match;
   match.set_rows_blocks(2);
@@ -260,6 +264,8 @@ void AnswerSeeds() {
   match.mutable_leased()->set_checkpoint(true);
   seed(1, 4, "match", match);
   seed(9, 2, "mapped", match.leased());
+  for (const uint64_t offset : {8192, 4096, 0}) match.mutable_leased()->add_gpu_offsets(offset);
+  seed(1, 4, "match-gpu", match);
   const cache::EntryShapes shapes(Layout());
   v1::FetchChunk chunk;
   std::string payloads;

@@ -11,10 +11,16 @@
 namespace cairn::ctl {
 namespace {
 
-// "host+disk", "host", "disk", "-".
-std::string Tiers(bool host, bool disk) {
-  if (host && disk) return "host+disk";
-  return host ? "host" : disk ? "disk" : "-";
+// "gpu+host+disk", "host", "-".
+std::string Tiers(bool gpu, bool host, bool disk) {
+  std::string tiers;
+  const auto add = [&](bool there, const char* name) {
+    if (there) absl::StrAppend(&tiers, tiers.empty() ? "" : "+", name);
+  };
+  add(gpu, "gpu");
+  add(host, "host");
+  add(disk, "disk");
+  return tiers.empty() ? "-" : tiers;
 }
 
 double BytesPerSecond(const v1::VerifyEvent& event) {
@@ -94,6 +100,8 @@ nlohmann::json ListJson(const v1::ListResponse& list) {
                     {"rows_disk", p.rows_disk()},
                     {"checkpoint_host", p.checkpoint_host()},
                     {"checkpoint_disk", p.checkpoint_disk()},
+                    {"rows_gpu", p.rows_gpu()},
+                    {"checkpoint_gpu", p.checkpoint_gpu()},
                     {"pinned", p.pinned()},
                     {"leases", p.leases()},
                     {"last_used_wall_micros", p.last_used_wall_micros()},
@@ -109,8 +117,9 @@ std::string ListText(const v1::ListResponse& list, int64_t now_micros) {
   for (const v1::ListedPrefix& p : list.prefixes()) {
     rows.push_back({HexOf(p.digest()).substr(0, 16), HexOf(p.namespace_root()).substr(0, 8),
                     absl::StrCat(p.index()), absl::StrCat((uint64_t{p.index()} + 1) * 128),
-                    Tiers(p.rows_host(), p.rows_disk()),
-                    Tiers(p.checkpoint_host(), p.checkpoint_disk()), HumanBytes(p.bytes()),
+                    Tiers(p.rows_gpu(), p.rows_host(), p.rows_disk()),
+                    Tiers(p.checkpoint_gpu(), p.checkpoint_host(), p.checkpoint_disk()),
+                    HumanBytes(p.bytes()),
                     HumanAge((now_micros - p.last_used_wall_micros()) / 1'000'000),
                     absl::StrCat(p.leases()), p.pinned() ? "yes" : "-"});
   }
@@ -141,6 +150,7 @@ nlohmann::json VerifyJson(const v1::VerifyEvent& report) {
           {"damaged", report.damaged()},
           {"damaged_host", report.damaged_host()},
           {"damaged_disk", report.damaged_disk()},
+          {"damaged_gpu", report.damaged_gpu()},
           {"healed", report.healed()},
           {"unreadable", report.unreadable()},
           {"seconds", static_cast<double>(report.elapsed_millis()) / 1e3},
@@ -154,8 +164,9 @@ std::string VerifyText(const v1::VerifyEvent& report) {
                                      HumanRate(BytesPerSecond(report)), report.damaged());
   if (report.damaged() > 0) {
     absl::StrAppend(&text, " (", report.damaged_host(), " in host memory, ", report.damaged_disk(),
-                    " on disk); withdrawn, ", report.healed(),
-                    " of them with a good copy in the other tier, the others are misses");
+                    " on disk, ", report.damaged_gpu(), " in GPU memory); withdrawn, ",
+                    report.healed(),
+                    " of them with a good copy in another tier, the others are misses");
   }
   if (report.unreadable() > 0) {
     absl::StrAppend(&text, "; ", report.unreadable(), " could not be read and stay");

@@ -38,16 +38,18 @@ TEST(List, ShowsTiersAgeAndTokens) {
   p->set_rows_host(true);
   p->set_rows_disk(true);
   p->set_checkpoint_disk(true);
+  p->set_rows_gpu(true);
   p->set_bytes(1500);
   p->set_last_used_wall_micros(1'000'000);
   const std::string text = ListText(list, 11'000'000);
   for (const char* part :
-       {"abababababababab", "01010101", "512", "host+disk", "  disk", "1.5 kB", "10 s"}) {
+       {"abababababababab", "01010101", "512", "gpu+host+disk", "  disk", "1.5 kB", "10 s"}) {
     EXPECT_NE(text.find(part), std::string::npos) << part << "\n" << text;
   }
   const nlohmann::json json = ListJson(list);
   EXPECT_EQ(json[0]["digest"].get<std::string>().size(), 64u);
   EXPECT_EQ(json[0]["checkpoint_host"], false);
+  EXPECT_EQ(json[0]["rows_gpu"], true);
 }
 
 TEST(Stats, BytesAreShownTwice) {
@@ -85,18 +87,20 @@ TEST(Verify, TheReportSaysWhatBecameOfIt) {
   report.set_bytes(3'000'000);
   report.set_elapsed_millis(1500);
   EXPECT_EQ(VerifyText(report), "verified 5 entries, 3.0 MB in 1.5 s (2.0 MB/s): 0 damaged\n");
-  report.set_damaged(3);
+  report.set_damaged(4);
   report.set_damaged_host(1);
   report.set_damaged_disk(2);
+  report.set_damaged_gpu(1);
   report.set_healed(1);
   report.set_unreadable(4);
   const std::string text = VerifyText(report);
-  for (const char* part : {"3 damaged (1 in host memory, 2 on disk)", "1 of them with a good copy",
-                           "4 could not be read"}) {
+  for (const char* part : {"4 damaged (1 in host memory, 2 on disk, 1 in GPU memory)",
+                           "1 of them with a good copy", "4 could not be read"}) {
     EXPECT_NE(text.find(part), std::string::npos) << text;
   }
   const nlohmann::json json = VerifyJson(report);
   EXPECT_EQ(json["damaged_disk"], 2);
+  EXPECT_EQ(json["damaged_gpu"], 1);
   EXPECT_EQ(json["seconds"], 1.5);
   EXPECT_EQ(json["bytes_per_second"], 2e6);
 }
