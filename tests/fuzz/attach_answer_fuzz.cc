@@ -87,8 +87,8 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
     return 0;
   }
   if ((flags & 0x80) != 0) {
-    static store::FakeGpu& gpu = *new store::FakeGpu;
-    absl::StatusOr<store::GpuExport> pool = client.TakeGpuPool(kArenaBytes);
+    static cairn::store::FakeGpu& gpu = *new cairn::store::FakeGpu;
+    absl::StatusOr<cairn::store::GpuExport> pool = client.TakeGpuPool(kArenaBytes);
     if (!pool.ok()) {
       FUZZ_CHECK(pool.status().message().size() <= 1024);
       return 0;
