@@ -9,9 +9,6 @@
 namespace cairn::cache {
 namespace {
 
-// About as long as an engine holds a lease: until its first token.
-constexpr absl::Duration kShareComeAgain = absl::Milliseconds(50);
-
 constexpr size_t kMatchCheckpointsMax = 16;
 constexpr size_t kHost = static_cast<size_t>(Place::kHost);
 
@@ -171,7 +168,7 @@ absl::Status CoreImpl::CheckArenaShareLocked(const Session& session, uint64_t mo
     return absl::OkStatus();
   }
   return ComeAgainIn(
-      kShareComeAgain,
+      kLeaseComeAgain,
       absl::StrCat("leases: this session's would hold ", held, " of the arena's ", arena_bytes(),
                    " bytes and most of these are held, release some"));
 }

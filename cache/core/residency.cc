@@ -13,9 +13,6 @@
 namespace cairn::cache {
 namespace {
 
-// About as long as an engine holds a lease: until its first token.
-constexpr absl::Duration kRoomComeAgain = absl::Milliseconds(50);
-
 // Upper bound of a record's bytes on disk: header with the part table, then the payload, both in
 // whole I/O units.
 uint64_t RecordBytes(const EntryMeta& meta) {
@@ -52,7 +49,7 @@ absl::StatusOr<store::HostRoom> Residency::ReserveHost(uint64_t bytes, size_t pa
     const std::optional<EntryRef> victim = index.Victim(Place::kHost);
     if (!victim.has_value()) {
       return ComeAgainIn(
-          kRoomComeAgain,
+          kLeaseComeAgain,
           absl::StrCat("no room for ", bytes, " bytes in an arena of ", host.arena_bytes(),
                        " bytes, all entries left are leased, pinned or being written"));
     }

@@ -32,6 +32,10 @@
 
 namespace cairn::cache {
 
+// When to ask again for what leases hold: about as long as an engine holds one, until its first
+// token.
+inline constexpr absl::Duration kLeaseComeAgain = absl::Milliseconds(50);
+
 class Residency {
  public:
   Residency(store::HostTier& host_tier, store::DiskTier* disk_tier, Clock& clock,
