@@ -52,8 +52,8 @@ std::unique_ptr<PrefixCache> AttachCache(const GenerateOptions& options, const M
   };
   cache::RemoteCacheOptions remote;
   remote.call_timeout = absl::Milliseconds(options.cache_deadline_ms);
-  return std::make_unique<PrefixCache>(cache::ConnectCache(options.cache, spec, remote), model,
-                                       RealClock(), settings);
+  return std::make_unique<PrefixCache>(cache::ConnectCache(options.cache, spec, remote),
+                                       model.cached(), RealClock(), settings);
 }
 
 void ShowProgress(int64_t done, int64_t total, int64_t* shown) {
