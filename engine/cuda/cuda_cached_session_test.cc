@@ -92,17 +92,6 @@ TEST_F(CudaCachedSessionTest, AGatherForAllEntriesOrOneForEachTheBitsAreTheSame)
   }
 }
 
-TEST_F(CudaCachedSessionTest, WhatIsTakenOutOfARestoredSlotIsWhatWasPutIn) {
-  CudaTestEngine engine(model());
-  CudaCachedSession session = Session(engine, 0);
-  ASSERT_TRUE(session.Restore(Stored()).ok());
-  for (int64_t block = 0; block < kBlocks; ++block) {
-    EXPECT_EQ(Copy(session.ShareRows(block), Layout().rows_entry_bytes()),
-              rows_[static_cast<size_t>(block)]);
-  }
-  EXPECT_EQ(Copy(session.ShareCheckpoint(), Layout().checkpoint_bytes()), checkpoint_);
-}
-
 TEST_F(CudaCachedSessionTest, OneDamagedByteLeavesAFreshSession) {
   for (std::vector<uint8_t>* damaged : {&rows_[0], &rows_[kBlocks - 1], &checkpoint_}) {
     CudaTestEngine engine(model());
@@ -117,19 +106,6 @@ TEST_F(CudaCachedSessionTest, OneDamagedByteLeavesAFreshSession) {
     ASSERT_TRUE(session.Restore(Stored()).ok()) << "another try";
     EXPECT_EQ(engine.Run(0, Rest(), 600), want_);
   }
-}
-
-TEST_F(CudaCachedSessionTest, WhatItCannotRestoreIsRefused) {
-  CudaTestEngine engine(model());
-  CudaCachedSession session = Session(engine, 0);
-  StoredPrefix prefix = Stored();
-  prefix.checkpoint = nullptr;
-  prefix.replay = ReplayPlan::To(model().config, kPrefix);
-  EXPECT_TRUE(absl::IsFailedPrecondition(session.Restore(prefix)));
-  const std::vector<EntryView> many(9, views_[0]);  // slots of 1,024 tokens
-  prefix = {.rows = many, .checkpoint = &checkpoint_view_};
-  EXPECT_TRUE(absl::IsOutOfRange(session.Restore(prefix)));
-  EXPECT_EQ(session.position(), 0);
 }
 
 }  // namespace
