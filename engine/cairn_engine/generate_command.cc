@@ -10,9 +10,9 @@
 
 #include "absl/strings/str_cat.h"
 #include "cache/client/remote_cache.h"
+#include "engine/cairn_engine/cuda_runner.h"
 #include "engine/cairn_engine/failure.h"
 #include "engine/cairn_engine/json_out.h"
-#include "engine/cairn_engine/run_cuda_sequence.h"
 #include "engine/cairn_engine/run_sequence.h"
 #include "engine/model/safetensors.h"
 #include "engine/text/chat_encoder.h"
@@ -42,9 +42,11 @@ absl::StatusOr<std::vector<int32_t>> MakePrompt(const Tokenizer& tokenizer, cons
   return tokenizer.Encode(prompt.text, prompt.literal);
 }
 
-std::unique_ptr<PrefixCache> AttachCache(const GenerateOptions& options, const Model& model) {
+std::unique_ptr<PrefixCache> AttachCache(const GenerateOptions& options,
+                                         const SequenceRunner& runner) {
   if (options.cache.empty()) return nullptr;
-  cache::NamespaceSpec spec{model.layout->Descriptor(model.weights_identity), options.tenant};
+  const CachedModel model = runner.cached_model();
+  const cache::NamespaceSpec spec{model.Descriptor(), options.tenant};
   PrefixCache::Options settings;
   settings.wait = absl::Seconds(options.wait_seconds);
   settings.say = [](const std::string& line) {
@@ -106,18 +108,6 @@ nlohmann::json Figures(const GenerateOptions& options, const SequenceResult& r,
   return figures;
 }
 
-// What was asked for that is not to be had on the GPU.
-absl::Status CheckCuda(const GenerateOptions& options) {
-  if (!options.cache.empty()) {
-    return absl::InvalidArgumentError(
-        "--cache is for --device cpu: no cache is attached to the engine on the GPU yet");
-  }
-  if (options.numerics.value_or(Numerics::kFull) != Numerics::kFull) {
-    return absl::InvalidArgumentError("--device cuda has full numerics only");
-  }
-  return absl::OkStatus();
-}
-
 absl::Status WriteLogits(const std::string& path, const SequenceResult& r) {
   const int64_t n = static_cast<int64_t>(r.output.size());
   const int64_t vocab = static_cast<int64_t>(r.logits.size()) / n;
@@ -155,6 +145,42 @@ int Report(const GenerateOptions& options, const Tokenizer& tokenizer, const Seq
   return kExitOk;
 }
 
+int Generate(const GenerateOptions& options, const SequenceOptions& sequence,
+             const Tokenizer& tokenizer, const std::vector<int32_t>& prompt,
+             SequenceRunner& runner) {
+  const std::unique_ptr<PrefixCache> cache = AttachCache(options, runner);
+  const absl::StatusOr<SequenceResult> result =
+      RunSequence(runner, cache.get(), RealClock(), prompt, sequence);
+  if (!result.ok()) return Fail(result.status(), ExitCodeOf(result.status()));
+  const bool flushed = cache == nullptr || cache->Flush(absl::Seconds(options.flush_seconds));
+  return Report(options, tokenizer, *result, prompt.size(), flushed, cache.get());
+}
+
+int GenerateOnCuda(const GenerateOptions& options, const SequenceOptions& sequence,
+                   const Tokenizer& tokenizer, const std::vector<int32_t>& prompt) {
+  if (options.numerics.value_or(Numerics::kFull) != Numerics::kFull) {
+    return Fail(absl::InvalidArgumentError("--device cuda has full numerics only"), kExitUsage);
+  }
+  const absl::StatusOr<std::unique_ptr<SequenceRunner>> runner =
+      OpenCudaRunner(options.model, {.chunk = options.chunk,
+                                     .tokens_max = std::ssize(prompt) + options.new_tokens,
+                                     .threads = options.threads});
+  if (absl::IsInvalidArgument(runner.status())) return Fail(runner.status(), kExitBadConfig);
+  if (!runner.ok()) return Fail(runner.status(), kExitFailure);
+  return Generate(options, sequence, tokenizer, prompt, **runner);
+}
+
+int GenerateOnCpu(const GenerateOptions& options, const SequenceOptions& sequence,
+                  const Tokenizer& tokenizer, const std::vector<int32_t>& prompt) {
+  const absl::StatusOr<std::unique_ptr<Model>> model =
+      LoadModel(options.model, {.numerics = options.numerics,
+                                .threads = options.threads,
+                                .expert_bytes = options.expert_bytes});
+  if (!model.ok()) return FailLoading(model.status());
+  Forward forward(**model, options.threads);
+  return Generate(options, sequence, tokenizer, prompt, *CpuSequenceRunner(forward));
+}
+
 }  // namespace
 
 void AddGenerateOptions(CLI::App* app, GenerateOptions& o) {
@@ -169,7 +195,7 @@ void AddGenerateOptions(CLI::App* app, GenerateOptions& o) {
   app->add_option("--chunk", o.chunk, "prefill tokens a step")->check(CLI::PositiveNumber);
   app->add_option("--threads", o.threads, "compute threads")->check(CLI::Range(1, 256));
   app->add_option("--device", o.device,
-                  "cpu, or cuda: FP8 and FP4 weights as released, without a cache")
+                  "cpu, or cuda: FP8 and FP4 weights as released, in full numerics")
       ->check(CLI::IsMember({"cpu", "cuda"}));
   app->add_option("--cache", o.cache, "cairnd to use: unix:PATH or HOST:PORT");
   app->add_option("--tenant", o.tenant, "whose prefixes; empty: the default tenant's");
@@ -207,30 +233,8 @@ int RunGenerateCommand(const GenerateOptions& options) {
   if (const absl::Status status = CheckPrompt(*config, *prompt, options.new_tokens); !status.ok()) {
     return Fail(status, ExitCodeOf(status));
   }
-  if (options.device == "cuda") {
-    if (const absl::Status status = CheckCuda(options); !status.ok()) {
-      return Fail(status, kExitUsage);
-    }
-    const absl::StatusOr<SequenceResult> result =
-        RunCudaSequence(options.model, RealClock(), *prompt, sequence);
-    if (absl::IsInvalidArgument(result.status())) return Fail(result.status(), kExitBadConfig);
-    if (!result.ok()) return Fail(result.status(), kExitFailure);
-    return Report(options, **tokenizer, *result, prompt->size(), true, nullptr);
-  }
-  absl::StatusOr<std::unique_ptr<Model>> model =
-      LoadModel(options.model, {.numerics = options.numerics,
-                                .threads = options.threads,
-                                .expert_bytes = options.expert_bytes});
-  if (!model.ok()) return FailLoading(model.status());
-
-  Forward forward(**model, options.threads);
-  const std::unique_ptr<PrefixCache> cache = AttachCache(options, **model);
-  absl::StatusOr<SequenceResult> result =
-      RunSequence(forward, cache.get(), RealClock(), *prompt, sequence);
-  if (!result.ok()) return Fail(result.status(), ExitCodeOf(result.status()));
-  const bool flushed = cache == nullptr || cache->Flush(absl::Seconds(options.flush_seconds));
-
-  return Report(options, **tokenizer, *result, prompt->size(), flushed, cache.get());
+  const auto generate = options.device == "cuda" ? GenerateOnCuda : GenerateOnCpu;
+  return generate(options, sequence, **tokenizer, *prompt);
 }
 
 }  // namespace cairn::engine

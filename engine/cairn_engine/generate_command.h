@@ -24,7 +24,7 @@ struct GenerateOptions {
   int64_t new_tokens = 16;
   int64_t chunk = 256;
   int threads = 2;
-  std::string device = "cpu";  // or "cuda": cold, without a cache
+  std::string device = "cpu";  // or "cuda"
   std::optional<Numerics> numerics;
   std::optional<uint64_t> expert_bytes;  // LoadOptions::expert_bytes
   std::string cache;                     // "unix:PATH" or "HOST:PORT"; empty: none

@@ -145,7 +145,7 @@ int Verify(const VerifyOptions& options, const Model& model,
   settings.say = [](const std::string& line) {
     std::fprintf(stderr, "cairn-engine: %s\n", line.c_str());
   };
-  PrefixCache cache(std::move(api), model, RealClock(), settings);
+  PrefixCache cache(std::move(api), model.cached(), RealClock(), settings);
   Forward forward(model, options.threads);
   PairVerifier::Options pairs{.chunk = options.chunk};
   if (!options.quiet) {

@@ -50,6 +50,12 @@ static_assert(kBlockTokens % 8 == 0);
 
 }  // namespace
 
+KvLayout CudaKvLayout(ModelConfig config) {
+  config.mtp_layers = 0;
+  config.compress_ratios.resize(static_cast<size_t>(config.layers));
+  return KvLayout(config, Numerics::kFullSm90a);
+}
+
 void AddRowsCopies(const KvLayout& layout, const CudaSessions& sessions, int64_t layer,
                    int64_t slot, int64_t block, TransferDirection direction, uint8_t* entry,
                    std::vector<SegmentCopy>& out) {

@@ -17,6 +17,10 @@
 
 namespace cairn::engine {
 
+// The entries of the engine on the GPU. Nobody else's are the same: it adds in an order of its own
+// and has no MTP block.
+KvLayout CudaKvLayout(ModelConfig config);
+
 enum class TransferDirection : uint8_t { kToEntry, kFromEntry };
 
 // Copies of layer `layer` between the rows of `block` of a slot and a rows entry at `entry`.

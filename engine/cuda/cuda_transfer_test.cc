@@ -14,6 +14,24 @@ namespace {
 using kernels::cuda::DeviceBuffer;
 using kernels::cuda::SegmentCopy;
 
+// Without a GPU.
+TEST(CudaKvLayoutTest, ItsEntriesMeetNoOthers) {
+  const Digest weights{};
+  for (const int64_t mtp_layers : {0, 1}) {
+    ModelConfig config = CudaTestConfig({0, 4, 128}, 1);
+    config.mtp_layers = mtp_layers;
+    if (mtp_layers > 0) config.compress_ratios.push_back(0);
+    const KvLayout gpu = CudaKvLayout(config);
+    const KvLayout cpu(config, Numerics::kFull);
+    EXPECT_EQ(gpu.layers().size(), 3u);
+    EXPECT_EQ(gpu.mtp_hidden().rows, 0);
+    EXPECT_EQ(gpu.rows_entry_bytes(), cpu.rows_entry_bytes());
+    EXPECT_NE(gpu.Descriptor(weights).numerics, cpu.Descriptor(weights).numerics);
+    EXPECT_NE(gpu.Descriptor(weights).Identity(), cpu.Descriptor(weights).Identity());
+    EXPECT_TRUE(gpu.Descriptor(weights).Validate().ok());
+  }
+}
+
 class CudaTransferTest : public CudaEngineTest {
  protected:
   // Entries of the first `blocks` blocks, in GPU memory: rows entries, then the checkpoint.
@@ -55,7 +73,7 @@ class CudaTransferTest : public CudaEngineTest {
 
 TEST_F(CudaTransferTest, ResumingFromEntriesIsGoingOnToTheBit) {
   const CudaModel& model = *AllKinds().gpu;
-  const KvLayout layout(model.config, Numerics::kFull);
+  const KvLayout layout = CudaKvLayout(model.config);
   const std::vector<int32_t> tokens = CudaTestTokens(700, 11);
   for (const int64_t blocks : {1, 3, 5}) {  // in a ring of 768 rows: five go round with the rest
     const size_t prefix = static_cast<size_t>(blocks * kBlockTokens);
@@ -75,7 +93,7 @@ TEST_F(CudaTransferTest, ResumingFromEntriesIsGoingOnToTheBit) {
 
 TEST_F(CudaTransferTest, EveryByteOfAnEntryIsOfTheSequence) {
   const CudaModel& model = *AllKinds().gpu;
-  const KvLayout layout(model.config, Numerics::kFull);
+  const KvLayout layout = CudaKvLayout(model.config);
   const std::vector<int32_t> tokens = CudaTestTokens(256, 13);
   std::vector<std::vector<uint8_t>> made;
   for (const int fill : {0x00, 0xff}) {
@@ -92,7 +110,7 @@ TEST_F(CudaTransferTest, EveryByteOfAnEntryIsOfTheSequence) {
 // Each part of a checkpoint is read by what comes next: a block made behind a spoiled one differs.
 TEST_F(CudaTransferTest, ASpoiledCheckpointShows) {
   const CudaModel& model = *AllKinds().gpu;
-  const KvLayout layout(model.config, Numerics::kFull);
+  const KvLayout layout = CudaKvLayout(model.config);
   const std::vector<int32_t> tokens = CudaTestTokens(256, 14);
   CudaTestEngine engine(model);
   engine.Run(0, std::span(tokens).first(128), 128);

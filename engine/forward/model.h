@@ -20,6 +20,7 @@
 #include "engine/forward/expert_cache.h"
 #include "engine/forward/linear_op.h"
 #include "engine/model/weights.h"
+#include "engine/state/cached_session.h"
 #include "engine/state/kv_layout.h"
 #include "engine/state/numerics.h"
 #include "kernels/cpu/packed_matrix.h"
@@ -102,6 +103,9 @@ struct Model {
 
   const kernels::RopeTable& rope(int64_t ratio) const {
     return ratio == 0 ? rope_window : rope_compressed;
+  }
+  CachedModel cached() const {
+    return {.config = config, .layout = *layout, .weights = weights_identity};
   }
 };
 

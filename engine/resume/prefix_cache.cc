@@ -22,15 +22,23 @@ double SecondsSince(const Clock& clock, int64_t start) {
 // Against its checksums; the sizes of its parts are the layout's.
 bool Verified(const cache::EntryView& entry) { return entry.Verify().ok(); }
 
+bool SizesMatch(const StoredPrefix& prefix, const KvLayout& layout) {
+  const auto rows_bytes = static_cast<size_t>(layout.rows_entry_bytes());
+  const auto checkpoint_bytes = static_cast<size_t>(layout.checkpoint_bytes());
+  return std::ranges::all_of(
+             prefix.rows, [&](const auto& entry) { return entry.payload.size() == rows_bytes; }) &&
+         (prefix.checkpoint == nullptr || prefix.checkpoint->payload.size() == checkpoint_bytes);
+}
+
 }  // namespace
 
-PrefixCache::PrefixCache(absl::StatusOr<std::unique_ptr<cache::CacheApi>> cache, const Model& model,
-                         Clock& clock, Options options)
+PrefixCache::PrefixCache(absl::StatusOr<std::unique_ptr<cache::CacheApi>> cache,
+                         const CachedModel& model, Clock& clock, Options options)
     : model_(model),
       clock_(clock),
       options_(std::move(options)),
       costs_(options_.costs != nullptr ? options_.costs : std::make_shared<CostModel>()) {
-  const cache::LayoutDescriptor layout = model.layout->Descriptor(model.weights_identity);
+  const cache::LayoutDescriptor layout = model.Descriptor();
   rows_parts_ = layout.part_bytes(cache::LayoutScope::kPrefix);
   checkpoint_parts_ = layout.part_bytes(cache::LayoutScope::kTrailing);
   if (!cache.ok()) {
@@ -50,7 +58,7 @@ void PrefixCache::Detach(const std::string& why) {
   said_ = true;
 }
 
-ResumeReport PrefixCache::Resume(std::span<const int32_t> tokens, SessionState& session) {
+ResumeReport PrefixCache::Resume(std::span<const int32_t> tokens, CachedSession& session) {
   ResumeReport report;
   AbandonReservations();
   chain_.clear();
@@ -140,7 +148,7 @@ bool PrefixCache::Wants(int64_t blocks, int64_t end) const {
                                              blocks == branch_blocks_);
 }
 
-absl::Status PrefixCache::TryResume(std::span<const int32_t> tokens, SessionState& session,
+absl::Status PrefixCache::TryResume(std::span<const int32_t> tokens, CachedSession& session,
                                     ResumeReport& report) {
   // At least one token is computed, or there would be no logits to sample from.
   const size_t usable = (tokens.size() - 1) / kBlockTokens;
@@ -148,8 +156,8 @@ absl::Status PrefixCache::TryResume(std::span<const int32_t> tokens, SessionStat
   if (chain.empty()) return absl::OkStatus();
   CAIRN_ASSIGN_OR_RETURN(cache::MatchResult match, MatchOrWait(chain, report));
   stored_blocks_ = match.rows_blocks;
-  const ResumePoints found = RankResumePoints(match, model_.config, *model_.layout, *costs_,
-                                              /*deepest_first=*/options_.always_load);
+  const ResumePoints found =
+      RankResumePoints(match, model_, *costs_, /*deepest_first=*/options_.always_load);
   for (const ResumePoint& point : found.points) {
     if (!options_.always_load && point.seconds >= found.prefill_seconds) {
       report.recompute_was_cheaper = true;
@@ -165,7 +173,7 @@ absl::Status PrefixCache::TryResume(std::span<const int32_t> tokens, SessionStat
 }
 
 absl::StatusOr<bool> PrefixCache::ResumeAt(const ResumePoint& point, cache::MatchResult& match,
-                                           std::span<const Digest> chain, SessionState& session,
+                                           std::span<const Digest> chain, CachedSession& session,
                                            ResumeReport& report) {
   const int64_t start = clock_.NowNanos();
   CAIRN_ASSIGN_OR_RETURN(const std::shared_ptr<cache::FetchedPrefix> fetched,
@@ -173,11 +181,16 @@ absl::StatusOr<bool> PrefixCache::ResumeAt(const ResumePoint& point, cache::Matc
   if (fetched == nullptr) return false;
   report.fetch_seconds += SecondsSince(clock_, start);
   const int64_t restore_start = clock_.NowNanos();
-  CAIRN_ASSIGN_OR_RETURN(const bool restored, Restore(point, *fetched, fetched, session, report));
+  CAIRN_ASSIGN_OR_RETURN(const bool restored, Restore(point, fetched, session, report));
   report.restore_seconds += SecondsSince(clock_, restore_start);
   if (!restored) return false;
   costs_->ObserveFetch(fetched->host_bytes, fetched->disk_bytes, SecondsSince(clock_, start));
-  if (fetched->copied_bytes == 0) mapped_ = fetched;
+  report.copied_bytes = fetched->copied_bytes;
+  if (!session.reads_in_place()) {
+    report.copied_bytes += fetched->payload_bytes();
+  } else if (fetched->copied_bytes == 0) {
+    mapped_ = fetched;
+  }
   report.prefix_tokens = point.tokens();
   if (const ReplayPlan* plan = session.replay(); plan != nullptr) {
     report.replay_token_layers = plan->TokenLayers();
@@ -185,7 +198,6 @@ absl::StatusOr<bool> PrefixCache::ResumeAt(const ResumePoint& point, cache::Matc
   }
   report.host_bytes = fetched->host_bytes;
   report.disk_bytes = fetched->disk_bytes;
-  report.copied_bytes = fetched->copied_bytes;
   return true;
 }
 
@@ -212,40 +224,29 @@ absl::StatusOr<std::shared_ptr<cache::FetchedPrefix>> PrefixCache::TakeOrFetch(
   return std::shared_ptr<cache::FetchedPrefix>(std::move(*got));
 }
 
-absl::StatusOr<bool> PrefixCache::Restore(const ResumePoint& point,
-                                          const cache::FetchedPrefix& fetched,
-                                          std::shared_ptr<const void> owner, SessionState& session,
-                                          ResumeReport& report) const {
-  if (fetched.rows.size() < point.blocks) return false;  // went meanwhile
-  if (!point.replay && !fetched.checkpoint.has_value()) return false;
-  const KvLayout& layout = *model_.layout;
+absl::StatusOr<bool> PrefixCache::Restore(
+    const ResumePoint& point, const std::shared_ptr<const cache::FetchedPrefix>& fetched,
+    CachedSession& session, ResumeReport& report) const {
+  if (fetched->rows.size() < point.blocks) return false;  // went meanwhile
+  if (!point.replay && !fetched->checkpoint.has_value()) return false;
   // What was streamed has been checked as it arrived.
-  const auto holds = [&](const cache::EntryView& entry, int64_t bytes) -> absl::StatusOr<bool> {
-    if (entry.payload.size() != static_cast<size_t>(bytes)) {
-      return absl::InternalError("the cache answered with an entry of another size");
-    }
-    const bool intact = fetched.verified || Verified(entry);
-    if (!intact) ++report.checksum_failures;
-    return intact;
-  };
-  if (!point.replay) {
-    CAIRN_ASSIGN_OR_RETURN(const bool intact,
-                           holds(*fetched.checkpoint, layout.checkpoint_bytes()));
-    if (!intact) return false;
-  }
-  for (uint32_t i = 0; i < point.blocks; ++i) {
-    CAIRN_ASSIGN_OR_RETURN(const bool intact, holds(fetched.rows[i], layout.rows_entry_bytes()));
-    if (!intact) return false;
-  }
-  // Nothing fails from here on: the session is restored whole.
-  for (uint32_t i = 0; i < point.blocks; ++i) {
-    session.rows().Adopt(fetched.rows[i].payload.data(), owner);
-  }
+  StoredPrefix prefix{.rows = std::span(fetched->rows).first(point.blocks),
+                      .verified = fetched->verified,
+                      .owner = fetched};
   if (point.replay) {
-    session.StartReplay(ReplayPlan::To(model_.config, point.tokens()));
+    prefix.replay = ReplayPlan::To(model_.config, point.tokens());
   } else {
-    session.LoadCheckpoint(point.blocks, fetched.checkpoint->payload);
+    prefix.checkpoint = &*fetched->checkpoint;
   }
+  if (!SizesMatch(prefix, model_.layout)) {
+    return absl::InternalError("the cache answered with an entry of another size");
+  }
+  const absl::Status restored = session.Restore(prefix);
+  if (absl::IsDataLoss(restored)) {
+    ++report.checksum_failures;
+    return false;
+  }
+  CAIRN_RETURN_IF_ERROR(restored);
   return true;
 }
 
@@ -292,27 +293,12 @@ void PrefixCache::Put(PutItem item) {
   if (pending_bytes_ > kPendingBytesMax) StillIntact();
 }
 
-absl::StatusOr<SharedRows::Block> PrefixCache::CopyOf(const cache::EntryView& entry,
-                                                      const Digest& digest) const {
-  SharedRows::Block there = options_.shared == nullptr ? nullptr : options_.shared->Find(digest);
-  if (there != nullptr) {
-    // Those that the session computed from are these, to the byte.
-    if (std::equal(there->begin(), there->end(), entry.payload.begin(), entry.payload.end())) {
-      return there;
-    }
-    return absl::DataLossError("the mapped rows are not those of their name");
-  }
-  std::vector<uint8_t> bytes(entry.payload.size());
-  CAIRN_RETURN_IF_ERROR(entry.CopyOut(bytes));
-  if (options_.shared != nullptr) return options_.shared->Add(digest, std::move(bytes));
-  return std::make_shared<const std::vector<uint8_t>>(std::move(bytes));
-}
-
-bool PrefixCache::Settle(SessionState& session, int64_t* in_shared) {
+bool PrefixCache::Settle(CachedSession& session, int64_t* in_shared) {
   if (mapped_ == nullptr) return true;
   const std::shared_ptr<const cache::FetchedPrefix> mapped = std::move(mapped_);
   for (size_t i = 0; i < mapped->rows.size(); ++i) {
-    absl::StatusOr<SharedRows::Block> block = CopyOf(mapped->rows[i], chain_[i]);
+    absl::StatusOr<SharedRows::Block> block =
+        CopyMappedRows(mapped->rows[i], chain_[i], options_.shared);
     if (!block.ok()) {
       Taint();
       return false;
@@ -320,7 +306,7 @@ bool PrefixCache::Settle(SessionState& session, int64_t* in_shared) {
     if (in_shared != nullptr && options_.shared != nullptr) {
       *in_shared += static_cast<int64_t>((*block)->size());
     }
-    session.rows().Replace(static_cast<int64_t>(i), *std::move(block));
+    session.ReplaceRows(static_cast<int64_t>(i), *std::move(block));
   }
   return true;
 }
@@ -355,28 +341,34 @@ PutItem PrefixCache::MakeItem(int64_t block, EntryKind kind, std::shared_ptr<con
   return item;
 }
 
-PutItem PrefixCache::MakeCheckpoint(const SessionState& session) {
-  auto state = std::make_shared<std::vector<uint8_t>>(
-      static_cast<size_t>(model_.layout->checkpoint_bytes()));
-  session.SaveCheckpoint(*state);
-  return MakeItem(session.position() / kBlockTokens - 1, EntryKind::kCheckpoint,
-                  {state, state->data()});
+absl::StatusOr<PutItem> PrefixCache::MakeCheckpoint(CachedSession& session) {
+  CAIRN_ASSIGN_OR_RETURN(std::shared_ptr<const uint8_t> state, session.ShareCheckpoint());
+  return MakeItem(session.position() / kBlockTokens - 1, EntryKind::kCheckpoint, std::move(state));
 }
 
-void PrefixCache::Store(const SessionState& session, std::span<const int32_t> tokens,
+absl::Status PrefixCache::TryStore(CachedSession& session, int64_t prompt_end) {
+  const int64_t whole = session.position() / kBlockTokens;
+  for (; stored_blocks_ < whole; ++stored_blocks_) {
+    CAIRN_ASSIGN_OR_RETURN(std::shared_ptr<const uint8_t> rows, session.ShareRows(stored_blocks_));
+    Put(MakeItem(stored_blocks_, EntryKind::kRows, std::move(rows)));
+  }
+  if (session.position() % kBlockTokens != 0 || whole == 0) return absl::OkStatus();
+  if (Wants(whole, prompt_end / kBlockTokens)) {
+    CAIRN_ASSIGN_OR_RETURN(PutItem checkpoint, MakeCheckpoint(session));
+    Put(std::move(checkpoint));
+  } else if (cache_->registration().policy.ends && session.position() > prompt_end) {
+    CAIRN_ASSIGN_OR_RETURN(output_end_, MakeCheckpoint(session));
+  }
+  return absl::OkStatus();
+}
+
+void PrefixCache::Store(CachedSession& session, std::span<const int32_t> tokens,
                         int64_t prompt_end) {
   NoticeLoss();
   if (!attached() || session.replay() != nullptr) return;
   Extend(tokens);
-  const int64_t whole = session.position() / kBlockTokens;
-  for (; stored_blocks_ < whole; ++stored_blocks_) {
-    Put(MakeItem(stored_blocks_, EntryKind::kRows, session.rows().Share(stored_blocks_)));
-  }
-  if (session.position() % kBlockTokens != 0 || whole == 0) return;
-  if (Wants(whole, prompt_end / kBlockTokens)) {
-    Put(MakeCheckpoint(session));
-  } else if (cache_->registration().policy.ends && session.position() > prompt_end) {
-    output_end_ = MakeCheckpoint(session);
+  if (const absl::Status status = TryStore(session, prompt_end); !status.ok()) {
+    Detach(status.ToString());
   }
 }
 

@@ -8,11 +8,14 @@
 // Single-flight: Resume reserves the blocks that are missing. Where another engine is making them
 // already it waits, at most Options::wait, and then uses what that one made.
 //
-// Mapped rows are used where they lie until the first token is known, without a copy. The daemon
-// may take them back meanwhile (a lease over its deadline, an engine stopped so long that it was
-// thought dead), so before anything computed from them leaves the engine, be it a token or a put,
-// StillIntact checks them once more where they lie; Settle then copies and checks them for the
-// tokens that follow. What fails either check is recomputed.
+// What a session is, and in whose memory it lies, is a CachedSession's affair: in host memory or on
+// a GPU, all that is decided here is the same.
+//
+// Mapped rows are used where they lie until the first token is known, without a copy, by a session
+// that can read them there. The daemon may take them back meanwhile (a lease over its deadline, an
+// engine stopped so long that it was thought dead), so before anything computed from them leaves
+// the engine, be it a token or a put, StillIntact checks them once more where they lie; Settle then
+// copies and checks them for the tokens that follow. What fails either check is recomputed.
 //
 // Threads:   Resume and Store from one thread; puts run on a thread of this object.
 // Ownership: restored sessions hold their lease through their row blocks.
@@ -30,12 +33,11 @@
 
 #include "absl/container/flat_hash_map.h"
 #include "cache/client/cache_api.h"
-#include "engine/forward/model.h"
 #include "engine/resume/cost_model.h"
 #include "engine/resume/put_queue.h"
 #include "engine/resume/resume_point.h"
 #include "engine/resume/shared_rows.h"
-#include "engine/state/session_state.h"
+#include "engine/state/cached_session.h"
 #include "store/base/clock.h"
 
 namespace cairn::engine {
@@ -48,8 +50,8 @@ struct ResumeReport {
   int64_t replay_rectangle_token_layers = 0;
   uint64_t host_bytes = 0;  // fetched, by tier
   uint64_t disk_bytes = 0;
-  uint64_t copied_bytes = 0;  // on the way into the engine; 0 for mapped entries (the checkpoint's
-                              // copy into the state aside)
+  uint64_t copied_bytes = 0;  // on the way into the engine; 0 for mapped entries that are read
+                              // where they lie (the checkpoint's copy into the state aside)
   uint64_t checksum_failures = 0;
   bool recompute_was_cheaper = false;
   bool fetch_was_late = false;  // given up at its deadline, and prefilled
@@ -75,8 +77,9 @@ class PrefixCache {
     std::function<void(const std::string&)>
         say;  // told once why the cache is not used; may be empty
   };
-  // `cache` null or failed: detached from the start (and said). `model` and `clock` outlive this.
-  PrefixCache(absl::StatusOr<std::unique_ptr<cache::CacheApi>> cache, const Model& model,
+  // `cache` null or failed: detached from the start (and said). What `model` refers to and `clock`
+  // outlive this.
+  PrefixCache(absl::StatusOr<std::unique_ptr<cache::CacheApi>> cache, const CachedModel& model,
               Clock& clock, Options options);
   ~PrefixCache();  // drops what is not yet put; call Flush to wait for it
 
@@ -84,23 +87,23 @@ class PrefixCache {
 
   // `session` is fresh. Restores, whole or to be replayed, the prefix that gives the first token
   // soonest and leaves at least one token to compute.
-  ResumeReport Resume(std::span<const int32_t> tokens, SessionState& session);
+  ResumeReport Resume(std::span<const int32_t> tokens, CachedSession& session);
 
   // True if the rows that Resume restored are still, to the byte, what was put. Trivially true
-  // after a miss or a copying fetch.
+  // after a miss, a copying fetch, or into a session that copied them.
   // Puts of what was computed from them wait for this.
   bool StillIntact();
   // Copies the restored rows, checks the copy and lets the lease go. False: they were taken back
   // meanwhile, and the session must be computed again. `in_shared`: the bytes of what the session
   // now holds in Options::shared.
-  bool Settle(SessionState& session, int64_t* in_shared = nullptr);
+  bool Settle(CachedSession& session, int64_t* in_shared = nullptr);
 
   // The next position at which a step should end so that a checkpoint can be taken: a block's end
   // that the policy wants, or `end`. `prompt_end` and `end` in tokens.
   int64_t NextStop(int64_t position, int64_t end, int64_t prompt_end) const;
   // Puts, in the background, all whole blocks of `session` not put yet, and the checkpoint at its
   // position if the policy wants one there. `tokens`: all tokens so far.
-  void Store(const SessionState& session, std::span<const int32_t> tokens, int64_t prompt_end);
+  void Store(CachedSession& session, std::span<const int32_t> tokens, int64_t prompt_end);
   // The sequence is over, or given up. Under the policy `ends` its last whole block gets a
   // checkpoint now; what was reserved for it and not made is given back, and so is the lease.
   void Finish();
@@ -115,7 +118,7 @@ class PrefixCache {
   PutStats put_stats() const;
 
  private:
-  absl::Status TryResume(std::span<const int32_t> tokens, SessionState& session,
+  absl::Status TryResume(std::span<const int32_t> tokens, CachedSession& session,
                          ResumeReport& report);
   absl::StatusOr<cache::MatchResult> MatchOrWait(std::span<const Digest> chain,
                                                  ResumeReport& report);
@@ -126,30 +129,29 @@ class PrefixCache {
                                           std::span<const Digest> chain) const;
   // These are false, or null, when it went meanwhile, is damaged, or the daemon has no room for it.
   absl::StatusOr<bool> ResumeAt(const ResumePoint& point, cache::MatchResult& match,
-                                std::span<const Digest> chain, SessionState& session,
+                                std::span<const Digest> chain, CachedSession& session,
                                 ResumeReport& report);
   // What the match leased if it is this prefix, else by a fetch.
   absl::StatusOr<std::shared_ptr<cache::FetchedPrefix>> TakeOrFetch(const ResumePoint& point,
                                                                     cache::MatchResult& match,
                                                                     std::span<const Digest> chain,
                                                                     ResumeReport& report);
-  absl::StatusOr<bool> Restore(const ResumePoint& point, const cache::FetchedPrefix& fetched,
-                               std::shared_ptr<const void> owner, SessionState& session,
-                               ResumeReport& report) const;
-  absl::StatusOr<SharedRows::Block> CopyOf(const cache::EntryView& entry,
-                                           const Digest& digest) const;
+  absl::StatusOr<bool> Restore(const ResumePoint& point,
+                               const std::shared_ptr<const cache::FetchedPrefix>& fetched,
+                               CachedSession& session, ResumeReport& report) const;
   // Whether the policy wants a checkpoint there. `end`: the prompt's last whole block.
   bool Wants(int64_t blocks, int64_t end) const;
   void Put(PutItem item);
   PutItem MakeItem(int64_t block, EntryKind kind, std::shared_ptr<const uint8_t> bytes);
-  PutItem MakeCheckpoint(const SessionState& session);
+  absl::StatusOr<PutItem> MakeCheckpoint(CachedSession& session);
+  absl::Status TryStore(CachedSession& session, int64_t prompt_end);
   void Taint();
   void AbandonReservations();
   void NoticeLoss();
   void Extend(std::span<const int32_t> tokens);
   void Detach(const std::string& why);
 
-  const Model& model_;
+  const CachedModel model_;
   Clock& clock_;
   Options options_;
   std::shared_ptr<cache::CacheApi> cache_;

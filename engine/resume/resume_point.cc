@@ -16,16 +16,16 @@ absl::Status CheckMatch(const cache::MatchResult& match, size_t asked) {
   return absl::InternalError("the cache answered with a match longer than was asked");
 }
 
-ResumePoints RankResumePoints(const cache::MatchResult& match, const ModelConfig& config,
-                              const KvLayout& layout, const CostModel& costs, bool deepest_first) {
+ResumePoints RankResumePoints(const cache::MatchResult& match, const CachedModel& model,
+                              const CostModel& costs, bool deepest_first) {
   const auto prefill_from = [&](int64_t blocks) {
     return costs.PrefillSeconds(blocks * kBlockTokens, match.rows_blocks * kBlockTokens);
   };
   ResumePoints found;
   found.prefill_seconds = prefill_from(0);
   const auto add = [&](uint32_t blocks, const ReplayPlan* replay, cache::Tier checkpoint) {
-    const auto rows = static_cast<uint64_t>(layout.rows_entry_bytes());
-    const auto state = static_cast<uint64_t>(layout.checkpoint_bytes());
+    const auto rows = static_cast<uint64_t>(model.layout.rows_entry_bytes());
+    const auto state = static_cast<uint64_t>(model.layout.checkpoint_bytes());
     const uint32_t in_host = std::min(blocks, match.rows_host_blocks);
     ResumePoint point{.blocks = blocks, .replay = replay != nullptr};
     point.host_bytes = in_host * rows + (checkpoint == cache::Tier::kHost ? state : 0);
@@ -36,8 +36,8 @@ ResumePoints RankResumePoints(const cache::MatchResult& match, const ModelConfig
   };
   for (const cache::CheckpointHit& hit : match.checkpoints) add(hit.blocks, nullptr, hit.tier);
   const auto add_replay = [&](uint32_t blocks) {
-    if (blocks == 0) return;
-    const ReplayPlan plan = ReplayPlan::To(config, int64_t{blocks} * kBlockTokens);
+    if (blocks == 0 || !model.replays) return;
+    const ReplayPlan plan = ReplayPlan::To(model.config, int64_t{blocks} * kBlockTokens);
     add(blocks, &plan, cache::Tier::kNone);
   };
   add_replay(match.rows_blocks);

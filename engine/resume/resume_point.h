@@ -12,9 +12,8 @@
 #include <vector>
 
 #include "cache/client/cache_api.h"
-#include "engine/model/config.h"
 #include "engine/resume/cost_model.h"
-#include "engine/state/kv_layout.h"
+#include "engine/state/cached_session.h"
 #include "store/base/limits.h"
 #include "store/base/status.h"
 
@@ -38,10 +37,10 @@ struct ResumePoints {
 // INTERNAL: it says more than can be of `asked` blocks.
 absl::Status CheckMatch(const cache::MatchResult& match, size_t asked);
 
-// The best is the fastest or, whatever it costs, the deepest and of these the fastest.
-// REQUIRES: CheckMatch.
-ResumePoints RankResumePoints(const cache::MatchResult& match, const ModelConfig& config,
-                              const KvLayout& layout, const CostModel& costs, bool deepest_first);
+// The best is the fastest or, whatever it costs, the deepest and of these the fastest. No replays
+// for a model that has none. REQUIRES: CheckMatch.
+ResumePoints RankResumePoints(const cache::MatchResult& match, const CachedModel& model,
+                              const CostModel& costs, bool deepest_first);
 
 }  // namespace cairn::engine
 

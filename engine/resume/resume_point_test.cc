@@ -21,7 +21,10 @@ class RankTest : public testing::Test {
     costs_.ObservePrefill(0, 1000, 1.0);
   }
   ResumePoints Rank(cache::MatchResult match) const {
-    return RankResumePoints(match, config_, *layout_, costs_, /*deepest_first=*/false);
+    return RankResumePoints(match, model(), costs_, /*deepest_first=*/false);
+  }
+  CachedModel model(bool replays = true) const {
+    return {.config = config_, .layout = *layout_, .weights = {}, .replays = replays};
   }
   ModelConfig config_;
   std::unique_ptr<KvLayout> layout_;
@@ -75,12 +78,21 @@ TEST_F(RankTest, TheDeepestFirstIfThatIsAsked) {
   cache::MatchResult match{.rows_blocks = 20, .rows_host_blocks = 20};
   match.checkpoints = {{19, Tier::kHost}, {4, Tier::kHost}};
   EXPECT_EQ(Rank(match).points[0].blocks, 19u);
-  const ResumePoints found =
-      RankResumePoints(match, config_, *layout_, costs_, /*deepest_first=*/true);
+  const ResumePoints found = RankResumePoints(match, model(), costs_, /*deepest_first=*/true);
   ASSERT_EQ(found.points.size(), 3u);
   EXPECT_EQ(found.points[0].blocks, 20u);
   EXPECT_EQ(found.points[1].blocks, 19u);
   EXPECT_EQ(found.points[2].blocks, 4u);
+}
+
+TEST_F(RankTest, WhatCannotReplayIsOfferedCheckpointsOnly) {
+  cache::MatchResult match{.rows_blocks = 200, .rows_host_blocks = 150};
+  EXPECT_TRUE(RankResumePoints(match, model(/*replays=*/false), costs_, false).points.empty());
+  match.checkpoints = {{64, Tier::kHost}};
+  const ResumePoints found = RankResumePoints(match, model(/*replays=*/false), costs_, false);
+  ASSERT_EQ(found.points.size(), 1u);
+  EXPECT_EQ(found.points[0].blocks, 64u);
+  EXPECT_FALSE(found.points[0].replay);
 }
 
 TEST_F(RankTest, AMatchOfMoreThanWasAskedIsALie) {

@@ -33,4 +33,20 @@ void SharedRows::DropDeadLocked() {
   look_at_ = std::max<size_t>(2 * blocks_.size(), 64);
 }
 
+absl::StatusOr<SharedRows::Block> CopyMappedRows(const cache::EntryView& entry,
+                                                 const Digest& digest, SharedRows* shared) {
+  SharedRows::Block there = shared == nullptr ? nullptr : shared->Find(digest);
+  if (there != nullptr) {
+    // Those that the session computed from are these, to the byte.
+    if (std::equal(there->begin(), there->end(), entry.payload.begin(), entry.payload.end())) {
+      return there;
+    }
+    return absl::DataLossError("the mapped rows are not those of their name");
+  }
+  std::vector<uint8_t> bytes(entry.payload.size());
+  CAIRN_RETURN_IF_ERROR(entry.CopyOut(bytes));
+  if (shared != nullptr) return shared->Add(digest, std::move(bytes));
+  return std::make_shared<const std::vector<uint8_t>>(std::move(bytes));
+}
+
 }  // namespace cairn::engine

@@ -4,7 +4,7 @@
 //
 // Threads:   any.
 // Ownership: a block lives as long as a sequence holds it. Blocks may outlive this.
-// Units:     bytes. Errors: none.
+// Units:     bytes.
 #ifndef CAIRN_ENGINE_RESUME_SHARED_ROWS_H_
 #define CAIRN_ENGINE_RESUME_SHARED_ROWS_H_
 
@@ -15,8 +15,10 @@
 
 #include "absl/base/thread_annotations.h"
 #include "absl/container/flat_hash_map.h"
+#include "cache/client/cache_api.h"
 #include "store/base/digest.h"
 #include "store/base/mutex.h"
+#include "store/base/status.h"
 
 namespace cairn::engine {
 
@@ -40,6 +42,11 @@ class SharedRows {
   size_t look_at_ ABSL_GUARDED_BY(mutex_) = 64;  // so many names, and dead ones are looked for
   const std::shared_ptr<std::atomic<int64_t>> bytes_ = std::make_shared<std::atomic<int64_t>>(0);
 };
+
+// A mapped block's rows in memory of this process: those of `shared`, if it has them or is to get
+// them, else a copy for one sequence (`shared` null). DATA_LOSS: the entry was taken back.
+absl::StatusOr<SharedRows::Block> CopyMappedRows(const cache::EntryView& entry,
+                                                 const Digest& digest, SharedRows* shared);
 
 }  // namespace cairn::engine
 

@@ -95,7 +95,7 @@ CacheSlot::CacheSlot(std::shared_ptr<CacheSession> session, const Model& model, 
     : session_(std::move(session)),
       interrupt_(std::make_shared<std::atomic<const std::atomic<bool>*>>(nullptr)),
       cache_(std::unique_ptr<cache::CacheApi>(std::make_unique<SessionView>(session_, interrupt_)),
-             model, clock, std::move(options)) {}
+             model.cached(), clock, std::move(options)) {}
 
 CacheSlots::CacheSlots(Connect connect, const Model& model, Clock& clock, Options options)
     : connect_(std::move(connect)), model_(model), clock_(clock), options_(std::move(options)) {

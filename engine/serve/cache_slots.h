@@ -21,6 +21,7 @@
 
 #include "absl/base/thread_annotations.h"
 #include "cache/client/cache_api.h"
+#include "engine/forward/model.h"
 #include "engine/resume/prefix_cache.h"
 #include "store/base/mutex.h"
 

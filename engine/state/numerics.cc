@@ -10,6 +10,8 @@ const char* NumericsName(Numerics numerics) {
       return "kvq";
     case Numerics::kFull:
       return "full";
+    case Numerics::kFullSm90a:
+      return "full-sm90a";
   }
   return "?";
 }

@@ -12,6 +12,9 @@ enum class Numerics : uint8_t {
   kPlain = 0,  // none: F32 throughout
   kKvq = 1,    // window, compressed and indexer rows (and indexer queries) quantised
   kFull = 2,   // and the inputs of FP8 and FP4 linears, to FP8 in groups of 128
+  // kFull as engine/cuda computes it: activations in BF16, sums in the order of the GPU's tensor
+  // cores. Rows of the same form, with other bits in them.
+  kFullSm90a = 3,
 };
 
 // How the rope dims of a quantised row are kept. The reference's tensors are BF16, so there (and in
@@ -23,7 +26,8 @@ enum class RopeRows : uint8_t { kBf16 = 0, kF32 = 1 };
 // with rows made after.
 inline constexpr int kNumericsVersion = 2;
 
-const char* NumericsName(Numerics numerics);  // "plain", "kvq", "full"
+const char* NumericsName(Numerics numerics);  // "plain", "kvq", "full", "full-sm90a"
+// Those of the CPU, which are there to be chosen from.
 std::optional<Numerics> ParseNumerics(const std::string& name);
 
 }  // namespace cairn::engine

@@ -148,4 +148,31 @@ void SessionState::LoadCheckpoint(int64_t blocks, std::span<const uint8_t> in) {
   position_ = blocks * kBlockTokens;
 }
 
+absl::Status SessionState::Restore(const StoredPrefix& prefix) {
+  if (!prefix.verified) {
+    for (const cache::EntryView& entry : prefix.rows) CAIRN_RETURN_IF_ERROR(entry.Verify());
+  }
+  std::vector<uint8_t> checkpoint;
+  if (prefix.checkpoint != nullptr) {
+    checkpoint.resize(prefix.checkpoint->payload.size());
+    CAIRN_RETURN_IF_ERROR(prefix.checkpoint->CopyOut(checkpoint));
+  }
+  for (const cache::EntryView& entry : prefix.rows) {
+    rows_.Adopt(entry.payload.data(), prefix.owner);
+  }
+  if (prefix.replay.has_value()) {
+    StartReplay(*prefix.replay);
+  } else {
+    LoadCheckpoint(std::ssize(prefix.rows), checkpoint);
+  }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<std::shared_ptr<const uint8_t>> SessionState::ShareCheckpoint() {
+  auto state =
+      std::make_shared<std::vector<uint8_t>>(static_cast<size_t>(layout_->checkpoint_bytes()));
+  SaveCheckpoint(*state);
+  return std::shared_ptr<const uint8_t>(state, state->data());
+}
+
 }  // namespace cairn::engine

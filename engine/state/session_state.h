@@ -14,8 +14,10 @@
 #include <memory>
 #include <optional>
 #include <span>
+#include <utility>
 #include <vector>
 
+#include "engine/state/cached_session.h"
 #include "engine/state/kv_layout.h"
 #include "engine/state/replay_plan.h"
 
@@ -104,12 +106,12 @@ struct LayerState {
   CompressorState indexer;
 };
 
-class SessionState {
+class SessionState final : public CachedSession {
  public:
   SessionState(const ModelConfig& config, const KvLayout& layout);
 
   const KvLayout& layout() const { return *layout_; }
-  int64_t position() const { return position_; }  // tokens processed; the next token's position
+  int64_t position() const override { return position_; }
   void Advance(int64_t tokens) { position_ += tokens; }
   // Undoes the last token, a guess (forward.h). What it wrote into the window and the rows is left:
   // it replaced what no later token sees, and is replaced before any sees it.
@@ -145,8 +147,18 @@ class SessionState {
     replay_ = plan;
     position_ = plan.From(0);
   }
-  // The plan that is under way, or null.
-  const ReplayPlan* replay() const { return position_ < replay_.end ? &replay_ : nullptr; }
+  const ReplayPlan* replay() const override { return position_ < replay_.end ? &replay_ : nullptr; }
+
+  // Rows are adopted where they lie; the checkpoint is copied.
+  absl::Status Restore(const StoredPrefix& prefix) override;
+  bool reads_in_place() const override { return true; }
+  void ReplaceRows(int64_t block, std::shared_ptr<const std::vector<uint8_t>> bytes) override {
+    rows_.Replace(block, std::move(bytes));
+  }
+  absl::StatusOr<std::shared_ptr<const uint8_t>> ShareRows(int64_t block) override {
+    return rows_.Share(block);
+  }
+  absl::StatusOr<std::shared_ptr<const uint8_t>> ShareCheckpoint() override;
 
  private:
   const KvLayout* layout_;

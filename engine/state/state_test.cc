@@ -109,6 +109,7 @@ TEST(KvLayout, IdentityChangesWithAllThatBytesDependOn) {
   EXPECT_TRUE(add(nano, Numerics::kPlain, RopeRows::kBf16));
   EXPECT_TRUE(add(nano, Numerics::kKvq, RopeRows::kBf16));
   EXPECT_TRUE(add(nano, Numerics::kFull, RopeRows::kBf16));
+  EXPECT_TRUE(add(nano, Numerics::kFullSm90a, RopeRows::kBf16)) << "on another device";
   EXPECT_TRUE(add(nano, Numerics::kKvq, RopeRows::kF32));
   EXPECT_FALSE(add(nano, Numerics::kKvq, RopeRows::kBf16)) << "the same again";
   weights.bytes[31] = 1;

@@ -2,6 +2,7 @@
 
 #include <numeric>
 
+#include "kernels/cuda/pinned_buffer.h"
 #include "kernels/cuda/test_util.h"
 
 namespace cairn::kernels::cuda {
@@ -13,6 +14,7 @@ TEST(DevicePresentTest, SaysWhyThereIsNone) {
   EXPECT_EQ(present.code(), absl::StatusCode::kUnavailable);
   EXPECT_FALSE(present.message().empty());
   EXPECT_EQ(DeviceBuffer<int>::Create(1).status(), present);
+  EXPECT_EQ(PinnedBuffer::Create(1).status(), present);
 }
 
 class DeviceMemoryTest : public DeviceTest {};
@@ -32,6 +34,8 @@ TEST_F(DeviceMemoryTest, MoreThanThereIsIsRefused) {
             absl::StatusCode::kResourceExhausted);
   EXPECT_TRUE(LaunchStatus("the next launch").ok()) << "the refusal is told once";
   EXPECT_TRUE(DeviceBuffer<uint8_t>::Create(1 << 20).ok());
+  EXPECT_FALSE(PinnedBuffer::Create(size_t{1} << 50).ok());
+  EXPECT_TRUE(LaunchStatus("the next launch").ok()) << "the refusal is told once";
 }
 
 }  // namespace

@@ -2,10 +2,9 @@
 // Method: made bytes, the whole destination compared.
 #include "kernels/cuda/gather.h"
 
-#include <cuda_runtime_api.h>
-
 #include <algorithm>
 
+#include "kernels/cuda/pinned_buffer.h"
 #include "kernels/cuda/test_util.h"
 
 namespace cairn::kernels::cuda {
@@ -82,11 +81,25 @@ TEST_F(GatherTest, MoreSegmentsThanWarpsTakeAtOnce) {
 
 TEST_F(GatherTest, FromPinnedHostMemory) {
   const std::vector<uint8_t> bytes = MadeBytes(kRoom);
-  void* pinned = nullptr;
-  ASSERT_EQ(cudaMallocHost(&pinned, kRoom), cudaSuccess);
-  std::copy(bytes.begin(), bytes.end(), static_cast<uint8_t*>(pinned));
-  ExpectCopied(static_cast<const uint8_t*>(pinned), bytes, Parts({65536, 136, 20864}, 0, 8), 65536);
-  EXPECT_EQ(cudaFreeHost(pinned), cudaSuccess);
+  const auto pinned = PinnedBuffer::Create(kRoom).value();
+  std::ranges::copy(bytes, pinned.bytes().begin());
+  ExpectCopied(pinned.bytes().data(), bytes, Parts({65536, 136, 20864}, 0, 8), 65536);
+}
+
+TEST_F(GatherTest, ToPinnedHostMemory) {
+  const std::vector<uint8_t> bytes = MadeBytes(kRoom);
+  const auto from = DeviceBuffer<uint8_t>::Of(bytes).value();
+  const auto pinned = PinnedBuffer::Create(kRoom).value();
+  std::ranges::fill(pinned.bytes(), uint8_t{0x5a});
+  constexpr int64_t kCopied = 20864;
+  const SegmentCopy segment{from.get() + 8, pinned.bytes().data() + 16, kCopied};
+  const auto device = DeviceBuffer<SegmentCopy>::Of({&segment, 1}).value();
+  const auto stream = OwnedStream::Create().value();
+  ASSERT_TRUE(CopySegments(stream.get(), device.get(), 1, kCopied).ok());
+  ASSERT_TRUE(Synchronize(stream.get()).ok());
+  std::vector<uint8_t> want(kRoom, 0x5a);
+  std::copy_n(bytes.begin() + 8, kCopied, want.begin() + 16);
+  EXPECT_TRUE(std::ranges::equal(pinned.bytes(), want));
 }
 
 }  // namespace

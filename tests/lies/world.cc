@@ -30,7 +30,7 @@ class Engine {
          absl::Duration wait)
       : subject_(subject),
         forward_(*subject.model, 1),
-        cache_(std::move(api), *subject.model, RealClock(), Options(wait)) {
+        cache_(std::move(api), subject.model->cached(), RealClock(), Options(wait)) {
     forward_.set_layer_probe([this](int64_t layer, int64_t rows, const float*) {
       if (layer == 0) computed_ += rows;
     });

@@ -44,8 +44,8 @@ TEST(Resume, AFetchOverItsDeadlineCostsThatPrefixAndIsRemembered) {
     clock.Advance(deadline);
     return absl::DeadlineExceededError("late");
   };
-  PrefixCache cache(absl::StatusOr<std::unique_ptr<CacheApi>>(std::move(api)), SmallModel(), clock,
-                    {});
+  PrefixCache cache(absl::StatusOr<std::unique_ptr<CacheApi>>(std::move(api)),
+                    SmallModel().cached(), clock, {});
   cache.ObservePrefill(600, 600, 0.6);
   int declined = 0;
   for (int i = 0; i < 20; ++i) {

@@ -83,7 +83,7 @@ inline SequenceResult RunCold(const std::vector<int32_t>& prompt,
 struct Engine {
   explicit Engine(absl::StatusOr<std::unique_ptr<cache::CacheApi>> api,
                   const Model& model = SmallModel())
-      : forward(model, 1), cache(std::move(api), model, RealClock(), Options()) {}
+      : forward(model, 1), cache(std::move(api), model.cached(), RealClock(), Options()) {}
   PrefixCache::Options Options() {
     PrefixCache::Options options;
     options.wait = absl::Seconds(5);

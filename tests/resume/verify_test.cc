@@ -18,7 +18,7 @@ namespace {
 struct Verifier {
   explicit Verifier(std::unique_ptr<cache::CacheApi> api, int64_t chunk = 100)
       : forward(SmallModel(), 1),
-        cache(std::move(api), SmallModel(), RealClock(), Options()),
+        cache(std::move(api), SmallModel().cached(), RealClock(), Options()),
         pairs(forward, cache, RealClock(), {.chunk = chunk}) {}
   static PrefixCache::Options Options() {
     PrefixCache::Options options;
@@ -158,7 +158,7 @@ class RestoredTwice : public testing::Test {
   void SetUp() override {
     Engine(daemon_.Connect()).Run(prompt_);
     for (SessionState* session : {&cold_, &warm_}) {
-      PrefixCache cache(daemon_.Connect(), SmallModel(), RealClock(), Verifier::Options());
+      PrefixCache cache(daemon_.Connect(), SmallModel().cached(), RealClock(), Verifier::Options());
       ASSERT_EQ(cache.Resume(prompt_, *session).prefix_tokens, 256);
       ASSERT_TRUE(cache.Settle(*session));
     }

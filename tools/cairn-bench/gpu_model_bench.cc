@@ -12,6 +12,7 @@
 #include "absl/strings/str_cat.h"
 #include "engine/cuda/cuda_forward.h"
 #include "engine/cuda/cuda_transfer.h"
+#include "kernels/cuda/pinned_buffer.h"
 #include "store/base/clock.h"
 #include "store/base/limits.h"
 #include "tools/cairn-bench/gpu_benches.h"
@@ -28,6 +29,7 @@ using engine::ModelConfig;
 using engine::TransferDirection;
 using kernels::cuda::CudaStatus;
 using kernels::cuda::DeviceBuffer;
+using kernels::cuda::PinnedBuffer;
 using kernels::cuda::SegmentCopy;
 
 constexpr int64_t kPromptTokens = 131072;
@@ -82,11 +84,6 @@ absl::StatusOr<int64_t> ExpertsThatFit() {
   return std::min<int64_t>(experts, 256);
 }
 
-struct Pinned {
-  uint8_t* data = nullptr;
-  ~Pinned() { cudaFreeHost(data); }
-};
-
 class FlashModel {
  public:
   static absl::StatusOr<std::shared_ptr<FlashModel>> Create() {
@@ -101,7 +98,7 @@ class FlashModel {
             {.slots = 2, .tokens_max = kPromptTokens + 1024, .span_tokens_max = kStepTokens}));
     CAIRN_ASSIGN_OR_RETURN(made->forward_,
                            CudaForward::Create(*made->model_, *made->sessions_, kStepTokens, 2));
-    made->layout_ = std::make_unique<KvLayout>(made->model_->config, engine::Numerics::kFull);
+    made->layout_ = std::make_unique<KvLayout>(engine::CudaKvLayout(made->model_->config));
     std::mt19937 random(3);
     for (int64_t i = 0; i < kPromptTokens; ++i) {
       made->prompt_.push_back(static_cast<int32_t>(random() % 129280));
@@ -122,7 +119,7 @@ class FlashModel {
   // The same from entries in GPU memory or in pinned host memory. The logits must be the cold ones,
   // to the bit.
   absl::StatusOr<double> Resumed(bool from_device) {
-    uint8_t* const entries = from_device ? on_device_.get() : on_host_->data;
+    uint8_t* const entries = from_device ? on_device_.get() : on_host_.bytes().data();
     CAIRN_ASSIGN_OR_RETURN(const std::vector<SegmentCopy> copies,
                            Copies(kResumedSlot, TransferDirection::kFromEntry, entries));
     CAIRN_RETURN_IF_ERROR(copies_.Write(copies));
@@ -190,19 +187,16 @@ class FlashModel {
   absl::Status Store() {
     const int64_t bytes = kBlocks * layout_->rows_entry_bytes() + layout_->checkpoint_bytes();
     CAIRN_ASSIGN_OR_RETURN(on_device_, DeviceBuffer<uint8_t>::Create(static_cast<size_t>(bytes)));
-    on_host_ = std::make_unique<Pinned>();
-    CAIRN_RETURN_IF_ERROR(CudaStatus(
-        cudaMallocHost(reinterpret_cast<void**>(&on_host_->data), static_cast<size_t>(bytes)),
-        "taking pinned memory"));
+    CAIRN_ASSIGN_OR_RETURN(on_host_, PinnedBuffer::Create(static_cast<size_t>(bytes)));
     CAIRN_RETURN_IF_ERROR(Prefill(kColdSlot, 0, kBlocks * kBlockTokens));
     CAIRN_ASSIGN_OR_RETURN(const std::vector<SegmentCopy> copies,
                            Copies(kColdSlot, TransferDirection::kToEntry, on_device_.get()));
     CAIRN_ASSIGN_OR_RETURN(copies_, DeviceBuffer<SegmentCopy>::Of(copies));
     CAIRN_RETURN_IF_ERROR(RunCopies(copies));
     CAIRN_RETURN_IF_ERROR(kernels::cuda::Synchronize(forward_->stream()));
-    CAIRN_RETURN_IF_ERROR(CudaStatus(
-        cudaMemcpy(on_host_->data, on_device_.get(), static_cast<size_t>(bytes), cudaMemcpyDefault),
-        "copying entries"));
+    CAIRN_RETURN_IF_ERROR(CudaStatus(cudaMemcpy(on_host_.bytes().data(), on_device_.get(),
+                                                static_cast<size_t>(bytes), cudaMemcpyDefault),
+                                     "copying entries"));
     CAIRN_RETURN_IF_ERROR(Prefill(kColdSlot, kBlocks * kBlockTokens, kPromptTokens));
     CAIRN_ASSIGN_OR_RETURN(cold_logits_, forward_->Logits());
     return absl::OkStatus();
@@ -215,7 +209,7 @@ class FlashModel {
   std::vector<int32_t> prompt_;
   std::vector<float> cold_logits_;
   DeviceBuffer<uint8_t> on_device_;
-  std::unique_ptr<Pinned> on_host_;
+  PinnedBuffer on_host_;
   DeviceBuffer<SegmentCopy> copies_;
 };
 

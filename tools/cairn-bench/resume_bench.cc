@@ -140,7 +140,7 @@ class Comparison {
         fixture_,
         HostFixture::Make(model_->layout->Descriptor(model_->weights_identity), 2 * room));
     for (size_t length = 0; length < options_.lengths.size(); ++length) {
-      PrefixCache cache(fixture_->OpenLocal(), *model_, RealClock(), {});
+      PrefixCache cache(fixture_->OpenLocal(), model_->cached(), RealClock(), {});
       CAIRN_RETURN_IF_ERROR(RunWith(&cache, length).status());
       if (!cache.Flush(absl::Seconds(60))) {
         return absl::ResourceExhaustedError("not all could be put: " +
@@ -152,7 +152,7 @@ class Comparison {
       if (!inner.ok()) return inner.status();
       caches_.push_back(
           std::make_unique<PrefixCache>(std::make_unique<SlowCache>(*std::move(inner), place),
-                                        *model_, RealClock(), PrefixCache::Options{}));
+                                        model_->cached(), RealClock(), PrefixCache::Options{}));
     }
     return absl::OkStatus();
   }

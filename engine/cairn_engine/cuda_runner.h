@@ -1,0 +1,28 @@
+// cuda_runner.h: a model and one sequence on the GPU, for RunSequence.
+//
+// Threads: one. Errors: INVALID_ARGUMENT or NOT_FOUND naming the file, field or tensor;
+// RESOURCE_EXHAUSTED: it does not fit; UNAVAILABLE: no GPU, or the program was built without CUDA.
+#ifndef CAIRN_ENGINE_CAIRN_ENGINE_CUDA_RUNNER_H_
+#define CAIRN_ENGINE_CAIRN_ENGINE_CUDA_RUNNER_H_
+
+#include <cstdint>
+#include <memory>
+#include <string>
+
+#include "engine/cairn_engine/run_sequence.h"
+
+namespace cairn::engine {
+
+struct CudaRunnerOptions {
+  int64_t chunk = 256;        // as SequenceOptions: no step is longer
+  int64_t tokens_max = 4096;  // of a sequence, prompt and answer
+  int threads = 1;            // that read the weights where cached_model needs all
+};
+
+// The model in `directory`, of released formats.
+absl::StatusOr<std::unique_ptr<SequenceRunner>> OpenCudaRunner(const std::string& directory,
+                                                               const CudaRunnerOptions& options);
+
+}  // namespace cairn::engine
+
+#endif  // CAIRN_ENGINE_CAIRN_ENGINE_CUDA_RUNNER_H_
