@@ -174,24 +174,21 @@ absl::Status SegmentSet::GiveBackEnd(Segment& segment) {
 absl::StatusOr<std::vector<RecordRoom>> SegmentSet::Allocate(std::span<const uint64_t> sizes,
                                                              RoomPurpose purpose) {
   const Lock allocating(allocate_mutex_);
-  absl::StatusOr<std::vector<uint64_t>> files;
-  for (const bool last_try : {false, true}) {
-    {
-      const Lock lock(mutex_);
-      files = Plan(sizes, purpose, lock);
-    }
-    if (files.ok() || last_try || DropEmpty() == 0) break;
-  }
-  CAIRN_RETURN_IF_ERROR(files.status());
+  const auto plan = [&](size_t from) {
+    const Lock lock(mutex_);
+    return Plan(sizes.subspan(from), purpose, lock);
+  };
+  absl::Status fits = plan(0).status();
+  if (!fits.ok() && DropEmpty() > 0) fits = plan(0).status();
+  CAIRN_RETURN_IF_ERROR(fits);
 
   std::vector<RecordRoom> rooms;
-  size_t next_file = 0;
-  for (const uint64_t size : sizes) {
+  for (size_t i = 0; i < sizes.size(); ++i) {
     SegmentHold next;
     SegmentHold sealed;
     {
       const Lock lock(mutex_);
-      if (active_ != nullptr && size > active_->size_ - active_->append_at_) {
+      if (active_ != nullptr && sizes[i] > active_->size_ - active_->append_at_) {
         Seal(*active_, lock);
         sealed = std::move(active_);
         active_.reset();
@@ -199,8 +196,12 @@ absl::StatusOr<std::vector<RecordRoom>> SegmentSet::Allocate(std::span<const uin
       next = active_;
     }
     if (next == nullptr) {
-      const absl::Status room = sealed == nullptr ? absl::OkStatus() : GiveBackEnd(*sealed);
-      absl::StatusOr<SegmentHold> made = room.ok() ? Create((*files)[next_file++]) : room;
+      absl::Status room = sealed == nullptr ? absl::OkStatus() : GiveBackEnd(*sealed);
+      absl::StatusOr<std::vector<uint64_t>> files;
+      // Anew: the end of the sealed one may not have come back, and others may have sealed the
+      // active one since (Finish, RoomOutcome::kBroken).
+      if (room.ok()) room = (files = plan(i)).status();
+      absl::StatusOr<SegmentHold> made = room.ok() ? Create(files->front()) : room;
       if (!made.ok()) {
         Finish(rooms, RoomOutcome::kUnused);
         return made.status();
@@ -213,10 +214,10 @@ absl::StatusOr<std::vector<RecordRoom>> SegmentSet::Allocate(std::span<const uin
     rooms.push_back({.segment = next,
                      .location = {.segment = next->id(),
                                   .offset = next->append_at_,
-                                  .bytes = size,
+                                  .bytes = sizes[i],
                                   .sequence = next_sequence_}});
     in_flight_.emplace(next_sequence_++, std::pair(next->id(), next->append_at_));
-    next->append_at_ += size;
+    next->append_at_ += sizes[i];
     ++next->in_flight_;
   }
   return rooms;

@@ -195,7 +195,8 @@ class SegmentSet {
   using Lock = std::lock_guard<std::mutex>;
 
   uint64_t PutLimit(RoomPurpose purpose) const;
-  // Sizes of the new files that records of `sizes` need after the active one; RESOURCE_EXHAUSTED.
+  // Sizes of the new files that records of `sizes` need after the active one, as it is now;
+  // RESOURCE_EXHAUSTED.
   absl::StatusOr<std::vector<uint64_t>> Plan(std::span<const uint64_t> sizes, RoomPurpose purpose,
                                              const Lock& held) const;
   absl::StatusOr<SegmentHold> Create(uint64_t size);

@@ -310,6 +310,22 @@ TEST_F(SegmentSetTest, TheEndOfABrokenSegmentIsFreeOnlyOnceItIsSynced) {
   }
 }
 
+// By a device that does not truncate: the room for the next file was planned with it.
+TEST_F(SegmentSetTest, AnEndThatIsNotCutOffIsNotGivenOutAgain) {
+  FaultyFileSystem files(files_);
+  constexpr uint64_t kCapacity = 163'840;
+  SegmentSet set({.directory = "/d", .capacity_bytes = kCapacity, .segment_bytes = 102'400}, files,
+                 clock_, {}, {.segment = 1, .sequence = 1});
+  const uint64_t small[] = {40'960}, large[] = {81'920};
+  set.Finish(*set.Allocate(small, RoomPurpose::kMove), RoomOutcome::kKept);
+  files.SetPlan({.fail_at = 1, .status = absl::UnavailableError("truncate")});
+  EXPECT_TRUE(absl::IsResourceExhausted(set.Allocate(large, RoomPurpose::kMove).status()));
+  EXPECT_LE(files_.UsedBytes(), kCapacity);
+  EXPECT_TRUE(set.Allocate(small, RoomPurpose::kMove).ok());
+  EXPECT_LE(files_.UsedBytes(), kCapacity);
+  EXPECT_EQ(set.totals().used_bytes, files_.UsedBytes());
+}
+
 TEST_F(SegmentSetTest, AHeldSegmentIsNotDeletedUnderItsReader) {
   const auto set = Make(10 << 20, 102'400);
   auto rooms = Live(*set, {81'920, 81'920});
