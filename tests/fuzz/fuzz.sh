@@ -109,6 +109,10 @@ run_target() {
   return "$crashed"
 }
 
+# Each target in a process group of its own, so that who ends this ends them.
+set -m
+trap 'for job in $(jobs -p); do kill -- "-$job" 2>/dev/null || true; done' EXIT
+
 failed=0
 running=0
 await_one() {
