@@ -121,6 +121,8 @@ struct EntryView {
   // of the GPU's in this process. Null: nowhere, or it is not mapped. The daemon had the GPU verify
   // them when they came there; as with mapped bytes, who reads them does so again.
   const uint8_t* gpu = nullptr;
+  // The GPU can read payload and part table in the arena too (RemoteCacheOptions::pin).
+  bool pinned = false;
 
   // The parts' sizes and checksums. DATA_LOSS: the table is not the one that was leased.
   absl::StatusOr<std::vector<EntryPart>> Parts() const;

@@ -116,6 +116,10 @@ class RemoteCache final : public CacheApi {
     mapping_.arena = std::make_shared<const store::SharedMemory>(*std::move(arena));
     registration_.mapped = true;
     CAIRN_RETURN_IF_ERROR(AttachGpuPool());
+    if (options_.gpu != nullptr && options_.pin) {
+      mapping_.pin = std::make_shared<const store::BackgroundPin>(
+          *options_.gpu, mapping_.arena->bytes(), store::PinnedUse::kReadOnly);
+    }
     StagingPool::Options pool;
     pool.bytes_max = std::min(options_.staging_bytes_max, kStagingBytesMax);
     pool.pieces_max = kStagingPiecesMax;
@@ -239,6 +243,8 @@ class RemoteCache final : public CacheApi {
     if (counts.ok()) {
       counts->push_back({"client_bulk_transfers", bulk_.transfers()});
       counts->push_back({"client_bulk_failures", bulk_.failures()});
+      counts->push_back(
+          {"client_pinned_bytes", mapping_.pin == nullptr ? 0 : mapping_.pin->pinned_bytes()});
     }
     return counts;
   }

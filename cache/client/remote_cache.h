@@ -2,7 +2,8 @@
 // from the daemon's arena and commits name ranges of shared staging memory; otherwise the same
 // bytes travel over the daemon's bulk port, or in gRPC streams if there is none or it fails.
 //
-// Threads:   as cache_api.h. Three threads of its own, all idle between calls.
+// Threads:   as cache_api.h. Three threads of its own, all idle between calls; a fourth
+//            while the arena is pinned.
 // Ownership: FetchedPrefix and StagingBuffer may outlive the cache object.
 // Units:     bytes, blocks, milliseconds.
 // Errors:    every call ends by its deadline. UNAVAILABLE at once when the daemon is gone, also
@@ -35,6 +36,9 @@ struct RemoteCacheOptions {
   // On which to map the daemon's pool in GPU memory too, if it has one. Outlives the cache and all
   // that was fetched. Null: it is not mapped.
   store::Gpu* gpu = nullptr;
+  // Pin the mapped arena for it, in the background, so that it can read a hit there
+  // (EntryView::pinned). What the daemon has not touched yet is touched by this process then.
+  bool pin = false;
   bool bulk = true;  // false: by gRPC stream even if the daemon has a bulk port
   // Of memory that streamed fetches arrived in, how much is kept for the next ones.
   uint64_t receive_bytes_kept = 1ull << 30;

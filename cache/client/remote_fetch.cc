@@ -57,13 +57,15 @@ class MappedPrefix final : public FetchedPrefix {
   EntryView At(const v1::MappedPrefix& answer, int i, const EntryKey& key,
                const std::vector<uint32_t>& part_bytes, uint64_t bytes) const {
     const std::span<const uint8_t> entry = mapping_.arena->bytes().subspan(answer.offsets(i));
+    const uint64_t with_table = PartTableOffset(bytes) + part_bytes.size() * sizeof(uint64_t);
     return {.key = key,
             .payload = entry.first(bytes),
             .part_bytes = part_bytes,
             .part_table = entry.data() + PartTableOffset(bytes),
             .table_xxh3 = answer.table_xxh3(i),
             .gpu = i < answer.gpu_offsets_size() ? mapping_.gpu_pool->data() + answer.gpu_offsets(i)
-                                                 : nullptr};
+                                                 : nullptr,
+            .pinned = mapping_.pin != nullptr && mapping_.pin->Holds(entry.data(), with_table)};
   }
 
   const Mapping mapping_;

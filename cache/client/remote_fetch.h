@@ -15,6 +15,7 @@
 #include "cache/client/cache_api.h"
 #include "cache/client/daemon_link.h"
 #include "cache/client/receive_pool.h"
+#include "store/device/background_pin.h"
 #include "store/device/gpu_memory.h"
 #include "store/device/shared_memory.h"
 
@@ -26,6 +27,7 @@ struct Mapping {
   std::shared_ptr<DaemonLink> link;
   std::shared_ptr<const store::SharedMemory> arena;       // null: nothing is mapped
   std::shared_ptr<const store::GpuRegion> gpu_pool = {};  // null: not mapped
+  std::shared_ptr<const store::BackgroundPin> pin = {};   // of the arena; null: it is not pinned
 
   MappedBytes bytes() const { return {arena->size(), gpu_pool == nullptr ? 0 : gpu_pool->bytes()}; }
 };

@@ -7,7 +7,7 @@
 
 #include "cache/service/service_rig.h"
 #include "store/device/fake_gpu.h"
-#include "store/tier/gpu_part_check.h"
+#include "store/device/gpu_part_check.h"
 
 namespace cairn::cache {
 namespace {
@@ -97,6 +97,40 @@ TEST(GpuPool, ThoseWhoDoNotMapItAreNotTold) {
   const auto streamed = remote->Fetch({.chain = chain});
   ASSERT_TRUE(streamed.ok()) << streamed.status();
   EXPECT_EQ((*streamed)->rows[0].gpu, nullptr);
+}
+
+TEST(GpuPool, TheArenaIsPinnedForTheGpuWhereThatIsAskedFor) {
+  GpuServiceRig rig;
+  store::FakeGpu engines;
+  RemoteCacheOptions options = PatientOptions();
+  options.gpu = &engines;
+  options.pin = true;
+  const auto cache = rig.rig.Connect(rig.rig.unix_target(), options);
+  const auto pinned = [&] {
+    const auto counts = cache->Stats();
+    EXPECT_TRUE(counts.ok()) << counts.status();
+    for (const NamedCount& count : *counts) {
+      if (count.name == "client_pinned_bytes") return count.value;
+    }
+    return uint64_t{0};
+  };
+  ASSERT_TRUE(Eventually([&] { return pinned() == 256 * kIoAlignment; })) << "all of it";
+  const auto chain = ChainOf(*cache, 3);
+  PutAll(*cache, chain);
+  const auto leased = GpuServiceRig::Hit(*cache, chain);
+  ASSERT_NE(leased, nullptr);
+  const auto region =
+      *engines.Allocate(leased->rows[0].payload.size(), store::GpuSharing::kPrivate);
+  const auto stream = *engines.NewStream();
+  for (const EntryView& row : leased->rows) {
+    EXPECT_TRUE(row.pinned);
+    EXPECT_TRUE(stream->Copy(row.payload.data(), region->data(), row.payload.size()).ok());
+  }
+  // Without asking there is none.
+  const auto plain = rig.Connect(rig.rig.unix_target(), &engines);
+  const auto hit = GpuServiceRig::Hit(*plain, chain);
+  ASSERT_NE(hit, nullptr);
+  EXPECT_FALSE(hit->rows[0].pinned);
 }
 
 TEST(GpuPool, AnEngineThatVanishesLetsGoOfIt) {

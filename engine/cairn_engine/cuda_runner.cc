@@ -15,11 +15,13 @@ constexpr int64_t kSlot = 0;
 
 class CudaRunner final : public SequenceRunner {
  public:
-  CudaRunner(Weights weights, int threads)
-      : weights_(std::move(weights)), threads_(threads), layout_(CudaKvLayout(weights_.config)) {}
+  CudaRunner(std::unique_ptr<CudaModel> model, std::function<Digest()> weights)
+      : model_(std::move(model)),
+        weights_(std::move(weights)),
+        layout_(CudaKvLayout(model_->config)) {}
 
-  absl::Status Load(const CudaRunnerOptions& options) {
-    CAIRN_ASSIGN_OR_RETURN(model_, LoadCudaModel(weights_));
+  absl::Status Open(const CudaRunnerOptions& options) {
+    CAIRN_ASSIGN_OR_RETURN(gpu_, store::OpenGpu());
     constexpr auto kBlock = static_cast<int64_t>(kBlockTokens);
     CAIRN_ASSIGN_OR_RETURN(
         sessions_, CudaSessions::Create(
@@ -27,17 +29,15 @@ class CudaRunner final : public SequenceRunner {
                                   .tokens_max = (options.tokens_max + kBlock - 1) / kBlock * kBlock,
                                   .span_tokens_max = options.chunk}));
     CAIRN_ASSIGN_OR_RETURN(forward_, CudaForward::Create(*model_, *sessions_, options.chunk, 1));
-    session_.emplace(layout_, *sessions_, kSlot, forward_->stream());
+    session_.emplace(layout_, *sessions_, kSlot, forward_->stream(), gpu_.get());
     return absl::OkStatus();
   }
 
-  const ModelConfig& config() const override { return weights_.config; }
+  const ModelConfig& config() const override { return model_->config; }
   CachedModel cached_model() const override {
-    return {.config = config(),
-            .layout = layout_,
-            .weights = weights_.Identity(threads_),
-            .replays = false};
+    return {.config = config(), .layout = layout_, .weights = weights_(), .replays = false};
   }
+  store::Gpu* gpu() const override { return gpu_.get(); }
   CachedSession& session() override { return *session_; }
   void StartOver() override { session_->Clear(); }
   absl::StatusOr<int64_t> Prefill(std::span<const int32_t> tokens, bool) override {
@@ -55,10 +55,10 @@ class CudaRunner final : public SequenceRunner {
   }
 
  private:
-  const Weights weights_;
-  const int threads_;
+  const std::unique_ptr<CudaModel> model_;
+  const std::function<Digest()> weights_;
   const KvLayout layout_;
-  std::unique_ptr<CudaModel> model_;
+  std::unique_ptr<store::Gpu> gpu_;
   std::unique_ptr<CudaSessions> sessions_;
   std::unique_ptr<CudaForward> forward_;
   std::optional<CudaCachedSession> session_;
@@ -66,15 +66,25 @@ class CudaRunner final : public SequenceRunner {
 
 }  // namespace
 
+absl::StatusOr<std::unique_ptr<SequenceRunner>> MakeCudaRunner(std::unique_ptr<CudaModel> model,
+                                                               std::function<Digest()> weights,
+                                                               const CudaRunnerOptions& options) {
+  auto runner = std::make_unique<CudaRunner>(std::move(model), std::move(weights));
+  CAIRN_RETURN_IF_ERROR(runner->Open(options));
+  return runner;
+}
+
 absl::StatusOr<std::unique_ptr<SequenceRunner>> OpenCudaRunner(const std::string& directory,
                                                                const CudaRunnerOptions& options) {
   CAIRN_RETURN_IF_ERROR(kernels::cuda::DevicePresent());
   CAIRN_ASSIGN_OR_RETURN(const ModelConfig config, LoadConfig(directory));
   CAIRN_ASSIGN_OR_RETURN(std::shared_ptr<TensorFile> file, TensorFile::Open(directory));
-  CAIRN_ASSIGN_OR_RETURN(Weights weights, BindWeights(config, std::move(file)));
-  auto runner = std::make_unique<CudaRunner>(std::move(weights), options.threads);
-  CAIRN_RETURN_IF_ERROR(runner->Load(options));
-  return runner;
+  CAIRN_ASSIGN_OR_RETURN(Weights bound, BindWeights(config, std::move(file)));
+  const auto weights = std::make_shared<const Weights>(std::move(bound));
+  CAIRN_ASSIGN_OR_RETURN(std::unique_ptr<CudaModel> model, LoadCudaModel(*weights));
+  return MakeCudaRunner(
+      std::move(model), [weights, threads = options.threads] { return weights->Identity(threads); },
+      options);
 }
 
 }  // namespace cairn::engine

@@ -6,12 +6,15 @@
 #define CAIRN_ENGINE_CAIRN_ENGINE_CUDA_RUNNER_H_
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <string>
 
 #include "engine/cairn_engine/run_sequence.h"
 
 namespace cairn::engine {
+
+struct CudaModel;
 
 struct CudaRunnerOptions {
   int64_t chunk = 256;        // as SequenceOptions: no step is longer
@@ -21,6 +24,11 @@ struct CudaRunnerOptions {
 
 // The model in `directory`, of released formats.
 absl::StatusOr<std::unique_ptr<SequenceRunner>> OpenCudaRunner(const std::string& directory,
+                                                               const CudaRunnerOptions& options);
+// Of a model that is on the GPU already. `weights`: asked for where cached_model is. Only where
+// there is CUDA.
+absl::StatusOr<std::unique_ptr<SequenceRunner>> MakeCudaRunner(std::unique_ptr<CudaModel> model,
+                                                               std::function<Digest()> weights,
                                                                const CudaRunnerOptions& options);
 
 }  // namespace cairn::engine

@@ -1,6 +1,7 @@
 #include "engine/cairn_engine/generate_command.h"
 
 #include <CLI/CLI.hpp>
+#include <algorithm>
 #include <cmath>
 #include <cstdio>
 #include <fstream>
@@ -9,6 +10,7 @@
 #include <nlohmann/json.hpp>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
 #include "cache/client/remote_cache.h"
 #include "engine/cairn_engine/cuda_runner.h"
 #include "engine/cairn_engine/failure.h"
@@ -54,6 +56,8 @@ std::unique_ptr<PrefixCache> AttachCache(const GenerateOptions& options,
   };
   cache::RemoteCacheOptions remote;
   remote.call_timeout = absl::Milliseconds(options.cache_deadline_ms);
+  remote.gpu = runner.gpu();
+  remote.pin = remote.gpu != nullptr;
   return std::make_unique<PrefixCache>(cache::ConnectCache(options.cache, spec, remote), model,
                                        RealClock(), settings);
 }
@@ -68,13 +72,19 @@ void ShowProgress(int64_t done, int64_t total, int64_t* shown) {
   std::fflush(stderr);
 }
 
+// Whence the prefix came.
+std::string TiersOf(const ResumeReport& resume) {
+  const uint64_t elsewhere = resume.host_bytes - std::min(resume.host_bytes, resume.gpu_bytes);
+  std::vector<std::string> tiers;
+  if (resume.gpu_bytes > 0) tiers.emplace_back("gpu");
+  if (elsewhere > 0) tiers.emplace_back("host");
+  if (resume.disk_bytes > 0) tiers.emplace_back("disk");
+  return resume.prefix_tokens == 0 ? "none" : absl::StrJoin(tiers, "+");
+}
+
 nlohmann::json Figures(const GenerateOptions& options, const SequenceResult& r,
                        size_t prompt_tokens, bool flushed, const PrefixCache* cache) {
   const ResumeReport& resume = r.resume;
-  const char* tier = resume.prefix_tokens == 0 ? "none"
-                     : resume.disk_bytes == 0  ? "host"
-                     : resume.host_bytes == 0  ? "disk"
-                                               : "host+disk";
   nlohmann::json figures = {{"prompt_tokens", prompt_tokens},
                             {"prefix_tokens", resume.prefix_tokens},
                             {"recomputed_tokens", r.recomputed_tokens},
@@ -85,7 +95,8 @@ nlohmann::json Figures(const GenerateOptions& options, const SequenceResult& r,
                             {"disk_bytes", resume.disk_bytes},
                             {"copied_bytes", resume.copied_bytes},
                             {"checksum_failures", resume.checksum_failures},
-                            {"tier", tier},
+                            {"gpu_bytes", resume.gpu_bytes},
+                            {"tier", TiersOf(resume)},
                             {"first_token_ms", r.first_token_seconds * 1e3},
                             {"wait_ms", resume.wait_seconds * 1e3},
                             {"match_ms", resume.match_seconds * 1e3},

@@ -14,6 +14,7 @@
 #include "engine/forward/forward.h"
 #include "engine/resume/prefix_cache.h"
 #include "store/base/clock.h"
+#include "store/device/gpu_memory.h"
 
 namespace cairn::engine {
 
@@ -48,6 +49,9 @@ class SequenceRunner {
   virtual const ModelConfig& config() const = 0;
   // May read all weights.
   virtual CachedModel cached_model() const = 0;
+  // By which its device reads memory of a daemon's, for RemoteCacheOptions: outlives the cache.
+  // Null: it does not.
+  virtual store::Gpu* gpu() const { return nullptr; }
 
   // Makes the sequence an empty one. REQUIRED before all that follows.
   virtual void StartOver() = 0;

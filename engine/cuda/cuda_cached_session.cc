@@ -21,16 +21,28 @@ constexpr int64_t Aligned(int64_t bytes) {
   return (bytes + kAlignment - 1) / kAlignment * kAlignment;
 }
 
+std::shared_ptr<const uint8_t> CopyOf(std::span<const uint8_t> entry) {
+  const auto bytes = std::make_shared<const std::vector<uint8_t>>(entry.begin(), entry.end());
+  return std::shared_ptr<const uint8_t>(bytes, bytes->data());
+}
+
 }  // namespace
 
 CudaCachedSession::CudaCachedSession(const KvLayout& layout, CudaSessions& sessions, int64_t slot,
-                                     kernels::cuda::Stream stream, int64_t staging_bytes)
+                                     kernels::cuda::Stream stream, store::Gpu* gpu,
+                                     int64_t staging_bytes)
     : layout_(layout),
       sessions_(sessions),
       slot_(slot),
       stream_(stream),
+      gpu_(gpu),
       staging_bytes_(
           std::max({staging_bytes, layout.rows_entry_bytes(), layout.checkpoint_bytes()})) {}
+
+void CudaCachedSession::Clear() {
+  sessions_.set_position(slot_, 0);
+  staged_blocks_ = 0;
+}
 
 absl::StatusOr<std::span<uint8_t>> CudaCachedSession::Staging() {
   if (staging_.bytes().empty()) {
@@ -66,61 +78,107 @@ absl::Status CudaCachedSession::Gather(Copies& copies) {
   return kernels::cuda::Synchronize(stream_);
 }
 
-absl::Status CudaCachedSession::Restore(const StoredPrefix& prefix) {
-  const int64_t blocks = std::ssize(prefix.rows);
+absl::Status CudaCachedSession::Check(const StoredPrefix& prefix) const {
   if (prefix.checkpoint == nullptr) {
     return absl::FailedPreconditionError("the engine on the GPU cannot resume from rows alone");
   }
-  if (blocks * kBlock > sessions_.options().tokens_max) {
-    return absl::OutOfRangeError(absl::StrCat("a prefix of ", blocks * kBlock,
-                                              " tokens; the slot has room for ",
-                                              sessions_.options().tokens_max));
+  const int64_t tokens = std::ssize(prefix.rows) * kBlock;
+  if (tokens > sessions_.options().tokens_max) {
+    return absl::OutOfRangeError(absl::StrCat(
+        "a prefix of ", tokens, " tokens; the slot has room for ", sessions_.options().tokens_max));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status CudaCachedSession::Arrive(Arriving& arriving) {
+  if (copy_out_ != nullptr) CAIRN_RETURN_IF_ERROR(copy_out_->Copy());
+  arriving.staged = 0;
+  return Gather(arriving.copies);
+}
+
+absl::StatusOr<bool> CudaCachedSession::DeviceReads(const cache::EntryView& entry) {
+  if (entry.gpu == nullptr && !entry.pinned) return false;
+  if (copy_out_ == nullptr) {
+    CAIRN_ASSIGN_OR_RETURN(copy_out_, cache::GpuCopyOut::Create(*gpu_));
+  }
+  return copy_out_->CanRead(entry);
+}
+
+absl::StatusOr<uint8_t*> CudaCachedSession::TakeIn(const cache::EntryView& entry,
+                                                   Arriving& arriving) {
+  const int64_t bytes = std::ssize(entry.payload);
+  if (arriving.device_may) {
+    CAIRN_ASSIGN_OR_RETURN(const bool reads, DeviceReads(entry));
+    if (reads) {
+      if (!copy_out_->HasRoom(entry)) CAIRN_RETURN_IF_ERROR(Arrive(arriving));
+      arriving.device_did = true;
+      if (entry.gpu != nullptr) restored_.gpu_bytes += static_cast<uint64_t>(bytes);
+      return copy_out_->Add(entry);
+    }
   }
   CAIRN_ASSIGN_OR_RETURN(const std::span<uint8_t> staging, Staging());
-  Copies copies;
-  int64_t used = 0;
-  // Where the entry's checked copy lies until the next gather.
-  const auto take_in = [&](const cache::EntryView& entry) -> absl::StatusOr<uint8_t*> {
-    const int64_t bytes = std::ssize(entry.payload);
-    if (used + bytes > std::ssize(staging)) {
-      CAIRN_RETURN_IF_ERROR(Gather(copies));
-      used = 0;
-    }
-    const std::span<uint8_t> copy = staging.subspan(static_cast<size_t>(used));
-    CAIRN_RETURN_IF_ERROR(entry.CopyOut(copy));
-    used += Aligned(bytes);
-    return copy.data();
-  };
+  if (arriving.staged + bytes > std::ssize(staging)) CAIRN_RETURN_IF_ERROR(Arrive(arriving));
+  const std::span<uint8_t> copy = staging.subspan(static_cast<size_t>(arriving.staged));
+  CAIRN_RETURN_IF_ERROR(entry.CopyOut(copy));
+  arriving.staged += Aligned(bytes);
+  return copy.data();
+}
+
+absl::Status CudaCachedSession::RestoreAll(const StoredPrefix& prefix, Arriving& arriving) {
+  if (copy_out_ != nullptr) copy_out_->Drop();  // what an error left
+  restored_.gpu_bytes = 0;
+  const int64_t blocks = std::ssize(prefix.rows);
   for (int64_t block = 0; block < blocks; ++block) {
-    CAIRN_ASSIGN_OR_RETURN(uint8_t* const entry, take_in(prefix.rows[static_cast<size_t>(block)]));
-    AddRows(block, TransferDirection::kFromEntry, entry, copies);
+    CAIRN_ASSIGN_OR_RETURN(uint8_t* const entry,
+                           TakeIn(prefix.rows[static_cast<size_t>(block)], arriving));
+    AddRows(block, TransferDirection::kFromEntry, entry, arriving.copies);
   }
-  CAIRN_ASSIGN_OR_RETURN(uint8_t* const entry, take_in(*prefix.checkpoint));
-  AddCheckpoint(blocks, TransferDirection::kFromEntry, entry, copies);
-  CAIRN_RETURN_IF_ERROR(Gather(copies));
+  CAIRN_ASSIGN_OR_RETURN(uint8_t* const entry, TakeIn(*prefix.checkpoint, arriving));
+  AddCheckpoint(blocks, TransferDirection::kFromEntry, entry, arriving.copies);
+  CAIRN_RETURN_IF_ERROR(Arrive(arriving));
   sessions_.set_position(slot_, blocks * kBlock);
   return absl::OkStatus();
 }
 
-absl::StatusOr<std::shared_ptr<const uint8_t>> CudaCachedSession::TakeOut(
-    Copies copies, std::span<const uint8_t> entry) {
-  CAIRN_RETURN_IF_ERROR(Gather(copies));
-  const auto bytes = std::make_shared<const std::vector<uint8_t>>(entry.begin(), entry.end());
-  return std::shared_ptr<const uint8_t>(bytes, bytes->data());
+absl::Status CudaCachedSession::Restore(const StoredPrefix& prefix) {
+  CAIRN_RETURN_IF_ERROR(Check(prefix));
+  restored_ = {};
+  staged_blocks_ = 0;
+  Arriving arriving{.device_may = gpu_ != nullptr};
+  const absl::Status restored = RestoreAll(prefix, arriving);
+  if (!arriving.device_did || !absl::IsDataLoss(restored)) return restored;
+  // What the device read may be damaged where host memory is not.
+  ++restored_.checksum_failures;
+  arriving = {};
+  return RestoreAll(prefix, arriving);
 }
 
 absl::StatusOr<std::shared_ptr<const uint8_t>> CudaCachedSession::ShareRows(int64_t block) {
   CAIRN_ASSIGN_OR_RETURN(const std::span<uint8_t> staging, Staging());
-  Copies copies;
-  AddRows(block, TransferDirection::kToEntry, staging.data(), copies);
-  return TakeOut(std::move(copies), staging.first(static_cast<size_t>(layout_.rows_entry_bytes())));
+  const int64_t bytes = layout_.rows_entry_bytes();
+  if (block < staged_block_ || block >= staged_block_ + staged_blocks_) {
+    const int64_t whole = position() / kBlock;
+    staged_block_ = block;
+    staged_blocks_ = 0;  // unless all goes well
+    const int64_t count = std::min(whole - block, std::ssize(staging) / bytes);
+    Copies copies;
+    for (int64_t i = 0; i < count; ++i) {
+      AddRows(block + i, TransferDirection::kToEntry, staging.data() + i * bytes, copies);
+    }
+    CAIRN_RETURN_IF_ERROR(Gather(copies));
+    staged_blocks_ = count;
+  }
+  return CopyOf(staging.subspan(static_cast<size_t>((block - staged_block_) * bytes),
+                                static_cast<size_t>(bytes)));
 }
 
 absl::StatusOr<std::shared_ptr<const uint8_t>> CudaCachedSession::ShareCheckpoint() {
   CAIRN_ASSIGN_OR_RETURN(const std::span<uint8_t> staging, Staging());
+  staged_blocks_ = 0;
   Copies copies;
   AddCheckpoint(position() / kBlock, TransferDirection::kToEntry, staging.data(), copies);
-  return TakeOut(std::move(copies), staging.first(static_cast<size_t>(layout_.checkpoint_bytes())));
+  CAIRN_RETURN_IF_ERROR(Gather(copies));
+  return CopyOf(staging.first(static_cast<size_t>(layout_.checkpoint_bytes())));
 }
 
 }  // namespace cairn::engine

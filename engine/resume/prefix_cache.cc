@@ -242,6 +242,8 @@ absl::StatusOr<bool> PrefixCache::Restore(
     return absl::InternalError("the cache answered with an entry of another size");
   }
   const absl::Status restored = session.Restore(prefix);
+  report.gpu_bytes = session.restored().gpu_bytes;
+  report.checksum_failures += session.restored().checksum_failures;
   if (absl::IsDataLoss(restored)) {
     ++report.checksum_failures;
     return false;

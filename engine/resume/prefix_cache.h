@@ -50,6 +50,7 @@ struct ResumeReport {
   int64_t replay_rectangle_token_layers = 0;
   uint64_t host_bytes = 0;  // fetched, by tier
   uint64_t disk_bytes = 0;
+  uint64_t gpu_bytes = 0;     // of these, read in the daemon's pool in GPU memory
   uint64_t copied_bytes = 0;  // on the way into the engine; 0 for mapped entries that are read
                               // where they lie (the checkpoint's copy into the state aside)
   uint64_t checksum_failures = 0;

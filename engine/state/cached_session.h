@@ -41,6 +41,12 @@ struct StoredPrefix {
   std::shared_ptr<const void> owner = nullptr;      // of the bytes
 };
 
+// Of a Restore.
+struct RestoreFigures {
+  uint64_t gpu_bytes = 0;          // that were read in the daemon's pool in GPU memory
+  uint64_t checksum_failures = 0;  // there, made good by what host memory has
+};
+
 class CachedSession {
  public:
   virtual ~CachedSession() = default;
@@ -53,6 +59,8 @@ class CachedSession {
   // checked first. REQUIRES: a fresh session. DATA_LOSS: an entry is not what was put. That or any
   // other error leaves a fresh session.
   virtual absl::Status Restore(const StoredPrefix& prefix) = 0;
+  // Of the last one.
+  virtual RestoreFigures restored() const { return {}; }
   // Restored rows are read where they lie, and must be checked there again until they are replaced.
   // Else they were copied in the pass that checked them.
   virtual bool reads_in_place() const { return false; }

@@ -30,7 +30,7 @@
 #include "store/base/entry.h"
 #include "store/base/status.h"
 #include "store/device/gpu_memory.h"
-#include "store/tier/gpu_part_check.h"
+#include "store/device/gpu_part_check.h"
 #include "store/tier/gpu_tier.h"
 #include "store/tier/host_tier.h"
 

@@ -5,7 +5,7 @@
 #include <utility>
 #include <vector>
 
-#include "store/tier/gpu_part_check.h"
+#include "store/device/gpu_part_check.h"
 
 namespace cairn::store {
 namespace {

@@ -6,8 +6,8 @@
 //            too.
 // Units:     bytes.
 // Errors:    as store/device/gpu_memory.h; DATA_LOSS from Verdict, naming the part.
-#ifndef CAIRN_STORE_TIER_GPU_PART_CHECK_H_
-#define CAIRN_STORE_TIER_GPU_PART_CHECK_H_
+#ifndef CAIRN_STORE_DEVICE_GPU_PART_CHECK_H_
+#define CAIRN_STORE_DEVICE_GPU_PART_CHECK_H_
 
 #include <cstdint>
 #include <memory>
@@ -57,4 +57,4 @@ class GpuPartCheck {
 
 }  // namespace cairn::store
 
-#endif  // CAIRN_STORE_TIER_GPU_PART_CHECK_H_
+#endif  // CAIRN_STORE_DEVICE_GPU_PART_CHECK_H_

@@ -1,4 +1,4 @@
-#include "store/tier/gpu_part_check.h"
+#include "store/device/gpu_part_check.h"
 
 #include <algorithm>
 
