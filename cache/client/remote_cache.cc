@@ -116,10 +116,7 @@ class RemoteCache final : public CacheApi {
     mapping_.arena = std::make_shared<const store::SharedMemory>(*std::move(arena));
     registration_.mapped = true;
     CAIRN_RETURN_IF_ERROR(AttachGpuPool());
-    if (options_.gpu != nullptr && options_.pin) {
-      mapping_.pin = std::make_shared<const store::BackgroundPin>(
-          *options_.gpu, mapping_.arena->bytes(), store::PinnedUse::kReadOnly);
-    }
+    if (options_.gpu != nullptr && options_.pin) PinArena();
     StagingPool::Options pool;
     pool.bytes_max = std::min(options_.staging_bytes_max, kStagingBytesMax);
     pool.pieces_max = kStagingPiecesMax;
@@ -268,6 +265,17 @@ class RemoteCache final : public CacheApi {
     mapping_.gpu_pool = *std::move(pool);
     registration_.gpu_mapped = true;
     return absl::OkStatus();
+  }
+
+  // What is not pinned is read by the CPU.
+  void PinArena() {
+    mapping_.pin = std::make_shared<const store::BackgroundPin>(
+        *options_.gpu, mapping_.arena->bytes(), store::PinnedUse::kReadOnly);
+    if (options_.pin_patience <= absl::ZeroDuration()) return;
+    if (const absl::Status pinned = mapping_.pin->WaitFor(options_.pin_patience); !pinned.ok()) {
+      spdlog::warn("the cache daemon's memory is not all pinned: {}",
+                   std::string(pinned.message()));
+    }
   }
 
   template <typename T>

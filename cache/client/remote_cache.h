@@ -39,6 +39,8 @@ struct RemoteCacheOptions {
   // Pin the mapped arena for it, in the background, so that it can read a hit there
   // (EntryView::pinned). What the daemon has not touched yet is touched by this process then.
   bool pin = false;
+  // Connect waits so long for all of it: other calls of the driver's are slow until then.
+  absl::Duration pin_patience = absl::ZeroDuration();
   bool bulk = true;  // false: by gRPC stream even if the daemon has a bulk port
   // Of memory that streamed fetches arrived in, how much is kept for the next ones.
   uint64_t receive_bytes_kept = 1ull << 30;

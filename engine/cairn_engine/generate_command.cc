@@ -57,7 +57,8 @@ std::unique_ptr<PrefixCache> AttachCache(const GenerateOptions& options,
   cache::RemoteCacheOptions remote;
   remote.call_timeout = absl::Milliseconds(options.cache_deadline_ms);
   remote.gpu = runner.gpu();
-  remote.pin = remote.gpu != nullptr;
+  remote.pin = options.pin;
+  remote.pin_patience = absl::Seconds(60);
   return std::make_unique<PrefixCache>(cache::ConnectCache(options.cache, spec, remote), model,
                                        RealClock(), settings);
 }
@@ -209,6 +210,10 @@ void AddGenerateOptions(CLI::App* app, GenerateOptions& o) {
                   "cpu, or cuda: FP8 and FP4 weights as released, in full numerics")
       ->check(CLI::IsMember({"cpu", "cuda"}));
   app->add_option("--cache", o.cache, "cairnd to use: unix:PATH or HOST:PORT");
+  app->add_flag(
+      "--pin", o.pin,
+      "with --device cuda: pin the daemon's memory first, so that the GPU reads hits there "
+      "(seconds; for many requests, or to see what they get)");
   app->add_option("--tenant", o.tenant, "whose prefixes; empty: the default tenant's");
   app->add_option("--wait", o.wait_seconds,
                   "seconds to wait for another engine's prefill of the same prefix");

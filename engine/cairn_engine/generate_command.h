@@ -28,6 +28,7 @@ struct GenerateOptions {
   std::optional<Numerics> numerics;
   std::optional<uint64_t> expert_bytes;  // LoadOptions::expert_bytes
   std::string cache;                     // "unix:PATH" or "HOST:PORT"; empty: none
+  bool pin = false;
   std::string tenant;
   double wait_seconds = 30;       // for another engine that is prefilling the same
   double flush_seconds = 30;      // for the background put before leaving

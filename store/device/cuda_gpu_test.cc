@@ -16,6 +16,7 @@
 
 #include "store/base/checksum.h"
 #include "store/base/random.h"
+#include "store/device/background_pin.h"
 #include "store/device/file_system.h"
 #include "store/device/gpu_memory.h"
 #include "store/device/gpu_restore.h"
@@ -113,8 +114,10 @@ TEST_F(CudaGpuTest, GathersAnyAlignmentFromTheGpuAndFromHostMemory) {
   std::copy(bytes.begin(), bytes.end(), owned.writable().begin());
   const SharedMemory arena =
       *SharedMemory::MapReadOnly(FileDescriptor::Duplicate(owned.descriptor()), owned.size());
-  const auto arena_pinned = gpu_->Pin(arena.bytes(), PinnedUse::kReadOnly);
-  ASSERT_TRUE(arena_pinned.ok()) << arena_pinned.status();
+  // In pieces that entries lie across.
+  const BackgroundPin pin(*gpu_, arena.bytes(), PinnedUse::kReadOnly, 37 * kIoAlignment);
+  const absl::Status pinned = pin.WaitFor(absl::Seconds(60));
+  ASSERT_TRUE(pinned.ok()) << pinned;
   for (const GatherFrom from : {GatherFrom::kDevice, GatherFrom::kHost}) {
     const uint8_t* const base =
         from == GatherFrom::kDevice ? region_->data() : arena.bytes().data();

@@ -20,6 +20,7 @@ struct Range {
   const uint8_t* begin = nullptr;
   uint64_t bytes = 0;
   bool writable = false;
+  bool pinned = false;  // not a region: work may go on in the next one that lies behind it
 };
 
 struct Queue {
@@ -36,14 +37,24 @@ struct Queue {
 }  // namespace
 
 struct FakeGpu::Device {
+  const Range* Around(const uint8_t* at, bool write) const {
+    for (const Range& range : ranges) {
+      if (at >= range.begin && at < range.begin + range.bytes && (range.writable || !write)) {
+        return &range;
+      }
+    }
+    return nullptr;
+  }
   // REQUIRES: mutex, as do all of these.
   absl::Status Check(const uint8_t* at, uint64_t bytes, bool write) const {
     CAIRN_RETURN_IF_ERROR(lost);
-    for (const Range& range : ranges) {
-      if (at >= range.begin && at + bytes <= range.begin + range.bytes &&
-          (range.writable || !write)) {
-        return absl::OkStatus();
-      }
+    uint64_t rest = bytes;
+    for (const Range* range = Around(at, write); range != nullptr; range = Around(at, write)) {
+      const auto here = static_cast<uint64_t>(range->begin + range->bytes - at);
+      if (rest <= here) return absl::OkStatus();
+      if (!range->pinned) break;
+      rest -= here;
+      at += here;
     }
     return absl::InvalidArgumentError(
         absl::StrCat("fake GPU: ", bytes, " bytes that it may not ", write ? "write" : "read"));
@@ -274,7 +285,8 @@ absl::StatusOr<std::unique_ptr<GpuRegion>> FakeGpu::Import(GpuExport exported) {
 absl::StatusOr<std::unique_ptr<Gpu::Pinned>> FakeGpu::Pin(std::span<const uint8_t> memory,
                                                           PinnedUse use) {
   const std::lock_guard<std::mutex> lock(device_->mutex);
-  device_->ranges.push_back({memory.data(), memory.size(), use == PinnedUse::kReadWrite});
+  device_->ranges.push_back(
+      {memory.data(), memory.size(), use == PinnedUse::kReadWrite, /*pinned=*/true});
   return std::make_unique<FakePinned>(device_, memory.data());
 }
 

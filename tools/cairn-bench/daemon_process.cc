@@ -50,12 +50,13 @@ DaemonProcess::~DaemonProcess() {
   ::waitpid(pid_, nullptr, 0);
 }
 
-absl::StatusOr<std::unique_ptr<cache::CacheApi>> ConnectToDaemon(const std::string& folder,
-                                                                 const cache::NamespaceSpec& spec) {
+absl::StatusOr<std::unique_ptr<cache::CacheApi>> ConnectToDaemon(
+    const std::string& folder, const cache::NamespaceSpec& spec,
+    const cache::RemoteCacheOptions& options) {
   const int64_t end = RealClock().NowNanos() + absl::ToInt64Nanoseconds(kStartMax);
   while (true) {
     absl::StatusOr<std::unique_ptr<cache::CacheApi>> api =
-        cache::ConnectCache("unix:" + folder + "/s", spec, {.call_timeout = absl::Seconds(10)});
+        cache::ConnectCache("unix:" + folder + "/s", spec, options);
     if (api.ok() || RealClock().NowNanos() > end) return api;
     std::this_thread::sleep_for(std::chrono::milliseconds(2));
   }

@@ -28,8 +28,9 @@ class DaemonProcess {
 };
 
 // As soon as it serves, or after a minute its error.
-absl::StatusOr<std::unique_ptr<cache::CacheApi>> ConnectToDaemon(const std::string& folder,
-                                                                 const cache::NamespaceSpec& spec);
+absl::StatusOr<std::unique_ptr<cache::CacheApi>> ConnectToDaemon(
+    const std::string& folder, const cache::NamespaceSpec& spec,
+    const cache::RemoteCacheOptions& options = {.call_timeout = absl::Seconds(10)});
 
 }  // namespace cairn::bench
 

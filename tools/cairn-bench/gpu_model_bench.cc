@@ -1,44 +1,39 @@
-// A model of DeepSeek-V4-Flash's shape on the GPU: prefilling 128k tokens, the time to the first
-// token cold and from stored entries, and decoding. All 43 layers at true widths, random weights,
-// as many routed experts a layer as fit; a token takes 6 of them however many there are.
+// A model of DeepSeek-V4-Flash's shape on the GPU, and a daemon: the time to the first token behind
+// 128k tokens, cold and from each tier, and decoding. All 43 layers at true widths, random weights,
+// as many routed experts a layer as fit; a token takes 6 of them however many there are. Every
+// resumed answer is compared with the cold one, to the bit.
 #include <cuda_runtime_api.h>
 
 #include <algorithm>
+#include <filesystem>
 #include <memory>
 #include <random>
 #include <utility>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
-#include "engine/cuda/cuda_forward.h"
-#include "engine/cuda/cuda_transfer.h"
-#include "kernels/cuda/pinned_buffer.h"
-#include "store/base/clock.h"
+#include "engine/cairn_engine/cuda_runner.h"
+#include "engine/cuda/cuda_model.h"
 #include "store/base/limits.h"
+#include "tools/cairn-bench/daemon_process.h"
 #include "tools/cairn-bench/gpu_benches.h"
 
 namespace cairn::bench {
 namespace {
 
-using engine::CudaForward;
-using engine::CudaModel;
-using engine::CudaSessions;
-using engine::CudaStepItem;
-using engine::KvLayout;
 using engine::ModelConfig;
-using engine::TransferDirection;
+using engine::PrefixCache;
+using engine::SequenceResult;
+using engine::SequenceRunner;
 using kernels::cuda::CudaStatus;
-using kernels::cuda::DeviceBuffer;
-using kernels::cuda::PinnedBuffer;
-using kernels::cuda::SegmentCopy;
 
-constexpr int64_t kPromptTokens = 131072;
+constexpr int64_t kPrefixTokens = 131072;
+constexpr int64_t kQuestionTokens = 64;
 constexpr int64_t kStepTokens = 4096;
 constexpr int64_t kDecodeTokens = 64;
-// The last block is computed: something must give the first token's logits.
-constexpr int64_t kBlocks = kPromptTokens / kBlockTokens - 1;
-constexpr int64_t kColdSlot = 0;
-constexpr int64_t kResumedSlot = 1;
+constexpr uint64_t kHostBytes = 2ull << 30;
+// What the daemon is to have done meanwhile, by its nature within seconds.
+constexpr absl::Duration kPatience = absl::Seconds(60);
 
 // Spec section 1, without the MTP block.
 ModelConfig FlashConfig(int64_t experts) {
@@ -76,7 +71,7 @@ ModelConfig FlashConfig(int64_t experts) {
 absl::StatusOr<int64_t> ExpertsThatFit() {
   size_t free = 0, total = 0;
   CAIRN_RETURN_IF_ERROR(CudaStatus(cudaMemGetInfo(&free, &total), "asking for free memory"));
-  constexpr double kOthers = 16e9;         // the other weights, activations, sessions
+  constexpr double kOthers = 18e9;         // the other weights, activations, a session, the pool
   constexpr double kExpert = 13.4e6 * 43;  // one in every layer, packed FP4
   const double room = static_cast<double>(free) - kOthers;
   const auto experts = static_cast<int64_t>(room / kExpert) / 32 * 32;
@@ -86,142 +81,149 @@ absl::StatusOr<int64_t> ExpertsThatFit() {
 
 class FlashModel {
  public:
-  static absl::StatusOr<std::shared_ptr<FlashModel>> Create() {
+  static absl::StatusOr<std::shared_ptr<FlashModel>> Create(const BenchContext& context) {
     CAIRN_RETURN_IF_ERROR(kernels::cuda::DevicePresent());
-    CAIRN_ASSIGN_OR_RETURN(const int64_t experts, ExpertsThatFit());
-    const auto made = std::make_shared<FlashModel>();
-    CAIRN_ASSIGN_OR_RETURN(made->model_, engine::RandomCudaModel(FlashConfig(experts), 1));
+    auto made = std::make_shared<FlashModel>();
+    CAIRN_ASSIGN_OR_RETURN(made->experts_, ExpertsThatFit());
+    CAIRN_ASSIGN_OR_RETURN(auto model, engine::RandomCudaModel(FlashConfig(made->experts_), 1));
     CAIRN_ASSIGN_OR_RETURN(
-        made->sessions_,
-        CudaSessions::Create(
-            made->model_->config,
-            {.slots = 2, .tokens_max = kPromptTokens + 1024, .span_tokens_max = kStepTokens}));
-    CAIRN_ASSIGN_OR_RETURN(made->forward_,
-                           CudaForward::Create(*made->model_, *made->sessions_, kStepTokens, 2));
-    made->layout_ = std::make_unique<KvLayout>(engine::CudaKvLayout(made->model_->config));
+        made->runner_,
+        engine::MakeCudaRunner(std::move(model), [] { return Digest{}; },
+                               {.chunk = kStepTokens, .tokens_max = kPrefixTokens + 1024}));
     std::mt19937 random(3);
-    for (int64_t i = 0; i < kPromptTokens; ++i) {
+    for (int64_t i = 0; i < kPrefixTokens + kQuestionTokens; ++i) {
       made->prompt_.push_back(static_cast<int32_t>(random() % 129280));
     }
+    made->with_pool_ = context.directory + "/pool";
+    made->without_ = context.directory + "/plain";
+    CAIRN_RETURN_IF_ERROR(made->Start(made->with_pool_, made->pool_daemon_));
+    CAIRN_RETURN_IF_ERROR(made->Start(made->without_, made->daemon_));
     CAIRN_RETURN_IF_ERROR(made->Store());
     return made;
   }
 
-  int64_t experts() const { return model_->config.experts; }
+  int64_t experts() const { return experts_; }
 
-  // Seconds from an empty slot to the first token.
+  // All give seconds from the prompt to the first token.
   absl::StatusOr<double> Cold() {
-    const int64_t start = RealClock().NowNanos();
-    CAIRN_RETURN_IF_ERROR(Prefill(kColdSlot, 0, kPromptTokens));
-    return Seconds(start);
+    CAIRN_ASSIGN_OR_RETURN(const SequenceResult result, Run(nullptr, 1));
+    cold_logits_ = result.logits;
+    return result.first_token_seconds;
   }
-
-  // The same from entries in GPU memory or in pinned host memory. The logits must be the cold ones,
-  // to the bit.
-  absl::StatusOr<double> Resumed(bool from_device) {
-    uint8_t* const entries = from_device ? on_device_.get() : on_host_.bytes().data();
-    CAIRN_ASSIGN_OR_RETURN(const std::vector<SegmentCopy> copies,
-                           Copies(kResumedSlot, TransferDirection::kFromEntry, entries));
-    CAIRN_RETURN_IF_ERROR(copies_.Write(copies));
-    const int64_t start = RealClock().NowNanos();
-    CAIRN_RETURN_IF_ERROR(RunCopies(copies));
-    sessions_->set_position(kResumedSlot, kBlocks * kBlockTokens);
-    CAIRN_RETURN_IF_ERROR(Prefill(kResumedSlot, kBlocks * kBlockTokens, kPromptTokens));
-    const double seconds = Seconds(start);
-    CAIRN_ASSIGN_OR_RETURN(const std::vector<float> logits, forward_->Logits());
-    if (logits != cold_logits_) {
-      return absl::DataLossError("the resumed logits are not the cold ones");
+  // The same, and blocks are put meanwhile; the daemon has none of this prompt.
+  absl::StatusOr<double> ColdAndStored() {
+    CAIRN_ASSIGN_OR_RETURN(const auto cache, Attach(without_, /*pin=*/false));
+    const int32_t first = prompt_[0];
+    prompt_[0] = ++unseen_;
+    const absl::StatusOr<SequenceResult> result = Run(cache.get(), 1);
+    prompt_[0] = first;
+    CAIRN_RETURN_IF_ERROR(result.status());
+    if (!cache->Flush(kPatience)) return absl::UnavailableError("not all of it was put");
+    return result->first_token_seconds;
+  }
+  absl::StatusOr<double> FromPool() {
+    CAIRN_ASSIGN_OR_RETURN(const SequenceResult result, Resumed(*pool_cache_));
+    if (result.resume.gpu_bytes < result.resume.host_bytes) {
+      return absl::UnavailableError("not all of it lies in the pool");
     }
-    return seconds;
+    return result.first_token_seconds;
   }
-
+  absl::StatusOr<double> FromHostMemory(bool pin) {
+    CAIRN_ASSIGN_OR_RETURN(const auto cache, Attach(without_, pin));
+    CAIRN_ASSIGN_OR_RETURN(const SequenceResult result, Resumed(*cache));
+    if (result.resume.disk_bytes > 0) return absl::UnavailableError("some of it came from disk");
+    return result.first_token_seconds;
+  }
+  absl::StatusOr<double> FromDisk() {
+    CAIRN_RETURN_IF_ERROR(Start(without_, daemon_));  // anew: it has nothing in host memory
+    CAIRN_ASSIGN_OR_RETURN(const auto cache, Attach(without_, /*pin=*/true));
+    CAIRN_ASSIGN_OR_RETURN(const SequenceResult result, Resumed(*cache));
+    if (result.resume.host_bytes > 0) return absl::UnavailableError("some of it was in memory");
+    return result.first_token_seconds;
+  }
   // Seconds for some tokens behind the prompt.
   absl::StatusOr<double> Decode() {
-    CAIRN_RETURN_IF_ERROR(Resumed(true).status());
-    CAIRN_RETURN_IF_ERROR(forward_->DecodeNext());  // records the graph
-    CAIRN_RETURN_IF_ERROR(kernels::cuda::Synchronize(forward_->stream()));
-    const int64_t start = RealClock().NowNanos();
-    for (int64_t i = 0; i < kDecodeTokens; ++i) CAIRN_RETURN_IF_ERROR(forward_->DecodeNext());
-    CAIRN_RETURN_IF_ERROR(kernels::cuda::Synchronize(forward_->stream()));
-    return Seconds(start);
+    CAIRN_ASSIGN_OR_RETURN(const SequenceResult result, Run(pool_cache_.get(), kDecodeTokens + 1));
+    return result.decode_seconds;
   }
 
  private:
-  static double Seconds(int64_t start) {
-    return static_cast<double>(RealClock().NowNanos() - start) * 1e-9;
-  }
-
-  absl::Status Prefill(int64_t slot, int64_t from, int64_t to) {
-    sessions_->set_position(slot, from);
-    for (; from < to; from += kStepTokens) {
-      const int64_t count = std::min(kStepTokens, to - from);
-      const CudaStepItem item{
-          slot, std::span(prompt_).subspan(static_cast<size_t>(from), static_cast<size_t>(count))};
-      CAIRN_RETURN_IF_ERROR(forward_->Step({&item, 1}));
-    }
-    return kernels::cuda::Synchronize(forward_->stream());
-  }
-
-  // Entry after entry, the checkpoint last; layer by layer.
-  absl::StatusOr<std::vector<SegmentCopy>> Copies(int64_t slot, TransferDirection direction,
-                                                  uint8_t* entries) const {
-    std::vector<SegmentCopy> copies;
-    for (int64_t layer = 0; layer < sessions_->layers(); ++layer) {
-      for (int64_t block = 0; block < kBlocks; ++block) {
-        engine::AddRowsCopies(*layout_, *sessions_, layer, slot, block, direction,
-                              entries + block * layout_->rows_entry_bytes(), copies);
-      }
-      engine::AddCheckpointCopies(*layout_, *sessions_, layer, slot, kBlocks, direction,
-                                  entries + kBlocks * layout_->rows_entry_bytes(), copies);
-    }
-    return copies;
-  }
-
-  absl::Status RunCopies(const std::vector<SegmentCopy>& copies) {
-    int64_t most = 0;
-    for (const SegmentCopy& copy : copies) most = std::max(most, copy.bytes);
-    return kernels::cuda::CopySegments(forward_->stream(), copies_.get(), std::ssize(copies), most);
-  }
-
-  // Prefills once, cold, and keeps what it stored and what came out.
-  absl::Status Store() {
-    const int64_t bytes = kBlocks * layout_->rows_entry_bytes() + layout_->checkpoint_bytes();
-    CAIRN_ASSIGN_OR_RETURN(on_device_, DeviceBuffer<uint8_t>::Create(static_cast<size_t>(bytes)));
-    CAIRN_ASSIGN_OR_RETURN(on_host_, PinnedBuffer::Create(static_cast<size_t>(bytes)));
-    CAIRN_RETURN_IF_ERROR(Prefill(kColdSlot, 0, kBlocks * kBlockTokens));
-    CAIRN_ASSIGN_OR_RETURN(const std::vector<SegmentCopy> copies,
-                           Copies(kColdSlot, TransferDirection::kToEntry, on_device_.get()));
-    CAIRN_ASSIGN_OR_RETURN(copies_, DeviceBuffer<SegmentCopy>::Of(copies));
-    CAIRN_RETURN_IF_ERROR(RunCopies(copies));
-    CAIRN_RETURN_IF_ERROR(kernels::cuda::Synchronize(forward_->stream()));
-    CAIRN_RETURN_IF_ERROR(CudaStatus(cudaMemcpy(on_host_.bytes().data(), on_device_.get(),
-                                                static_cast<size_t>(bytes), cudaMemcpyDefault),
-                                     "copying entries"));
-    CAIRN_RETURN_IF_ERROR(Prefill(kColdSlot, kBlocks * kBlockTokens, kPromptTokens));
-    CAIRN_ASSIGN_OR_RETURN(cold_logits_, forward_->Logits());
+  static absl::Status Start(const std::string& folder, std::unique_ptr<DaemonProcess>& daemon) {
+    daemon.reset();
+    std::filesystem::create_directory(folder);
+    std::vector<std::string> flags = {
+        "--host-bytes", absl::StrCat(kHostBytes), "--disk-bytes", "16GiB", "--policy", "ends"};
+    if (folder.ends_with("pool")) flags.insert(flags.end(), {"--gpu-bytes", "1GiB"});
+    CAIRN_ASSIGN_OR_RETURN(daemon, DaemonProcess::Start(folder, flags));
     return absl::OkStatus();
   }
 
-  std::unique_ptr<CudaModel> model_;
-  std::unique_ptr<CudaSessions> sessions_;
-  std::unique_ptr<CudaForward> forward_;
-  std::unique_ptr<KvLayout> layout_;
+  // A new engine as the daemon sees it. `pin`: returns when all of the arena is pinned.
+  absl::StatusOr<std::unique_ptr<PrefixCache>> Attach(const std::string& folder, bool pin) const {
+    const engine::CachedModel model = runner_->cached_model();
+    CAIRN_ASSIGN_OR_RETURN(
+        std::unique_ptr<cache::CacheApi> api,
+        ConnectToDaemon(folder, {model.Descriptor(), ""},
+                        {.call_timeout = absl::Seconds(10), .gpu = runner_->gpu(), .pin = pin}));
+    PrefixCache::Options options;
+    options.always_load = true;
+    return std::make_unique<PrefixCache>(std::move(api), model, RealClock(), std::move(options));
+  }
+
+  absl::StatusOr<SequenceResult> Run(PrefixCache* cache, int64_t new_tokens) {
+    return engine::RunSequence(*runner_, cache, RealClock(), prompt_,
+                               {.chunk = kStepTokens, .new_tokens = new_tokens});
+  }
+  // From whatever tier: all of the prefix, and the cold bits.
+  absl::StatusOr<SequenceResult> Resumed(PrefixCache& cache) {
+    CAIRN_ASSIGN_OR_RETURN(SequenceResult result, Run(&cache, 1));
+    if (result.resume.prefix_tokens != kPrefixTokens || result.resume.checksum_failures > 0) {
+      return absl::UnavailableError(absl::StrCat("resumed at ", result.resume.prefix_tokens));
+    }
+    if (result.logits != cold_logits_) {
+      return absl::DataLossError("the resumed logits are not the cold ones");
+    }
+    return result;
+  }
+
+  // Once cold; then both daemons have it, and one of them in its pool too.
+  absl::Status Store() {
+    CAIRN_RETURN_IF_ERROR(Cold().status());
+    for (const std::string& folder : {with_pool_, without_}) {
+      CAIRN_ASSIGN_OR_RETURN(auto cache, Attach(folder, /*pin=*/false));
+      CAIRN_RETURN_IF_ERROR(Run(cache.get(), 1).status());
+      if (!cache->Flush(kPatience)) return absl::UnavailableError("not all of it was put");
+      if (folder == with_pool_) pool_cache_ = std::move(cache);
+    }
+    const int64_t end = RealClock().NowNanos() + absl::ToInt64Nanoseconds(kPatience);
+    while (!FromPool().ok()) {
+      if (RealClock().NowNanos() > end) return FromPool().status();
+    }
+    return absl::OkStatus();
+  }
+
+  int64_t experts_ = 0;
+  std::unique_ptr<SequenceRunner> runner_;
   std::vector<int32_t> prompt_;
   std::vector<float> cold_logits_;
-  DeviceBuffer<uint8_t> on_device_;
-  PinnedBuffer on_host_;
-  DeviceBuffer<SegmentCopy> copies_;
+  int32_t unseen_ = 0;
+  std::string with_pool_, without_;  // the daemons' folders
+  std::unique_ptr<DaemonProcess> pool_daemon_, daemon_;
+  std::unique_ptr<PrefixCache> pool_cache_;
 };
 
-absl::StatusOr<Prepared> PrepareModel() {
-  CAIRN_ASSIGN_OR_RETURN(const std::shared_ptr<FlashModel> model, FlashModel::Create());
+absl::StatusOr<Prepared> PrepareModel(const BenchContext& context) {
+  CAIRN_ASSIGN_OR_RETURN(const std::shared_ptr<FlashModel> model, FlashModel::Create(context));
   Prepared prepared;
   prepared.contenders = {
-      {absl::StrCat("from entries in GPU memory, ", model->experts(), " experts a layer"),
-       Role::kOurs, [model] { return model->Resumed(true); }},
-      {"from entries in pinned host memory", Role::kRival,
-       [model] { return model->Resumed(false); }},
+      {absl::StrCat("from the daemon's pool, ", model->experts(), " experts a layer"), Role::kOurs,
+       [model] { return model->FromPool(); }},
+      {"from its arena, pinned", Role::kRival, [model] { return model->FromHostMemory(true); }},
+      {"from its arena, by the CPU", Role::kRival,
+       [model] { return model->FromHostMemory(false); }},
+      {"from its disk", Role::kRival, [model] { return model->FromDisk(); }},
       {"cold: prefilling all", Role::kRival, [model] { return model->Cold(); }},
+      {"cold, and stored", Role::kRival, [model] { return model->ColdAndStored(); }},
       {absl::StrCat("decoding ", kDecodeTokens, " more"), Role::kRival,
        [model] { return model->Decode(); }}};
   return prepared;
@@ -230,11 +232,12 @@ absl::StatusOr<Prepared> PrepareModel() {
 }  // namespace
 
 void AddGpuModelBenches(std::vector<Bench>& benches) {
-  benches.push_back({.name = "gpu-model",
-                     .what = "a Flash-shaped model: 128k tokens to the first one behind them",
-                     .unit = "s",
-                     .higher_is_better = false,
-                     .prepare = [](const BenchContext&) { return PrepareModel(); }});
+  benches.push_back(
+      {.name = "gpu-model",
+       .what = "a Flash-shaped model: first token behind 128k tokens and a question of 64",
+       .unit = "s",
+       .higher_is_better = false,
+       .prepare = PrepareModel});
 }
 
 }  // namespace cairn::bench
