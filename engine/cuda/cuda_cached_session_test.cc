@@ -27,8 +27,7 @@ class CudaCachedSessionTest : public CudaEngineTest {
   }
   static CudaCachedSession Session(CudaTestEngine& engine, int64_t slot,
                                    int64_t staging_bytes = CudaCachedSession::kStagingBytes) {
-    return {Layout(), *engine.sessions, slot, engine.forward->stream(), nullptr,
-            staging_bytes};
+    return {Layout(), *engine.sessions, slot, engine.forward->stream(), nullptr, staging_bytes};
   }
 
   // One prompt and what a cold run of it stores and gives.
