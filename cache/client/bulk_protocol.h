@@ -8,8 +8,8 @@
 // the daemon's lease falls when the last byte was copied into its socket, and the client finds
 // damage by the entries' checksums.
 //
-// The port is plain TCP, as all of the daemon's TCP is today. Once gRPC here speaks TLS the bulk
-// port must too (kTLS), or be refused beside it: a ticket in the clear would give the bytes away.
+// Under TLS where gRPC is (store/device/tls_stream.h), with the same credentials, else in the
+// clear: a ticket that can be overheard gives the bytes away.
 //
 // Threads: pure functions. Units: bytes.
 #ifndef CAIRN_CACHE_CLIENT_BULK_PROTOCOL_H_

@@ -27,11 +27,19 @@ grpc::ChannelArguments ChannelArgs(uint64_t answer_bytes_max) {
   return args;
 }
 
+std::shared_ptr<grpc::ChannelCredentials> CredentialsOf(
+    const std::optional<store::TlsCredentials>& tls) {
+  if (!tls.has_value()) return grpc::InsecureChannelCredentials();
+  return grpc::SslCredentials({.pem_root_certs = tls->authorities,
+                               .pem_private_key = tls->key,
+                               .pem_cert_chain = tls->certificate});
+}
+
 }  // namespace
 
 DaemonLink::DaemonLink(const Options& options)
     : options_(options),
-      channel_(grpc::CreateCustomChannel(options.target, grpc::InsecureChannelCredentials(),
+      channel_(grpc::CreateCustomChannel(options.target, CredentialsOf(options.tls),
                                          ChannelArgs(options.answer_bytes_max))),
       stub_(v1::Cache::NewStub(channel_)) {}
 

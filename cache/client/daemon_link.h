@@ -25,6 +25,7 @@
 #include <cstdint>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <string>
 #include <thread>
 #include <vector>
@@ -33,6 +34,7 @@
 #include "absl/time/time.h"
 #include "cache/client/answer_check.h"
 #include "cairn/v1/cache.grpc.pb.h"
+#include "store/device/tls_stream.h"
 
 namespace cairn::cache {
 
@@ -44,6 +46,7 @@ class DaemonLink {
     absl::Duration call_timeout;
     absl::Duration stall_timeout;
     uint64_t answer_bytes_max = 0;
+    std::optional<store::TlsCredentials> tls = {};
   };
   static absl::StatusOr<std::shared_ptr<DaemonLink>> Open(const Options& options,
                                                           const NamespaceSpec& spec);

@@ -85,15 +85,17 @@ absl::Status CheckChain(std::span<const Digest> chain) {
 
 class RemoteCache final : public CacheApi {
  public:
+  // `tls_streams` null: the bulk port is in the clear.
   RemoteCache(std::shared_ptr<DaemonLink> link, const NamespaceSpec& spec,
-              const RemoteCacheOptions& options)
+              const RemoteCacheOptions& options, std::unique_ptr<store::ByteStreamDoor> tls_streams)
       : link_(std::move(link)),
         options_(options),
+        tls_streams_(std::move(tls_streams)),
         mapping_{std::make_shared<const EntryShapes>(spec.layout), link_, nullptr},
         registration_(link_->registered().registration),
         receive_pool_(options.receive_bytes_kept),
-        bulk_(store::TcpStreams(), HostOfPeer(link_->peer()), link_->registered().bulk_port,
-              options.stall_timeout) {}
+        bulk_(tls_streams_ != nullptr ? *tls_streams_ : store::TcpStreams(),
+              HostOfPeer(link_->peer()), link_->registered().bulk_port, options.stall_timeout) {}
 
   ~RemoteCache() override { link_->Close(); }
 
@@ -335,6 +337,7 @@ class RemoteCache final : public CacheApi {
 
   const std::shared_ptr<DaemonLink> link_;
   const RemoteCacheOptions options_;
+  const std::unique_ptr<store::ByteStreamDoor> tls_streams_;
   Mapping mapping_;
   Registration registration_;
   std::unique_ptr<AttachClient> attach_;
@@ -361,15 +364,22 @@ absl::StatusOr<std::unique_ptr<CacheApi>> ConnectCache(const std::string& target
         absl::StrCat("cache target '", target, "' must be unix:/path or host:port"));
   }
   CAIRN_RETURN_IF_ERROR(spec.layout.Validate());
+  std::unique_ptr<store::ByteStreamDoor> tls_streams;
+  if (!local && options.tls.has_value()) {
+    CAIRN_ASSIGN_OR_RETURN(const store::HostPort at, store::ParseHostPort(target));
+    CAIRN_ASSIGN_OR_RETURN(tls_streams, store::TlsConnections(*options.tls, at.host));
+  }
   CAIRN_ASSIGN_OR_RETURN(
       std::shared_ptr<DaemonLink> link,
       DaemonLink::Open({.target = target,
                         .connect_timeout = options.connect_timeout,
                         .call_timeout = options.call_timeout,
                         .stall_timeout = options.stall_timeout,
-                        .answer_bytes_max = AnswerBytesMax(EntryShapes(spec.layout))},
+                        .answer_bytes_max = AnswerBytesMax(EntryShapes(spec.layout)),
+                        .tls = local ? std::nullopt : options.tls},
                        spec));
-  auto cache = std::make_unique<RemoteCache>(std::move(link), spec, options);
+  auto cache =
+      std::make_unique<RemoteCache>(std::move(link), spec, options, std::move(tls_streams));
   if (local) CAIRN_RETURN_IF_ERROR(cache->Attach(target));
   return cache;
 }

@@ -9,18 +9,21 @@
 // Errors:    every call ends by its deadline. UNAVAILABLE at once when the daemon is gone, also
 // when an answer of its was
 //            wrong (it is not asked again). Connect: FAILED_PRECONDITION for a daemon of another
-//            protocol or layout version. A pool in GPU memory that cannot be mapped is done without
-//            (registration().gpu_mapped), and said once.
+//            protocol or layout version; INVALID_ARGUMENT for credentials that are none. A pool in
+//            GPU memory that cannot be mapped is done without (registration().gpu_mapped), and said
+//            once.
 #ifndef CAIRN_CACHE_CLIENT_REMOTE_CACHE_H_
 #define CAIRN_CACHE_CLIENT_REMOTE_CACHE_H_
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 
 #include "absl/time/time.h"
 #include "cache/client/cache_api.h"
 #include "store/device/gpu_memory.h"
+#include "store/device/tls_stream.h"
 
 namespace cairn::cache {
 
@@ -41,6 +44,9 @@ struct RemoteCacheOptions {
   bool pin = false;
   // Connect waits so long for all of it: other calls of the driver's are slow until then.
   absl::Duration pin_patience = absl::ZeroDuration();
+  // For a daemon on another host: TLS, on both of its ports. Authorities: of the daemon's
+  // certificate; certificate and key: where it asks for one. Unset: in the clear.
+  std::optional<store::TlsCredentials> tls = {};
   bool bulk = true;  // false: by gRPC stream even if the daemon has a bulk port
   // Of memory that streamed fetches arrived in, how much is kept for the next ones.
   uint64_t receive_bytes_kept = 1ull << 30;

@@ -159,17 +159,30 @@ int RunDaemon(const DaemonSettings& settings) {
   options->gpu_tier = pool.tier.get();
   auto core = CacheCore::Create(*options, **host, disk->get(), RealClock(), SystemRandom());
   if (!core.ok()) return Fail(core.status(), kExitFailure);
+  std::optional<store::TlsCredentials> tls;
+  if (!settings.tls_cert.empty()) {
+    auto read = store::ReadTls(settings.tls_cert, settings.tls_key, settings.tls_client_ca);
+    if (!read.ok()) return Fail(read.status(), kExitUsage);
+    tls = *std::move(read);
+  }
   auto server = CacheServer::Start({.socket = settings.socket,
                                     .listen = settings.listen,
                                     .admin_socket = settings.admin_socket,
                                     .bulk_listen = settings.bulk_listen,
-                                    .version = kDaemonVersion},
+                                    .version = kDaemonVersion,
+                                    .tls = std::move(tls)},
                                    **core, RealClock(), SystemRandom(), store::UnixSockets());
-  if (!server.ok()) return Fail(server.status(), kExitFailure);
+  if (!server.ok()) {
+    return Fail(server.status(),
+                absl::IsInvalidArgument(server.status()) ? kExitUsage : kExitFailure);
+  }
   spdlog::info(
       "cairnd {} serves {}{}{}; {} MiB of host memory, {} MiB of GPU memory, {} MiB of disk by {}, "
       "policy {}; {} segments found",
-      kDaemonVersion, settings.socket, settings.listen.empty() ? "" : " and " + settings.listen,
+      kDaemonVersion, settings.socket,
+      settings.listen.empty()
+          ? ""
+          : absl::StrCat(" and ", settings.listen, settings.tls_cert.empty() ? "" : " by TLS"),
       (*server)->bulk_port() == 0 ? "" : absl::StrCat(", bulk port ", (*server)->bulk_port()),
       settings.host_bytes >> 20, settings.gpu_bytes >> 20, settings.disk_bytes >> 20,
       files.uses_uring() ? "io_uring" : "pread", settings.policy.ToString(), report.segments);

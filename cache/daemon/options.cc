@@ -25,9 +25,14 @@ constexpr Key kKeys[] = {
     {"socket", &DaemonText::socket, "", "Unix socket for engines"},
     {"admin_socket", &DaemonText::admin_socket, "", "Unix socket for operators"},
     {"listen", &DaemonText::listen, "",
-     "HOST:PORT for engines on other hosts (no TLS: trusted networks only)"},
+     "HOST:PORT for engines on other hosts (without tls_cert in the clear: trusted networks only)"},
     {"bulk_listen", &DaemonText::bulk_listen, "",
      "HOST:PORT of the bulk port, or off [with listen: its host, any free port]"},
+    {"tls_cert", &DaemonText::tls_cert, "",
+     "PEM file: certificate (and chain) for listen and bulk_listen, read at the start"},
+    {"tls_key", &DaemonText::tls_key, "", "PEM file: its key"},
+    {"tls_client_ca", &DaemonText::tls_client_ca, "",
+     "PEM file: engines on other hosts must show a certificate of these authorities"},
     {"host_bytes", &DaemonText::host_bytes, "1GiB", "arena in host memory, taken at start"},
     {"gpu_bytes", &DaemonText::gpu_bytes, "off",
      "pool in the memory of the first GPU that CUDA sees, for copies of what engines on this host "
@@ -112,6 +117,19 @@ absl::StatusOr<std::string> BulkListenOf(const DaemonText& text) {
   return given.substr(0, given.rfind(':')) + ":0";
 }
 
+absl::Status CheckTls(const DaemonText& text) {
+  if (text.tls_cert.empty() != text.tls_key.empty()) {
+    return absl::InvalidArgumentError("--tls-cert and --tls-key go together");
+  }
+  if (!text.tls_client_ca.empty() && text.tls_cert.empty()) {
+    return absl::InvalidArgumentError("--tls-client-ca needs --tls-cert");
+  }
+  if (!text.tls_cert.empty() && text.listen.empty()) {
+    return absl::InvalidArgumentError("--tls-cert needs --listen: Unix sockets have no TLS");
+  }
+  return absl::OkStatus();
+}
+
 // 0: off.
 absl::StatusOr<uint64_t> ScrubRateOf(const std::string& text, const DaemonSettings& settings) {
   constexpr uint64_t kSecondsOfADay = 86'400;
@@ -151,6 +169,10 @@ absl::StatusOr<DaemonSettings> ParseSettings(DaemonText text) {
   settings.admin_socket = text.admin_socket.empty() ? DefaultAdminSocket() : text.admin_socket;
   settings.listen = text.listen;
   CAIRN_ASSIGN_OR_RETURN(settings.bulk_listen, BulkListenOf(text));
+  CAIRN_RETURN_IF_ERROR(CheckTls(text));
+  settings.tls_cert = text.tls_cert;
+  settings.tls_key = text.tls_key;
+  settings.tls_client_ca = text.tls_client_ca;
   settings.tenant_keys = text.tenant_keys;
   settings.log_level = text.log_level;
   constexpr uint64_t kMost = 1ull << 50;

@@ -26,6 +26,9 @@ struct DaemonText {
   std::string admin_socket = {};
   std::string listen = {};
   std::string bulk_listen = {};
+  std::string tls_cert = {};
+  std::string tls_key = {};
+  std::string tls_client_ca = {};
   std::string host_bytes = {};
   std::string gpu_bytes = {};
   std::string disk_bytes = {};
@@ -43,6 +46,8 @@ struct DaemonSettings {
   std::string admin_socket;
   std::string listen;       // "host:port"; empty: Unix socket only
   std::string bulk_listen;  // "host:port"; empty: no bulk port
+  // PEM files for both of these ports. Empty: no TLS, and without the last no client certificates.
+  std::string tls_cert, tls_key, tls_client_ca;
   uint64_t host_bytes = 0;
   uint64_t gpu_bytes = 0;  // 0: none
   uint64_t disk_bytes = 0;

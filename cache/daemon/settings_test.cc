@@ -90,6 +90,28 @@ TEST_F(Settings, TheBulkPortGoesWithListen) {
   EXPECT_NE(bulk("10.0.0.5:7070", "7071").find("--bulk-listen"), std::string::npos);
 }
 
+TEST_F(Settings, TlsIsWholeAndForListen) {
+  const auto tls = [](const std::string& listen, const std::string& cert, const std::string& key,
+                      const std::string& ca) {
+    DaemonText text;
+    text.dir = "/data";
+    text.listen = listen;
+    text.tls_cert = cert;
+    text.tls_key = key;
+    text.tls_client_ca = ca;
+    const auto settings = ParseSettings(text);
+    return settings.ok()
+               ? absl::StrCat(settings->tls_cert, settings->tls_key, settings->tls_client_ca)
+               : std::string(settings.status().message());
+  };
+  EXPECT_EQ(tls("10.0.0.5:7070", "c", "k", ""), "ck");
+  EXPECT_EQ(tls("10.0.0.5:7070", "c", "k", "a"), "cka");
+  EXPECT_NE(tls("10.0.0.5:7070", "c", "", "").find("--tls-key"), std::string::npos);
+  EXPECT_NE(tls("10.0.0.5:7070", "", "k", "").find("--tls-cert"), std::string::npos);
+  EXPECT_NE(tls("10.0.0.5:7070", "", "", "a").find("--tls-client-ca"), std::string::npos);
+  EXPECT_NE(tls("", "c", "k", "").find("--listen"), std::string::npos);
+}
+
 TEST_F(Settings, AFlagWinsOverTheFile) {
   const std::string file = Write(
       "cairnd.toml",

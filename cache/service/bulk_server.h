@@ -11,10 +11,11 @@
 // `stall_max`, or is not done by its transfer's deadline. A session's end ends its connections and
 // its tickets.
 //
-// Plain TCP: see bulk_protocol.h.
+// Over TCP or TLS, as the door that Start is given says.
 //
-// Threads:   any. Ownership: the state, clock and random outlive it; the destructor ends all.
-// Errors:    as byte_stream.h from Start. What goes wrong on a connection closes and counts it.
+// Threads:   any. Ownership: the state, clock and random outlive it, the door need not; the
+// destructor ends all. Errors:    as byte_stream.h from Start. What goes wrong on a connection
+// closes and counts it.
 #ifndef CAIRN_CACHE_SERVICE_BULK_SERVER_H_
 #define CAIRN_CACHE_SERVICE_BULK_SERVER_H_
 

@@ -68,6 +68,17 @@ void Bound(grpc::ServerBuilder& builder, const std::string& name) {
   builder.AddChannelArgument(GRPC_ARG_HTTP2_MIN_RECV_PING_INTERVAL_WITHOUT_DATA_MS, 5'000);
 }
 
+std::shared_ptr<grpc::ServerCredentials> CredentialsOf(
+    const std::optional<store::TlsCredentials>& tls) {
+  if (!tls.has_value()) return grpc::InsecureServerCredentials();
+  grpc::SslServerCredentialsOptions options(
+      tls->authorities.empty() ? GRPC_SSL_DONT_REQUEST_CLIENT_CERTIFICATE
+                               : GRPC_SSL_REQUEST_AND_REQUIRE_CLIENT_CERTIFICATE_AND_VERIFY);
+  options.pem_root_certs = tls->authorities;
+  options.pem_key_cert_pairs.push_back({tls->key, tls->certificate});
+  return grpc::SslServerCredentials(options);
+}
+
 absl::Status CannotListen(const std::string& where) {
   return absl::FailedPreconditionError(absl::StrCat(
       "cannot listen on ", where, ": the folder must exist and be writable, the port be free"));
@@ -96,11 +107,7 @@ absl::Status CacheServer::Listen(const CacheServerOptions& options, store::Socke
   CAIRN_RETURN_IF_ERROR(CheckSocketFree(options.socket));
   CAIRN_ASSIGN_OR_RETURN(attach_, AttachServer::Start(options.socket + kAttachSuffix, door,
                                                       state_.core, state_.sessions));
-  if (!options.bulk_listen.empty()) {
-    CAIRN_ASSIGN_OR_RETURN(state_.bulk_port,
-                           BulkServer::Start({.listen = options.bulk_listen}, state_, clock_,
-                                             random_, store::TcpStreams()));
-  }
+  CAIRN_RETURN_IF_ERROR(ListenForBulk(options));
   if (!options.admin_socket.empty()) {
     CAIRN_RETURN_IF_ERROR(CheckSocketFree(options.admin_socket));
     int bound = 0;
@@ -118,7 +125,7 @@ absl::Status CacheServer::Listen(const CacheServerOptions& options, store::Socke
   Bound(builder, "cairn-cache");
   builder.AddListeningPort("unix:" + options.socket, grpc::InsecureServerCredentials(), &bound);
   if (!options.listen.empty()) {
-    builder.AddListeningPort(options.listen, grpc::InsecureServerCredentials(), &tcp_port_);
+    builder.AddListeningPort(options.listen, CredentialsOf(options.tls), &tcp_port_);
   }
   builder.RegisterService(&cache_);
   cache_server_ = builder.BuildAndStart();
@@ -127,6 +134,19 @@ absl::Status CacheServer::Listen(const CacheServerOptions& options, store::Socke
                                                : options.socket + " or " + options.listen);
   }
   ::chmod(options.socket.c_str(), 0600);
+  return absl::OkStatus();
+}
+
+absl::Status CacheServer::ListenForBulk(const CacheServerOptions& options) {
+  std::unique_ptr<store::ByteStreamDoor> tls;
+  // Though there were no bulk port: it says what is wrong with credentials, gRPC does not.
+  if (options.tls.has_value()) {
+    CAIRN_ASSIGN_OR_RETURN(tls, store::TlsListeners(*options.tls));
+  }
+  if (options.bulk_listen.empty()) return absl::OkStatus();
+  CAIRN_ASSIGN_OR_RETURN(state_.bulk_port,
+                         BulkServer::Start({.listen = options.bulk_listen}, state_, clock_, random_,
+                                           tls != nullptr ? *tls : store::TcpStreams()));
   return absl::OkStatus();
 }
 

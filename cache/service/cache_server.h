@@ -3,7 +3,8 @@
 //
 // Threads:   gRPC's own, at most kServerThreadsMax, and the pools of service_state.h.
 // Ownership: core, clock, random and door outlive it. The destructor ends all calls and sessions.
-// Errors:    FAILED_PRECONDITION: another process listens there (it is left alone), or the place is
+// Errors:    INVALID_ARGUMENT: what is wrong with the credentials.
+//            FAILED_PRECONDITION: another process listens there (it is left alone), or the place is
 // not to be had. A socket file
 //            that a dead process left is replaced.
 #ifndef CAIRN_CACHE_SERVICE_CACHE_SERVER_H_
@@ -12,6 +13,7 @@
 #include <grpcpp/grpcpp.h>
 
 #include <memory>
+#include <optional>
 #include <string>
 
 #include "absl/time/time.h"
@@ -24,6 +26,7 @@
 #include "store/base/clock.h"
 #include "store/base/random.h"
 #include "store/device/socket.h"
+#include "store/device/tls_stream.h"
 
 namespace cairn::cache {
 
@@ -33,6 +36,9 @@ struct CacheServerOptions {
   std::string admin_socket;  // path; empty: no admin service
   std::string bulk_listen;   // "host:port" (port 0: any); empty: no bulk port
   std::string version;
+  // Of both ports, `listen` and `bulk_listen`; unset: in the clear. Clients show a certificate of
+  // its authorities if it has any. Unix sockets are the file system's to guard.
+  std::optional<store::TlsCredentials> tls = {};
 };
 
 class CacheServer {
@@ -54,6 +60,7 @@ class CacheServer {
  private:
   CacheServer(const CacheServerOptions& options, CacheCore& core, Clock& clock, Random& random);
   absl::Status Listen(const CacheServerOptions& options, store::SocketDoor& door);
+  absl::Status ListenForBulk(const CacheServerOptions& options);
 
   ServiceState state_;
   CacheService cache_;

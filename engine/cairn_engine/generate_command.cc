@@ -59,8 +59,8 @@ std::unique_ptr<PrefixCache> AttachCache(const GenerateOptions& options,
   remote.gpu = runner.gpu();
   remote.pin = options.pin;
   remote.pin_patience = absl::Seconds(60);
-  return std::make_unique<PrefixCache>(cache::ConnectCache(options.cache, spec, remote), model,
-                                       RealClock(), settings);
+  return std::make_unique<PrefixCache>(ConnectCache(options.cache, spec, remote, options.cache_tls),
+                                       model, RealClock(), settings);
 }
 
 void ShowProgress(int64_t done, int64_t total, int64_t* shown) {
@@ -214,6 +214,7 @@ void AddGenerateOptions(CLI::App* app, GenerateOptions& o) {
       "--pin", o.pin,
       "with --device cuda: pin the daemon's memory first, so that the GPU reads hits there "
       "(seconds; for many requests, or to see what they get)");
+  AddCacheTlsOptions(app, o.cache_tls);
   app->add_option("--tenant", o.tenant, "whose prefixes; empty: the default tenant's");
   app->add_option("--wait", o.wait_seconds,
                   "seconds to wait for another engine's prefill of the same prefix");
@@ -229,6 +230,9 @@ void AddGenerateOptions(CLI::App* app, GenerateOptions& o) {
 }
 
 int RunGenerateCommand(const GenerateOptions& options) {
+  if (const auto tls = ReadCacheTls(options.cache_tls); !tls.ok()) {
+    return Fail(tls.status(), kExitUsage);
+  }
   absl::StatusOr<std::string> text = ReadText(options.prompt_file, options.prompt_bytes);
   if (!text.ok()) return Fail(text.status(), kExitUsage);
   absl::StatusOr<ModelConfig> config = LoadConfig(options.model);

@@ -7,6 +7,7 @@
 #include <optional>
 #include <string>
 
+#include "engine/cairn_engine/cache_tls.h"
 #include "engine/state/numerics.h"
 
 namespace CLI {
@@ -28,6 +29,7 @@ struct GenerateOptions {
   std::optional<Numerics> numerics;
   std::optional<uint64_t> expert_bytes;  // LoadOptions::expert_bytes
   std::string cache;                     // "unix:PATH" or "HOST:PORT"; empty: none
+  CacheTls cache_tls;
   bool pin = false;
   std::string tenant;
   double wait_seconds = 30;       // for another engine that is prefilling the same

@@ -52,8 +52,8 @@ std::unique_ptr<CacheSlots> AttachSlots(const ServeOptions& options, const Model
     std::fprintf(stderr, "cairn-engine: %s\n", line.c_str());
   };
   return std::make_unique<CacheSlots>(
-      [target = options.cache, spec, embedded] {
-        return embedded == nullptr ? cache::ConnectCache(target, spec) : embedded->Connect(spec);
+      [target = options.cache, tls = options.cache_tls, spec, embedded] {
+        return embedded == nullptr ? ConnectCache(target, spec, {}, tls) : embedded->Connect(spec);
       },
       model, RealClock(), std::move(slots));
 }
@@ -121,6 +121,7 @@ void AddServeOptions(CLI::App* app, ServeOptions& o) {
       ->excludes("--cache");
   app->add_option("--embedded-policy", o.embedded_policy, "the checkpoints that it keeps")
       ->capture_default_str();
+  AddCacheTlsOptions(app, o.cache_tls);
   app->add_option("--tenant", o.tenant, "whose prefixes; empty: the default tenant's");
   app->add_option("--wait", o.wait_seconds,
                   "seconds to wait for another engine's prefill of the same prefix");
@@ -142,6 +143,9 @@ void AddServeOptions(CLI::App* app, ServeOptions& o) {
 }
 
 int RunServeCommand(const ServeOptions& options) {
+  if (const auto tls = ReadCacheTls(options.cache_tls); !tls.ok()) {
+    return Fail(tls.status(), kExitUsage);
+  }
   absl::StatusOr<ModelConfig> config = LoadConfig(options.model);
   if (!config.ok()) return Fail(config.status(), kExitBadConfig);
   if (options.scheduler.step_tokens < options.scheduler.sequences_max) {

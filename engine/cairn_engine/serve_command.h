@@ -7,6 +7,7 @@
 #include <optional>
 #include <string>
 
+#include "engine/cairn_engine/cache_tls.h"
 #include "engine/serve/http_server.h"
 #include "engine/serve/scheduler.h"
 #include "engine/state/numerics.h"
@@ -25,7 +26,8 @@ struct ServeOptions {
   std::optional<Numerics> numerics;
   std::optional<uint64_t> expert_bytes;  // LoadOptions::expert_bytes
   std::string cache;                     // "unix:PATH" or "HOST:PORT"; empty: none
-  uint64_t embedded_bytes = 0;           // of a cache in this process; 0: none
+  CacheTls cache_tls;
+  uint64_t embedded_bytes = 0;  // of a cache in this process; 0: none
   std::string embedded_policy = "every:2048+ends";
   std::string tenant;
   double wait_seconds = 30;   // for another engine that is prefilling the same

@@ -136,7 +136,7 @@ int Verify(const VerifyOptions& options, const Model& model,
     embedded = std::move(*created);
     api = embedded->Connect(spec);
   } else {
-    api = cache::ConnectCache(options.cache, spec, {.call_timeout = kPatience});
+    api = ConnectCache(options.cache, spec, {.call_timeout = kPatience}, options.cache_tls);
   }
   if (!api.ok()) return Fail(api.status(), kExitFailure);
 
@@ -187,6 +187,7 @@ void AddVerifyOptions(CLI::App* app, VerifyOptions& o) {
                   "tokenizer.json; default: the model's own, else bytes are the tokens");
   app->add_option("--cache", o.cache,
                   "cairnd to use: unix:PATH or HOST:PORT; default: a cache in this process");
+  AddCacheTlsOptions(app, o.cache_tls);
   app->add_option("--tenant", o.tenant, "of the daemon; empty: the default tenant");
   app->add_option("--chunk", o.chunk, "prefill tokens a step")->check(CLI::PositiveNumber);
   app->add_option("--threads", o.threads, "compute threads")->check(CLI::Range(1, 256));
@@ -208,6 +209,9 @@ int Verdict(const VerifyFigures& f) {
 }
 
 int RunVerifyCommand(const VerifyOptions& options) {
+  if (const auto tls = ReadCacheTls(options.cache_tls); !tls.ok()) {
+    return Fail(tls.status(), kExitUsage);
+  }
   absl::StatusOr<ModelConfig> config = LoadConfig(options.model);
   if (!config.ok()) return Fail(config.status(), kExitBadConfig);
   const absl::StatusOr<std::unique_ptr<Tokenizer>> tokenizer =

@@ -8,6 +8,7 @@
 #include <optional>
 #include <string>
 
+#include "engine/cairn_engine/cache_tls.h"
 #include "engine/cairn_engine/verify_pairs.h"
 #include "engine/state/numerics.h"
 
@@ -22,6 +23,7 @@ struct VerifyOptions {
   std::string prompts;    // prompts_file.h
   std::string tokenizer;  // a tokenizer.json; empty: the model's, else bytes
   std::string cache;      // "unix:PATH" or "HOST:PORT"; empty: in this process
+  CacheTls cache_tls;
   std::string tenant;
   int64_t chunk = 256;
   int threads = 2;
