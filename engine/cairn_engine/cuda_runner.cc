@@ -38,6 +38,7 @@ class CudaRunner final : public SequenceRunner {
     return {.config = config(), .layout = layout_, .weights = weights_(), .replays = false};
   }
   store::Gpu* gpu() const override { return gpu_.get(); }
+  absl::Status PrepareForCache() override { return session_->Prepare(); }
   CachedSession& session() override { return *session_; }
   void StartOver() override { session_->Clear(); }
   absl::StatusOr<int64_t> Prefill(std::span<const int32_t> tokens, bool) override {

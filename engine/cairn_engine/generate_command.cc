@@ -44,8 +44,7 @@ absl::StatusOr<std::vector<int32_t>> MakePrompt(const Tokenizer& tokenizer, cons
   return tokenizer.Encode(prompt.text, prompt.literal);
 }
 
-std::unique_ptr<PrefixCache> AttachCache(const GenerateOptions& options,
-                                         const SequenceRunner& runner) {
+std::unique_ptr<PrefixCache> AttachCache(const GenerateOptions& options, SequenceRunner& runner) {
   if (options.cache.empty()) return nullptr;
   const CachedModel model = runner.cached_model();
   const cache::NamespaceSpec spec{model.Descriptor(), options.tenant};
@@ -59,8 +58,11 @@ std::unique_ptr<PrefixCache> AttachCache(const GenerateOptions& options,
   remote.gpu = runner.gpu();
   remote.pin = options.pin;
   remote.pin_patience = absl::Seconds(60);
-  return std::make_unique<PrefixCache>(ConnectCache(options.cache, spec, remote, options.cache_tls),
-                                       model, RealClock(), settings);
+  const auto connect = [&]() -> absl::StatusOr<std::unique_ptr<cache::CacheApi>> {
+    CAIRN_RETURN_IF_ERROR(runner.PrepareForCache());
+    return ConnectCache(options.cache, spec, remote, options.cache_tls);
+  };
+  return std::make_unique<PrefixCache>(connect(), model, RealClock(), settings);
 }
 
 void ShowProgress(int64_t done, int64_t total, int64_t* shown) {

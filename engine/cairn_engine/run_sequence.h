@@ -52,6 +52,8 @@ class SequenceRunner {
   // By which its device reads memory of a daemon's, for RemoteCacheOptions: outlives the cache.
   // Null: it does not.
   virtual store::Gpu* gpu() const { return nullptr; }
+  // Takes what a restore needs, which the first one would wait for.
+  virtual absl::Status PrepareForCache() { return absl::OkStatus(); }
 
   // Makes the sequence an empty one. REQUIRED before all that follows.
   virtual void StartOver() = 0;

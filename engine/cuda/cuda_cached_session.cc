@@ -96,11 +96,20 @@ absl::Status CudaCachedSession::Arrive(Arriving& arriving) {
   return Gather(arriving.copies);
 }
 
+absl::Status CudaCachedSession::OpenCopyOut() {
+  if (copy_out_ != nullptr) return absl::OkStatus();
+  CAIRN_ASSIGN_OR_RETURN(copy_out_, cache::GpuCopyOut::Create(*gpu_));
+  return absl::OkStatus();
+}
+
+absl::Status CudaCachedSession::Prepare() {
+  if (gpu_ != nullptr) CAIRN_RETURN_IF_ERROR(OpenCopyOut());
+  return Staging().status();
+}
+
 absl::StatusOr<bool> CudaCachedSession::DeviceReads(const cache::EntryView& entry) {
   if (entry.gpu == nullptr && !entry.pinned) return false;
-  if (copy_out_ == nullptr) {
-    CAIRN_ASSIGN_OR_RETURN(copy_out_, cache::GpuCopyOut::Create(*gpu_));
-  }
+  CAIRN_RETURN_IF_ERROR(OpenCopyOut());
   return copy_out_->CanRead(entry);
 }
 

@@ -46,6 +46,8 @@ class CudaCachedSession final : public CachedSession {
                     kernels::cuda::Stream stream, store::Gpu* gpu,
                     int64_t staging_bytes = kStagingBytes);
 
+  // Takes the memory that entries go through, else taken by the first of them.
+  absl::Status Prepare();
   // The slot is empty, whatever it held.
   void Clear();
 
@@ -77,6 +79,7 @@ class CudaCachedSession final : public CachedSession {
   absl::Status RestoreAll(const StoredPrefix& prefix, Arriving& arriving);
   // Where the entry's checked copy will lie at the next Arrive.
   absl::StatusOr<uint8_t*> TakeIn(const cache::EntryView& entry, Arriving& arriving);
+  absl::Status OpenCopyOut();
   absl::StatusOr<bool> DeviceReads(const cache::EntryView& entry);
   // All that was taken in goes to the slot.
   absl::Status Arrive(Arriving& arriving);

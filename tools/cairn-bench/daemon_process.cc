@@ -31,8 +31,9 @@ absl::StatusOr<std::string> DaemonPath() {
 absl::StatusOr<std::unique_ptr<DaemonProcess>> DaemonProcess::Start(
     const std::string& folder, std::vector<std::string> flags) {
   CAIRN_ASSIGN_OR_RETURN(const std::string path, DaemonPath());
-  std::vector<std::string> words = {path,          "--dir",       folder + "/data", "--socket",
-                                    folder + "/s", "--log-level", "error"};
+  std::vector<std::string> words = {path,          "--dir",       folder + "/data",
+                                    "--socket",    folder + "/s", "--admin-socket",
+                                    folder + "/a", "--log-level", "error"};
   words.insert(words.end(), flags.begin(), flags.end());
   std::vector<char*> arguments;
   for (std::string& word : words) arguments.push_back(word.data());
