@@ -21,9 +21,6 @@
 namespace cairn::store {
 namespace {
 
-// Read from the socket at once, and decrypted from there record by record.
-constexpr size_t kReadAheadBytes = 256 << 10;
-
 struct Free {
   void operator()(BIO* p) const { ::BIO_free(p); }
   void operator()(EVP_PKEY* p) const { ::EVP_PKEY_free(p); }
@@ -101,8 +98,8 @@ absl::StatusOr<Context> MakeContext(const TlsCredentials& credentials, bool list
   ::SSL_CTX_set_options(context.get(), SSL_OP_ENABLE_KTLS | SSL_OP_NO_RENEGOTIATION);
   ::SSL_CTX_set_mode(context.get(),
                      SSL_MODE_ENABLE_PARTIAL_WRITE | SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER);
+  // Header and body of a record by one call. (Of a larger buffer OpenSSL moves the rest at each.)
   ::SSL_CTX_set_read_ahead(context.get(), 1);
-  ::SSL_CTX_set_default_read_buffer_len(context.get(), kReadAheadBytes);
   ::SSL_CTX_set_num_tickets(context.get(), 0);  // connections are kept, not resumed
   if (listens || !credentials.certificate.empty()) {
     CAIRN_RETURN_IF_ERROR(UseCertificate(context.get(), credentials));
@@ -151,24 +148,14 @@ class TlsStream final : public ByteStream {
   }
 
   absl::StatusOr<size_t> Send(std::span<const uint8_t> bytes, absl::Duration timeout) override {
-    size_t done = 0;
-    CAIRN_RETURN_IF_ERROR(Until("send", timeout, [&] {
-      return ::SSL_write_ex(ssl_.get(), bytes.data(), bytes.size(), &done);
-    }));
-    return done;
+    return InRecords("send", timeout, bytes.size(), [&](size_t done, size_t* more) {
+      return ::SSL_write_ex(ssl_.get(), bytes.data() + done, bytes.size() - done, more);
+    });
   }
   absl::StatusOr<size_t> Receive(std::span<uint8_t> room, absl::Duration timeout) override {
-    size_t done = 0;
-    CAIRN_RETURN_IF_ERROR(Until("receive", timeout, [&] {
-      return ::SSL_read_ex(ssl_.get(), room.data(), room.size(), &done);
-    }));
-    // What has been read ahead is there without waiting.
-    while (done < room.size() && ::SSL_has_pending(ssl_.get()) == 1) {
-      size_t more = 0;
-      if (::SSL_read_ex(ssl_.get(), room.data() + done, room.size() - done, &more) != 1) break;
-      done += more;
-    }
-    return done;
+    return InRecords("receive", timeout, room.size(), [&](size_t done, size_t* more) {
+      return ::SSL_read_ex(ssl_.get(), room.data() + done, room.size() - done, more);
+    });
   }
   absl::Status Handshake(absl::Duration timeout) {
     return Until("handshake", timeout, [&] { return ::SSL_do_handshake(ssl_.get()); });
@@ -177,6 +164,17 @@ class TlsStream final : public ByteStream {
   SSL* ssl() const { return ssl_.get(); }
 
  private:
+  // Waits for one record, then does as many more as there is no need to wait for.
+  template <typename Call>
+  absl::StatusOr<size_t> InRecords(const char* what, absl::Duration timeout, size_t bytes,
+                                   Call call) {
+    size_t done = 0;
+    CAIRN_RETURN_IF_ERROR(Until(what, timeout, [&] { return call(0, &done); }));
+    const NoSigpipe quiet;
+    ::ERR_clear_error();  // what fails now fails again when it is waited for
+    for (size_t more = 0; done < bytes && call(done, &more) == 1; more = 0) done += more;
+    return done;
+  }
   // Does it, waiting for the socket in between, however slowly the peer drips.
   template <typename Call>
   absl::Status Until(const char* what, absl::Duration timeout, Call call) {

@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <cstring>
 #include <memory>
+#include <optional>
 #include <utility>
 
 #include "cache/client/digest_chain.h"
@@ -15,6 +16,7 @@
 #include "store/base/limits.h"
 #include "store/base/random.h"
 #include "store/device/byte_stream.h"
+#include "store/device/tls_test_certificates.h"
 #include "tools/cairn-bench/benches.h"
 #include "tools/cairn-bench/flash_layout.h"
 #include "tools/cairn-bench/tcp_rivals.h"
@@ -76,11 +78,14 @@ struct Ours {
   }
 };
 
-absl::StatusOr<std::shared_ptr<Ours>> Connect(const WireHost& host, bool bulk) {
+absl::StatusOr<std::shared_ptr<Ours>> Connect(
+    const WireHost& host, bool bulk,
+    const std::optional<store::TlsCredentials>& tls = std::nullopt) {
   auto ours = std::make_shared<Ours>();
   cache::RemoteCacheOptions options;
   options.call_timeout = options.stall_timeout = kPatience;
   options.bulk = bulk;
+  options.tls = tls;
   CAIRN_ASSIGN_OR_RETURN(ours->cache,
                          cache::ConnectCache(absl::StrCat("127.0.0.1:", host.cache_port()),
                                              {FlashLayout(), ""}, options));
@@ -203,6 +208,25 @@ void AddRival(const std::string& name, absl::StatusOr<std::unique_ptr<TcpRival>>
   }
 }
 
+absl::StatusOr<Prepared> PrepareBulkTls(const BenchContext& context) {
+  const store::TlsCredentials credentials = store::TestAuthority().Issue("IP:127.0.0.1");
+  CAIRN_ASSIGN_OR_RETURN(std::shared_ptr<WireHost> host,
+                         WireHost::Start(context.directory, credentials));
+  CAIRN_ASSIGN_OR_RETURN(std::shared_ptr<Ours> ours, Connect(*host, true, credentials));
+  CAIRN_ASSIGN_OR_RETURN(const auto streams, store::TlsConnections(credentials, "127.0.0.1"));
+  auto bare = std::make_shared<BareTcp>();
+  CAIRN_ASSIGN_OR_RETURN(
+      bare->stream,
+      streams->Connect("127.0.0.1", static_cast<uint16_t>(host->tcp_port()), kPatience));
+  bare->memory.resize(kWireBlocks * WireBlockBytes(), 1);
+  return Prepared{
+      .contenders = {{"bare TLS stream into reused memory of the whole", Role::kLimit,
+                      [host, bare] { return Rate([&] { return bare->Transfer(true); }); }},
+                     {"fetch by the bulk port under TLS, verified", Role::kOurs,
+                      [host, ours] { return Rate([&] { return ours->Fetch(); }); }}},
+      .left_out = {}};
+}
+
 absl::StatusOr<Prepared> PrepareBulk(const BenchContext& context) {
   CAIRN_ASSIGN_OR_RETURN(std::shared_ptr<WireHost> host, WireHost::Start(context.directory));
   CAIRN_ASSIGN_OR_RETURN(std::shared_ptr<Ours> ours, Connect(*host, true));
@@ -243,6 +267,11 @@ void AddWireBenches(std::vector<Bench>& benches) {
                      .unit = "GB/s",
                      .ratio_bound = 0.9,
                      .prepare = PrepareBulk});
+  benches.push_back({.name = "wire-bulk-tls",
+                     .what = "the same under TLS 1.3",
+                     .unit = "GB/s",
+                     .ratio_bound = 0.9,
+                     .prepare = PrepareBulkTls});
 }
 
 }  // namespace cairn::bench

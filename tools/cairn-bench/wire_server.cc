@@ -10,6 +10,8 @@
 
 #include <array>
 #include <cstdio>
+#include <filesystem>
+#include <fstream>
 #include <thread>
 #include <utility>
 #include <vector>
@@ -94,11 +96,21 @@ void AcceptBareTcp(store::ByteListener& listener) {
   }
 }
 
+// Of a child, where its parent leaves its credentials.
+std::string CertificateIn(const std::string& directory) { return directory + "/wire.pem"; }
+std::string KeyIn(const std::string& directory) { return directory + "/wire.key"; }
+
 absl::Status Serve(const std::string& directory) {
+  std::optional<store::TlsCredentials> tls;
+  std::unique_ptr<store::ByteStreamDoor> tls_streams;
+  if (std::filesystem::exists(CertificateIn(directory))) {
+    CAIRN_ASSIGN_OR_RETURN(tls, store::ReadTls(CertificateIn(directory), KeyIn(directory), ""));
+    CAIRN_ASSIGN_OR_RETURN(tls_streams, store::TlsListeners(*tls));
+  }
   CAIRN_ASSIGN_OR_RETURN(
       const std::unique_ptr<store::HostTier> host,
       store::HostTier::Create(
-          {.capacity_bytes = (kWireBlocks + 8) * RoundUpToIo(WireBlockBytes())}));
+          {.capacity_bytes = 4 * (kWireBlocks + 8) * RoundUpToIo(WireBlockBytes())}));
   CAIRN_ASSIGN_OR_RETURN(
       const std::unique_ptr<cache::CacheCore> core,
       cache::CacheCore::Create({.default_tenant_key = "bench", .tenant_keys = {}, .policy = {}},
@@ -109,7 +121,8 @@ absl::Status Serve(const std::string& directory) {
                                  .listen = "127.0.0.1:0",
                                  .admin_socket = "",
                                  .bulk_listen = "127.0.0.1:0",
-                                 .version = "bench"},
+                                 .version = "bench",
+                                 .tls = tls},
                                 *core, RealClock(), SystemRandom(), store::UnixSockets()));
   BareService bare;
   int grpc_port = 0;
@@ -118,8 +131,9 @@ absl::Status Serve(const std::string& directory) {
   builder.RegisterCallbackGenericService(&bare);
   const std::unique_ptr<grpc::Server> bare_server = builder.BuildAndStart();
   if (bare_server == nullptr) return absl::UnavailableError("the bare gRPC server did not start");
-  CAIRN_ASSIGN_OR_RETURN(const std::unique_ptr<store::ByteListener> tcp,
-                         store::TcpStreams().Listen("127.0.0.1:0"));
+  CAIRN_ASSIGN_OR_RETURN(
+      const std::unique_ptr<store::ByteListener> tcp,
+      (tls_streams != nullptr ? *tls_streams : store::TcpStreams()).Listen("127.0.0.1:0"));
   std::thread([&tcp] { AcceptBareTcp(*tcp); }).detach();
   std::printf("%d %d %d\n", server->tcp_port(), grpc_port, tcp->port());
   std::fflush(stdout);
@@ -142,8 +156,14 @@ int WireServe(const std::string& directory) {
   return 1;
 }
 
-absl::StatusOr<std::unique_ptr<WireHost>> WireHost::Start(const std::string& directory) {
+absl::StatusOr<std::unique_ptr<WireHost>> WireHost::Start(
+    const std::string& directory, const std::optional<store::TlsCredentials>& tls) {
   std::unique_ptr<WireHost> host(new WireHost());
+  std::filesystem::remove(CertificateIn(directory));
+  if (tls.has_value()) {
+    std::ofstream(CertificateIn(directory)) << tls->certificate;
+    std::ofstream(KeyIn(directory)) << tls->key;
+  }
   int to[2] = {-1, -1}, from[2] = {-1, -1};
   if (::pipe2(to, O_CLOEXEC) != 0) return absl::UnavailableError("no pipe");
   const store::FileDescriptor to_read(to[0]);

@@ -12,10 +12,12 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 
 #include "store/base/status.h"
 #include "store/device/file_descriptor.h"
+#include "store/device/tls_stream.h"
 
 namespace cairn::bench {
 
@@ -25,12 +27,14 @@ inline constexpr char kBareStreamMethod[] = "/cairn.bench.Bare/Stream";
 inline constexpr uint64_t kWireBlocks = 64;
 uint64_t WireBlockBytes();
 
-// Serves until its standard input ends. `directory` is for its Unix sockets.
+// Serves until its standard input ends. `directory` is for its Unix sockets, and holds what a
+// WireHost with TLS put there: then the CacheServer and the bare TCP server speak TLS.
 int WireServe(const std::string& directory);
 
 class WireHost {
  public:
-  static absl::StatusOr<std::unique_ptr<WireHost>> Start(const std::string& directory);
+  static absl::StatusOr<std::unique_ptr<WireHost>> Start(
+      const std::string& directory, const std::optional<store::TlsCredentials>& tls = std::nullopt);
   ~WireHost();
   int cache_port() const { return cache_port_; }  // of the CacheServer, by gRPC
   int grpc_port() const { return grpc_port_; }    // of the bare stream
