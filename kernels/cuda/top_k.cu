@@ -7,16 +7,20 @@
 // the range that is left, each narrowing it to one bin. Where more scores reach the bound than a
 // block takes (many that are equal, say), the blocks of the cluster do the same with what they
 // hold, adding up their histograms through each other's shared memory.
+//
+// Many tokens that each fit a block go another way (top_k_many.cu).
 #include <limits>
 
-#include "kernels/cuda/top_k.h"
 #include "kernels/cuda/launch.cuh"
+#include "kernels/cuda/top_k.h"
 #include "kernels/cuda/top_k_block.cuh"
+#include "kernels/cuda/top_k_many.h"
 
 namespace cairn::kernels::cuda {
 namespace {
 
 static_assert(int64_t{kTopKClusterMax} * kTopKThreads * kTopKMany == kTopKRowsMax);
+static_assert(int64_t{kTopKThreads} * kTopKMany == kTopKManyRowsMax);
 
 // A token's scores as a thread holds them: value v is score first + v * kTopKThreads. Past the last
 // score there are keys of 0.
@@ -284,6 +288,9 @@ absl::Status TopK(const TopKRows& rows, Stream stream) {
   const bool few_tokens = rows.tokens * kTopKClusterMax <= MultiprocessorCount();
   const bool few_values =
       rows.rows_max <= int64_t{kTopKThreads} * kTopKFew * (few_tokens ? kTopKClusterMax : 1);
+  if (!few_values && !few_tokens && rows.rows_max <= kTopKManyRowsMax) {
+    return TopKMany(rows, stream);
+  }
   const int64_t block_rows = int64_t{kTopKThreads} * (few_values ? kTopKFew : kTopKMany);
   int cluster = 1;
   while (cluster * block_rows < rows.rows_max) cluster *= 2;

@@ -67,6 +67,22 @@ TEST_F(TopKTest, ManyTokensOfDifferentCounts) {
   Check(long_counts, 40003, 512, [&](size_t) { return Uniform(); });
 }
 
+// A block has a token to itself, and takes one after the other.
+TEST_F(TopKTest, MoreTokensThanMultiprocessors) {
+  std::vector<int32_t> counts;
+  for (int32_t t = 0; t < 700; ++t) counts.push_back(t % 7 == 3 ? t : 9000 + t * 29);
+  Check(counts, 29301, 512, [&](size_t) { return Uniform(); });
+  // Some have all, some choose among many that are equal, some among more than a block gathers.
+  Check(counts, 29301, 700, [&](size_t i) {
+    const size_t token = i / 29301;
+    if (token % 3 == 0) return Uniform();
+    return static_cast<float>(random_.Next() % (token % 3 == 1 ? 40 : 3)) - 1.0f;
+  });
+  Check(counts, 29301, 1024, [&](size_t i) { return i / 29301 % 2 == 0 ? Uniform() : 0.0f; });
+  for (int32_t& n : counts) n = n / 4;
+  Check(counts, 8000, 512, [&](size_t) { return Uniform(); });
+}
+
 TEST_F(TopKTest, TiesGoToTheLowerIndex) {
   for (const int32_t n : {600, 9000, 70000, 262144}) {
     Check({n}, n, 512, [](size_t) { return 1.25f; });
