@@ -145,6 +145,9 @@ TEST(QuantiseShapeTest, WhatCannotBeIsRefused) {
   EXPECT_EQ(QuantiseRows(nullptr, nullptr, nullptr, to).code(), absl::StatusCode::kInvalidArgument);
   to = {.rows = 3, .k = 128, .scale_stride = 3};
   EXPECT_EQ(QuantiseRows(nullptr, nullptr, nullptr, to).code(), absl::StatusCode::kInvalidArgument);
+  alignas(16) static float floats[8];
+  to = {.scales = floats + 1, .rows = 3, .k = 128, .scale_stride = 4};
+  EXPECT_EQ(QuantiseRows(nullptr, nullptr, nullptr, to).code(), absl::StatusCode::kInvalidArgument);
   to = {.rows = 5, .k = 128, .scale_stride = 4};
   EXPECT_EQ(QuantiseSwiGlu(nullptr, nullptr, nullptr, 0, to).code(),
             absl::StatusCode::kInvalidArgument);
