@@ -217,8 +217,17 @@ __device__ inline void StoreSharedF32x4(uint32_t address, float4 v) {
                : "memory");
 }
 
-// Four 8 x 8 matrices of 16-bit values, held as mma results are, each stored transposed: lane
-// 8 i + r gives the address of column r of matrix i, which becomes 16 bytes in a row.
+// Four 8 x 8 matrices of 16-bit values, held as mma results are: lane 8 i + r gives the address of
+// row r of matrix i, 16 bytes.
+__device__ inline void StoreMatrices(uint32_t address, uint32_t v0, uint32_t v1, uint32_t v2,
+                                     uint32_t v3) {
+  asm volatile("stmatrix.sync.aligned.m8n8.x4.shared.b16 [%0], {%1, %2, %3, %4};" ::"r"(address),
+               "r"(v0), "r"(v1), "r"(v2), "r"(v3)
+               : "memory");
+}
+
+// The same, each stored transposed: lane 8 i + r gives the address of column r of matrix i, which
+// becomes 16 bytes in a row.
 __device__ inline void StoreTransposed(uint32_t address, uint32_t v0, uint32_t v1, uint32_t v2,
                                        uint32_t v3) {
   asm volatile(

@@ -15,6 +15,7 @@ using internal::RowTile;
 
 constexpr int64_t kManyOutputs = 256;
 constexpr int kManyRows = 128;
+constexpr int kWarpRows = 16;
 constexpr int64_t kFewOutputs = 64;
 constexpr int64_t kFewRowsMax = 64;
 // Of shared memory that Few's parts may take, beside its stages.
@@ -124,8 +125,8 @@ LinearJob JobOf(const DeviceMatrix& w, int64_t rows, int64_t block_k, const Line
   return job;
 }
 
-// Where Many's BF16 results go.
-absl::Status MapOutput(LinearPlan& plan) {
+// Where Many's BF16 results go; so many rows at a time.
+absl::Status MapOutput(LinearPlan& plan, int64_t rows_a_store) {
   const LinearJob& job = plan.job;
   if (!plan.many || job.y_f32 != 0) return absl::OkStatus();
   CAIRN_ASSIGN_OR_RETURN(plan.y, MakeTensorMap({.element = TensorElement::kBf16,
@@ -133,7 +134,7 @@ absl::Status MapOutput(LinearPlan& plan) {
                                                 .rows = job.rows,
                                                 .columns = job.n,
                                                 .row_bytes = job.y_stride * 2,
-                                                .box_rows = plan.rows_a_tile,
+                                                .box_rows = rows_a_store,
                                                 .box_columns = kFewOutputs,
                                                 .swizzled = true}));
   return absl::OkStatus();
@@ -143,7 +144,7 @@ int64_t WeightBoxRows(const LinearPlan& plan) { return plan.many ? kManyOutputs 
 
 absl::Status LaunchQuantised(Stream stream, LinearPlan& plan, const DeviceMatrix& w,
                              const QuantisedRows& x) {
-  CAIRN_RETURN_IF_ERROR(MapOutput(plan));
+  CAIRN_RETURN_IF_ERROR(MapOutput(plan, w.format == WeightFormat::kFp8 ? kWarpRows : kManyRows));
   plan.job.x_scales = x.scales;
   plan.job.x_scale_stride = x.scale_stride;
   if (w.format == WeightFormat::kFp8) {
@@ -270,7 +271,7 @@ absl::Status Linear(Stream stream, const DeviceMatrix& w, const Bf16Rows& x,
                                                 .box_rows = plan.rows_a_tile,
                                                 .box_columns = kBlockK,
                                                 .swizzled = true}));
-  CAIRN_RETURN_IF_ERROR(MapOutput(plan));
+  CAIRN_RETURN_IF_ERROR(MapOutput(plan, kManyRows));
   return internal::LaunchBf16(stream, plan);
 }
 

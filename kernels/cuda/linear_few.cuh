@@ -14,8 +14,8 @@
 
 #include <utility>
 
-#include "kernels/cuda/linear_parts.cuh"
 #include "kernels/cuda/launch.cuh"
+#include "kernels/cuda/linear_parts.cuh"
 
 namespace cairn::kernels::cuda::internal {
 
@@ -64,9 +64,10 @@ struct FewBlock {
   // Clusters take one tile; a block alone takes as many as there are.
   template <class Do>
   __device__ void ForEachTile(const Do& what) const {
-    const int32_t count = TileCount(job, 1);
+    const bool experts = job.tiles != nullptr;
+    const int32_t count = TileCount(job, experts, 1);
     for (int32_t i = blockIdx.x / cluster; i < count; i += gridDim.x / cluster) {
-      what(TileAt(job, i, kOutputs, kRows, 1, 0));
+      what(TileAt(job, experts, i, kOutputs, kRows, 1, 0));
     }
   }
 
@@ -174,20 +175,26 @@ struct FewBlock {
     return ((warp * kRows / 8 + j) * 32 + threadIdx.x % 32) * 16;
   }
 
+  // Bytes that come to an adder from the others; its own parts each thread keeps for itself.
+  __device__ uint32_t BytesFromOthers() const {
+    return static_cast<uint32_t>(job.k_blocks - (k_end - k_begin)) * LineBytes();
+  }
+
   __device__ void SendParts(const Tile& tile, StageCounter& at) const {
     const uint32_t adder = AdderOf(threadIdx.x / 32);
     ForEachPart(tile, at, [&](int32_t k, const Sums& part, uint32_t x_scales, float w_scale) {
       Sums scaled = {};
       AddPart<Weights, kRows>(scaled, part, x_scales, w_scale);
+      const uint32_t line = adder == rank ? ToAdd(k) : Made(adder, k);
 #pragma unroll
       for (int j = 0; j < kRows / 8; ++j) {
-        StoreSharedF32x4(Made(adder, k) + InLine(Adders(), j),
+        StoreSharedF32x4(line + InLine(Adders(), j),
                          {scaled[4 * j], scaled[4 * j + 1], scaled[4 * j + 2], scaled[4 * j + 3]});
       }
     });
     FenceForCopies();
     NamedBarrier(1, 128);
-    if (threadIdx.x < Adders()) {
+    if (threadIdx.x < Adders() && threadIdx.x != rank) {
       CopyToBlock(Made(threadIdx.x, k_begin), AddressInBlock(ToAdd(k_begin), threadIdx.x),
                   AddressInBlock(PartsBarrier(), threadIdx.x),
                   static_cast<uint32_t>(k_end - k_begin) * LineBytes());
@@ -240,7 +247,8 @@ struct FewBlock {
 template <class Weights, int kRows>
 __global__ void __launch_bounds__(kFewThreads)
     FewKernel(const __grid_constant__ TensorMap w_map, const __grid_constant__ TensorMap x_map,
-              const __grid_constant__ TensorMap scales_map, const __grid_constant__ LinearJob job) {
+              const __grid_constant__ TensorMap scales_map, const __grid_constant__ TensorMap,
+              const __grid_constant__ LinearJob job) {
   extern __shared__ __align__(1024) uint8_t shared_bytes[];
   LetNextStart();
   if (job.tiles != nullptr) WaitForKernelsBefore();
@@ -259,7 +267,7 @@ __global__ void __launch_bounds__(kFewThreads)
     }
     BarrierInit(block.PartsBarrier(), 1);
     PublishBarriers();
-    if (cluster > 1) BarrierExpect(block.PartsBarrier(), block.LineBytes() * job.k_blocks);
+    if (cluster > 1) BarrierExpect(block.PartsBarrier(), block.BytesFromOthers());
   }
   __syncthreads();
   if (cluster > 1) ClusterBarrier();

@@ -24,6 +24,7 @@ __device__ Lookup LookupFar(uint32_t d) {
 struct Fp4Weights {
   static constexpr bool kScaled = true;
   static constexpr bool kPieces = true;
+  static constexpr bool kRowsFirst = false;
   static constexpr int kBlockBytes = static_cast<int>(kFp4BlockBytes);
   static constexpr int kScaleOutputs = static_cast<int>(kFp4BlockOutputs);
   static constexpr int kBlockK = static_cast<int>(kFp4BlockK);

@@ -1,6 +1,6 @@
 // linear_job.h: what linear.cc hands to the product kernels: how a product is cut up.
 //
-// Two kernels. `Many`: blocks of 256 outputs x 128 rows of x, persistent, for when there are
+// Two kernels. `Many`: blocks of 128 rows of x x 256 outputs, persistent, for when there are
 // enough of these to fill the device. `Few`: 64 outputs x 8 to 64 rows; k may be shared by the
 // blocks of a cluster, who bring their parts together and add them in k's order.
 //
@@ -30,7 +30,7 @@ struct LinearJob {
   const uint8_t* w = nullptr;  // FP4: its blocks; others come through the map
   int32_t w_block_rows = 0;    // FP4: rows of blocks, over all matrices
   const uint8_t* w_scales = nullptr;
-  const float* x_scales = nullptr;
+  const float* x_scales = nullptr;  // FP4 of Many; others through the map
   int64_t x_scale_stride = 0;
   void* y = nullptr;
   int64_t y_stride = 0;
@@ -43,7 +43,7 @@ struct LinearJob {
 struct LinearPlan {
   LinearJob job;
   TensorMap w, x;
-  TensorMap x_scales;  // Few
+  TensorMap x_scales;  // FP8, FP4
   TensorMap y;         // Many, BF16
   bool many = false;
   int rows_a_tile = 0;

@@ -12,23 +12,26 @@
 
 namespace cairn::kernels::cuda::internal {
 
-using LinearKernel = void (*)(TensorMap, TensorMap, TensorMap, LinearJob);
+using LinearKernel = void (*)(TensorMap, TensorMap, TensorMap, TensorMap, LinearJob);
 
 inline absl::Status LaunchLinear(Stream stream, const LinearPlan& plan, LinearKernel kernel,
-                                 const TensorMap& third, const LaunchShape& shape) {
+                                 const LaunchShape& shape) {
   CAIRN_RETURN_IF_ERROR(
       CudaStatus(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
                                       static_cast<int>(shape.shared_bytes)),
                  absl::StrCat("a product's ", shape.shared_bytes, " bytes of shared memory")));
-  return LaunchEarly(stream, "Linear", shape, kernel, plan.w, plan.x, third, plan.job);
+  return LaunchEarly(stream, "Linear", shape, kernel, plan.w, plan.x, plan.x_scales, plan.y,
+                     plan.job);
 }
 
-template <class Weights, int kRows>
+template <class Weights>
 absl::Status LaunchMany(Stream stream, const LinearPlan& plan) {
   const int blocks = MultiprocessorCount() / plan.cluster * plan.cluster;
-  return LaunchLinear(stream, plan, ManyKernel<Weights, kRows>, plan.y,
+  const bool experts = plan.job.tiles != nullptr;
+  return LaunchLinear(stream, plan,
+                      experts ? ManyKernel<Weights, true> : ManyKernel<Weights, false>,
                       {dim3(static_cast<unsigned>(blocks)), kManyThreads,
-                       ManyLayout<Weights, kRows>::kBytes, static_cast<unsigned>(plan.cluster)});
+                       ManyLayout<Weights>::kBytes, static_cast<unsigned>(plan.cluster)});
 }
 
 // Where there are more tiles than multiprocessors: two blocks on each, so that two more, of the
@@ -49,14 +52,14 @@ absl::Status LaunchFew(Stream stream, const LinearPlan& plan) {
     const int32_t own_k = (job.k_blocks + plan.cluster - 1) / plan.cluster;
     job.stages = std::min(Layout::StagesAlone(part_bytes), own_k);
   }
-  return LaunchLinear(stream, planned, FewKernel<Weights, kRows>, plan.x_scales,
+  return LaunchLinear(stream, planned, FewKernel<Weights, kRows>,
                       {dim3(static_cast<unsigned>(blocks)), kFewThreads,
                        Layout::Bytes(job.stages, part_bytes), static_cast<unsigned>(plan.cluster)});
 }
 
 template <class Weights>
 absl::Status Launch(Stream stream, const LinearPlan& plan) {
-  if (plan.many) return LaunchMany<Weights, 128>(stream, plan);
+  if (plan.many) return LaunchMany<Weights>(stream, plan);
   switch (plan.rows_a_tile) {
     case 8:
       return LaunchFew<Weights, 8>(stream, plan);

@@ -1,10 +1,9 @@
 // linear_parts.cuh: what a warpgroup of consumers does in both product kernels: the part of a block
 // of k, adding it to the sums, and rounding sums away.
 //
-// W is the products' A (64 outputs), rows of x are B (kRows), so that few rows do not waste the
-// tensor cores and an output's sum is made by the same instructions whatever kRows is. Sums are
-// held as wgmma.cuh says: thread t of the warpgroup has outputs 16 (t / 32) + l / 4 (+ 8) of rows
-// 8 j + 2 (l % 4) (+ 1).
+// W is the products' A here (64 outputs), rows of x are B (kRows), so that few rows do not waste
+// the tensor cores (linear_rows.cuh has it the other way round). Sums are held as wgmma.cuh says:
+// thread t of the warpgroup has outputs 16 (t / 32) + l / 4 (+ 8) of rows 8 j + 2 (l % 4) (+ 1).
 #ifndef CAIRN_KERNELS_CUDA_LINEAR_PARTS_CUH_
 #define CAIRN_KERNELS_CUDA_LINEAR_PARTS_CUH_
 
@@ -26,7 +25,8 @@ constexpr int kSharedBytesMax = 232448;
 
 struct Fp8Weights {
   static constexpr bool kScaled = true;
-  static constexpr bool kPieces = false;  // come as boxes of a map, not as pieces
+  static constexpr bool kPieces = false;    // come as boxes of a map, not as pieces
+  static constexpr bool kRowsFirst = true;  // Many: rows of x are A (linear_rows.cuh)
   static constexpr int kBlockBytes = kOutputs * kRowBytes;
   static constexpr int kScaleOutputs = 128;  // share a scale
   static constexpr int kBlockK = 128;
@@ -48,6 +48,7 @@ struct Fp8Weights {
 struct Bf16Weights {
   static constexpr bool kScaled = false;
   static constexpr bool kPieces = false;
+  static constexpr bool kRowsFirst = false;
   static constexpr int kBlockBytes = kOutputs * kRowBytes;
   static constexpr int kScaleOutputs = 0;
   static constexpr int kBlockK = 64;
@@ -184,10 +185,11 @@ struct Tile {
 
 // The `index`-th tile, of outputs_a_tile x rows_a_tile, of this block of those that share outputs.
 // Dense: neighbours have the same outputs, so W is read once while x stays in the cache; experts:
-// the same rows.
-__device__ inline Tile TileAt(const LinearJob& job, int32_t index, int32_t outputs_a_tile,
-                              int32_t rows_a_tile, int32_t sharing, int32_t rank) {
-  if (job.tiles != nullptr) {
+// the same rows. `experts`: job.tiles is not null, for who knows it when it is compiled.
+__device__ inline Tile TileAt(const LinearJob& job, bool experts, int32_t index,
+                              int32_t outputs_a_tile, int32_t rows_a_tile, int32_t sharing,
+                              int32_t rank) {
+  if (experts) {
     const RowTile& rows = job.tiles[index / job.output_tiles];
     return {rows.expert, index % job.output_tiles * outputs_a_tile, rows.begin, rows.end};
   }
@@ -196,8 +198,8 @@ __device__ inline Tile TileAt(const LinearJob& job, int32_t index, int32_t outpu
   return {0, index / across * outputs_a_tile, row, min(row + rows_a_tile, job.rows)};
 }
 
-__device__ inline int32_t TileCount(const LinearJob& job, int32_t sharing) {
-  const int32_t row_tiles = job.tiles != nullptr ? *job.tile_count : job.row_tiles;
+__device__ inline int32_t TileCount(const LinearJob& job, bool experts, int32_t sharing) {
+  const int32_t row_tiles = experts ? *job.tile_count : job.row_tiles;
   return (row_tiles + sharing - 1) / sharing * job.output_tiles;
 }
 

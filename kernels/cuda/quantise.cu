@@ -1,98 +1,71 @@
-#include <cuda_fp8.h>
+#include "kernels/cuda/quantise.h"
 
 #include "absl/strings/str_cat.h"
-#include "kernels/cuda/hopper.cuh"
 #include "kernels/cuda/launch.cuh"
-#include "kernels/cuda/quantise.h"
+#include "kernels/cuda/row_math.cuh"
 
 namespace cairn::kernels::cuda {
 namespace {
 
-// Eight values a thread, so 16 lanes have a group of 128.
-constexpr int kLanes = 16;
+// Eight values a row and thread, so 16 lanes have a group of 128. A thread has them of four rows,
+// whose loads are under way together: blocks of one row were too short for their early start.
+constexpr int kGroupLanes = 16;
+constexpr int kThreadRows = 4;
 constexpr int kBlock = 256;
 
-struct Eight {
-  float v[8];
-};
-
-// What a thread's 16 lanes work on.
+// A thread's columns, and its rows: from `row` on, less than four at the end.
 struct Place {
   int64_t row, group, column;
-  bool inside;
+  int rows;
 };
 
-__device__ float LowHalf(uint32_t pair) { return __uint_as_float(pair << 16); }
-__device__ float HighHalf(uint32_t pair) { return __uint_as_float(pair & 0xffff0000u); }
-
-__device__ Eight LoadBf16(const uint16_t* from) {
-  const uint4 w = __ldg(reinterpret_cast<const uint4*>(from));
-  return {{LowHalf(w.x), HighHalf(w.x), LowHalf(w.y), HighHalf(w.y), LowHalf(w.z), HighHalf(w.z),
-           LowHalf(w.w), HighHalf(w.w)}};
-}
-
-__device__ float RoundBf16(float v) {
-  const uint32_t bits = __float_as_uint(v);
-  return __uint_as_float((bits + 0x7fffu + ((bits >> 16) & 1u)) & 0xffff0000u);
-}
-
-// vector_ops.h's Exp, operation by operation.
-__device__ float Exp(float x) {
-  if (x < -87.0f) return 0.0f;
-  x = fminf(x, 88.0f);
-  const float n = rintf(x * 1.44269504088896341f);
-  float r = fmaf(n, -0.693359375f, x);
-  r = fmaf(n, 2.12194440e-4f, r);
-  float p = 1.9875691500e-4f;
-  p = fmaf(p, r, 1.3981999507e-3f);
-  p = fmaf(p, r, 8.3334519073e-3f);
-  p = fmaf(p, r, 4.1665795894e-2f);
-  p = fmaf(p, r, 1.6666665459e-1f);
-  p = fmaf(p, r, 5.0000001201e-1f);
-  p = fmaf(p, r * r, r);
-  p = p + 1.0f;
-  return p * __uint_as_float(static_cast<uint32_t>(static_cast<int>(n) + 127) << 23);
-}
-
-__device__ float SwiGluOf(float gate, float up, float limit, float factor) {
-  if (limit > 0.0f) {
-    gate = fminf(gate, limit);
-    up = fminf(fmaxf(up, -limit), limit);
-  }
-  return RoundBf16(gate / (1.0f + Exp(-gate)) * up * factor);
-}
-
-// The 16 lanes of a group: its scale, and the thread's eight codes.
-__device__ void StoreGroup(const Eight& x, const QuantisedRows& to, const Place& at) {
-  float most = 0.0f;
-  for (int i = 0; i < 8; ++i) most = fmaxf(most, fabsf(x.v[i]));
-  for (int step = kLanes / 2; step > 0; step /= 2) {
-    most = fmaxf(most, __shfl_xor_sync(0xffffffffu, most, step));
-  }
-  const uint32_t bits = __float_as_uint(fmaxf(most, 1e-4f) * (1.0f / 448.0f));
-  const uint32_t exponent = (bits >> 23) + ((bits & 0x7fffffu) != 0 ? 1u : 0u);
-  const float down = __uint_as_float((254u - exponent) << 23);
-  uint32_t codes[2] = {};
-  for (int i = 0; i < 4; ++i) {
-    const float2 pair = {x.v[2 * i] * down, x.v[2 * i + 1] * down};
-    const uint32_t two = __nv_cvt_float2_to_fp8x2(pair, __NV_SATFINITE, __NV_E4M3);
-    codes[i / 2] |= two << (i % 2 * 16);
-  }
-  if (!at.inside) return;
-  *reinterpret_cast<uint2*>(to.codes + at.row * to.k + at.column) = {codes[0], codes[1]};
-  if (threadIdx.x % kLanes == 0) {
-    to.scales[at.group * to.scale_stride + at.row] = __uint_as_float(exponent << 23);
-  }
-}
-
-// All lanes take part in the exchange of StoreGroup, so those behind the end read the last group.
+// Lanes behind the end have no rows, but take part in the exchange of Quantise.
 __device__ Place FindPlace(const QuantisedRows& to) {
-  const int64_t groups = to.k / kQuantGroup;
-  const int64_t unit = (static_cast<int64_t>(blockIdx.x) * kBlock + threadIdx.x) / kLanes;
-  const int64_t last = to.rows * groups - 1;
-  const int64_t mine = unit < last ? unit : last;
-  const int64_t group = mine % groups;
-  return {mine / groups, group, group * kQuantGroup + threadIdx.x % kLanes * 8, unit <= last};
+  const auto groups = static_cast<uint32_t>(to.k / kQuantGroup);
+  const uint32_t unit = (blockIdx.x * kBlock + threadIdx.x) / kGroupLanes;
+  const int64_t row = int64_t{unit / groups} * kThreadRows;
+  const int64_t group = unit % groups;
+  const int64_t rows = max(int64_t{0}, min(int64_t{kThreadRows}, to.rows - row));
+  return {row, group, group * kQuantGroup + threadIdx.x % kGroupLanes * 8, static_cast<int>(rows)};
+}
+
+using FourRows = uint4[kThreadRows];  // BF16, as it lies in memory
+
+// row_of(r): where the place's r-th row begins.
+template <class RowOf>
+__device__ void Load(FourRows& out, const Place& at, const RowOf& row_of) {
+#pragma unroll
+  for (int r = 0; r < kThreadRows; ++r) {
+    out[r] = {};
+    if (r < at.rows) out[r] = __ldg(reinterpret_cast<const uint4*>(row_of(r) + at.column));
+  }
+}
+
+// values(r, v): the eight values of the place's r-th row.
+template <class Values>
+__device__ void Quantise(const Place& at, const QuantisedRows& to, const Values& values) {
+  float scale[kThreadRows];
+#pragma unroll
+  for (int r = 0; r < kThreadRows; ++r) {
+    float v[8];
+    values(r, v);
+    const uint32_t byte = ScaleByteFp8(MaxOfLanes<kGroupLanes>(MaxMagnitude(v)));
+    scale[r] = __uint_as_float(byte << 23);
+    if (r < at.rows) {
+      *reinterpret_cast<uint2*>(to.codes + (at.row + r) * to.k + at.column) =
+          E4m3Codes(v, InverseOfScale(byte));
+    }
+  }
+  if (threadIdx.x % kGroupLanes != 0) return;
+  float* const scales = to.scales + at.group * to.scale_stride + at.row;
+  if (at.rows == kThreadRows) {
+    *reinterpret_cast<float4*>(scales) = {scale[0], scale[1], scale[2], scale[3]};
+    return;
+  }
+#pragma unroll
+  for (int r = 0; r < kThreadRows - 1; ++r) {
+    if (r < at.rows) scales[r] = scale[r];
+  }
 }
 
 __global__ void __launch_bounds__(kBlock)
@@ -100,8 +73,35 @@ __global__ void __launch_bounds__(kBlock)
   LetNextStart();
   WaitForKernelsBefore();
   const Place at = FindPlace(to);
-  const int64_t source = from == nullptr ? at.row : from[at.row];
-  StoreGroup(LoadBf16(x + source * to.k + at.column), to, at);
+  FourRows rows;
+  Load(rows, at, [&](int r) {
+    const int64_t row = at.row + r;
+    return x + (from == nullptr ? row : from[row]) * to.k;
+  });
+  Quantise(at, to, [&](int r, float(&v)[8]) { Unpack8(rows[r], v); });
+}
+
+// x / (1 + Exp(-x)) of BF16 x, rounded as a division is: its steps as the compiler has them,
+// without its check for numbers that they do not serve. There are none: quarters of both are exact,
+// and keep 1 / down from being subnormal.
+__device__ float Silu(float x) {
+  const float a = x * 0.25f;
+  const float down = (1.0f + Exp(-x)) * 0.25f;
+  float near;
+  asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(near) : "f"(down));
+  near = fmaf(near, fmaf(-down, near, 1.0f), near);
+  const float y = a * near;
+  return fmaf(-fmaf(down, y, -a), near, y);  // in this form -0 stays -0
+}
+
+// vector_ops.h's SwiGlu, operation by operation, and BF16's rounding.
+__device__ void SwiGlu8(float (&gate)[8], const float (&up)[8], float limit, float factor) {
+  const float top = limit > 0.0f ? limit : __int_as_float(0x7f800000);
+#pragma unroll
+  for (int i = 0; i < 8; ++i) {
+    gate[i] = Silu(fminf(gate[i], top)) * fmaxf(fminf(up[i], top), -top) * factor;
+  }
+  Unpack8(Pack8(gate), gate);
 }
 
 __global__ void __launch_bounds__(kBlock)
@@ -109,13 +109,17 @@ __global__ void __launch_bounds__(kBlock)
   LetNextStart();
   WaitForKernelsBefore();
   const Place at = FindPlace(to);
-  const uint16_t* const row = gate_up + at.row * 2 * to.k;
-  const Eight gate = LoadBf16(row + at.column);
-  const Eight up = LoadBf16(row + to.k + at.column);
-  const float factor = factors == nullptr ? 1.0f : factors[at.row];
-  Eight y;
-  for (int i = 0; i < 8; ++i) y.v[i] = SwiGluOf(gate.v[i], up.v[i], limit, factor);
-  StoreGroup(y, to, at);
+  const auto gate_of = [&](int r) { return gate_up + (at.row + r) * 2 * to.k; };
+  FourRows gates, ups;
+  Load(gates, at, gate_of);
+  Load(ups, at, [&](int r) { return gate_of(r) + to.k; });
+  Quantise(at, to, [&](int r, float(&v)[8]) {
+    float up[8];
+    Unpack8(gates[r], v);
+    Unpack8(ups[r], up);
+    const bool weighted = factors != nullptr && r < at.rows;
+    SwiGlu8(v, up, limit, weighted ? factors[at.row + r] : 1.0f);
+  });
 }
 
 absl::Status Check(const QuantisedRows& to) {
@@ -129,11 +133,15 @@ absl::Status Check(const QuantisedRows& to) {
                                                    to.rows,
                                                    " rows: at least those, a multiple of 4"));
   }
+  if (reinterpret_cast<uintptr_t>(to.scales) % 16 != 0) {
+    return absl::InvalidArgumentError("scales of quantised rows must be aligned to 16 bytes");
+  }
   return absl::OkStatus();
 }
 
 unsigned Blocks(const QuantisedRows& to) {
-  return static_cast<unsigned>((to.rows * (to.k / kQuantGroup) * kLanes + kBlock - 1) / kBlock);
+  const int64_t units = CeilDiv(to.rows, int64_t{kThreadRows}) * (to.k / kQuantGroup);
+  return static_cast<unsigned>(CeilDiv(units * kGroupLanes, int64_t{kBlock}));
 }
 
 }  // namespace

@@ -7,7 +7,8 @@
 //
 // Threads:   any; work is queued on the stream.
 // Ownership: the caller's buffers, until the stream has passed.
-// Errors:    INVALID_ARGUMENT: k no multiple of 128, a stride too short or no multiple of 4.
+// Errors:    INVALID_ARGUMENT: k no multiple of 128, a stride too short or no multiple of 4, scales
+//            not aligned to 16 bytes.
 // Cost:      one pass over memory: 2 bytes read, 1 written a value.
 #ifndef CAIRN_KERNELS_CUDA_QUANTISE_H_
 #define CAIRN_KERNELS_CUDA_QUANTISE_H_
@@ -20,7 +21,7 @@ namespace cairn::kernels::cuda {
 
 inline constexpr int64_t kQuantGroup = 128;
 
-// Rows ready for products; on the device. codes [rows, k], aligned to 16 bytes.
+// Rows ready for products; on the device, aligned to 16 bytes. codes [rows, k].
 struct QuantisedRows {
   uint8_t* codes = nullptr;
   float* scales = nullptr;  // [k / 128][scale_stride]

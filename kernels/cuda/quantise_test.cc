@@ -117,10 +117,36 @@ TEST_F(QuantiseTest, SwiGluIsTheCpusToTheByte) {
   }
 }
 
+// Every gate that BF16 has, but for those that are no number; groups of 128 hold a few exponents.
+TEST_F(QuantiseTest, SwiGluOfEveryGateIsTheCpusToTheByte) {
+  constexpr int64_t kRows = 512, kK = 128;
+  std::vector<float> x, y(kRows * kK);
+  for (int64_t r = 0; r < kRows; ++r) {
+    for (int64_t i = 0; i < kK; ++i) {
+      const float gate = Bf16ToF32(static_cast<uint16_t>(r * kK + i));
+      x.push_back(std::isfinite(gate) ? gate : 0.0f);
+    }
+    // So that a result has all of its bits in its code's place.
+    const float up = std::ldexp(1.0f + static_cast<float>(r % 7) * 0.125f, 2);
+    x.insert(x.end(), kK, up);
+    const float* const row = x.data() + r * 2 * kK;
+    SwiGlu(row, row + kK, kK, 0.0f, 1.0f, y.data() + r * kK);
+  }
+  const auto device_x = DeviceBuffer<uint16_t>::Of(ToBf16(x)).value();
+  const DeviceRows to(kRows, kK);
+  ASSERT_EQ(QuantiseSwiGlu(nullptr, device_x.get(), nullptr, 0.0f, to.rows), absl::OkStatus());
+  const Quantised want = OnCpu(FromBf16(ToBf16(y)), kRows, kK), got = to.Read();
+  EXPECT_EQ(got.scales, want.scales);
+  EXPECT_EQ(got.codes, want.codes);
+}
+
 TEST(QuantiseShapeTest, WhatCannotBeIsRefused) {
   QuantisedRows to{.rows = 3, .k = 100, .scale_stride = 4};
   EXPECT_EQ(QuantiseRows(nullptr, nullptr, nullptr, to).code(), absl::StatusCode::kInvalidArgument);
   to = {.rows = 3, .k = 128, .scale_stride = 3};
+  EXPECT_EQ(QuantiseRows(nullptr, nullptr, nullptr, to).code(), absl::StatusCode::kInvalidArgument);
+  alignas(16) static float floats[8];
+  to = {.scales = floats + 1, .rows = 3, .k = 128, .scale_stride = 4};
   EXPECT_EQ(QuantiseRows(nullptr, nullptr, nullptr, to).code(), absl::StatusCode::kInvalidArgument);
   to = {.rows = 5, .k = 128, .scale_stride = 4};
   EXPECT_EQ(QuantiseSwiGlu(nullptr, nullptr, nullptr, 0, to).code(),

@@ -152,9 +152,13 @@ __device__ inline uint2 E4m3Codes(const float (&v)[8], float inverse) {
 
 // kernels/cpu/vector_ops.h: 0 below -87, clamped at exp(88).
 __device__ inline float Exp(float x) {
-  if (x < -87.0f) return 0.0f;
-  x = fminf(x, 88.0f);
-  const float n = rintf(x * 1.44269504088896341f);
+  const bool tiny = x < -87.0f;
+  x = fmaxf(fminf(x, 88.0f), -87.0f);
+  // Added to 1.5 * 2^23, a number is rounded to a whole one, which is then in the lowest bits: twice
+  // the speed of the conversions' own instructions.
+  constexpr float kRound = 12582912.0f;
+  const float rounded = x * 1.44269504088896341f + kRound;
+  const float n = rounded - kRound;
   const float r = fmaf(n, 2.12194440e-4f, fmaf(n, -0.693359375f, x));
   float p = 1.9875691500e-4f;
   p = fmaf(p, r, 1.3981999507e-3f);
@@ -163,7 +167,7 @@ __device__ inline float Exp(float x) {
   p = fmaf(p, r, 1.6666665459e-1f);
   p = fmaf(p, r, 5.0000001201e-1f);
   p = fmaf(p, r * r, r) + 1.0f;
-  return p * __uint_as_float(static_cast<uint32_t>(static_cast<int>(n) + 127) << 23);
+  return p * __uint_as_float(tiny ? 0u : (__float_as_uint(rounded) + 127u) << 23);
 }
 
 __device__ inline float Sigmoid(float x) { return 1.0f / (1.0f + Exp(-x)); }
