@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "kernels/cpu/cpu_path.h"
 #include "kernels/cpu/formats.h"
 #include "kernels/cpu/linear.h"
 #include "store/base/clock.h"
@@ -21,6 +22,7 @@
 namespace cairn::bench {
 namespace {
 
+using kernels::CpuPath;
 using kernels::PackedMatrix;
 using kernels::RawMatrix;
 using kernels::ThreadPool;
@@ -37,6 +39,19 @@ double SecondsACall(const std::function<void()>& call) {
   int64_t calls = 0, now = start;
   for (; now - start < kMeasureNanos; ++calls, now = RealClock().NowNanos()) call();
   return static_cast<double>(now - start) * 1e-9 / static_cast<double>(calls);
+}
+
+// The same with AVX2 instead, where the processor has more.
+void AddNarrower(std::vector<Contender>& contenders, size_t which) {
+  if (kernels::ChosenCpuPath() == CpuPath::kAvx2) return;
+  const Contender ours = contenders[which];
+  contenders.push_back({absl::StrCat(ours.name, ", AVX2"), Role::kRival, [ours] {
+                          const CpuPath chosen = kernels::ChosenCpuPath();
+                          kernels::ChooseCpuPath(CpuPath::kAvx2);
+                          absl::StatusOr<double> figure = ours.measure();
+                          kernels::ChooseCpuPath(chosen);
+                          return figure;
+                        }});
 }
 
 std::vector<float> RandomFloats(int64_t n, uint64_t seed) {
@@ -134,6 +149,7 @@ absl::StatusOr<Prepared> PrepareProduct(const Shape& shape, int threads) {
   prepared.contenders.push_back({"Linear", Role::kOurs, [p, ours]() -> absl::StatusOr<double> {
                                    return p->flops() / SecondsACall(ours) * 1e-9;
                                  }});
+  AddNarrower(prepared.contenders, 0);
   const absl::StatusOr<OpenBlas> blas = OpenBlas::Load();
   if (!blas.ok()) {
     prepared.left_out.push_back(std::string(blas.status().message()));
@@ -240,6 +256,7 @@ Prepared PrepareOneRow(WeightFormat format) {
   };
   Prepared prepared;
   prepared.contenders = {{"Linear, one row", Role::kOurs, measure}, ReadLimit()};
+  AddNarrower(prepared.contenders, 0);
   return prepared;
 }
 
@@ -253,6 +270,7 @@ Prepared PrepareFewRows(WeightFormat format) {
                                      return static_cast<double>(rows) / stream->SecondsFor(rows);
                                    }});
   }
+  for (const size_t which : {0, 1}) AddNarrower(prepared.contenders, which);
   return prepared;
 }
 
