@@ -162,7 +162,7 @@ void PanelTiles(const float* panel, int64_t count, const float* x, int64_t ldx, 
                 int64_t ldy, std::integer_sequence<int, kRows...>) {
   using TileOf = void (*)(const float*, int64_t, const float*, int64_t, float*, int64_t);
   static constexpr TileOf kTiles[] = {PanelTile<V, kRows + 1>...};
-  InParts(m, V::kFewRows, [&](int64_t row, int64_t rows) {
+  InParts(m, V::kPanelRows, [&](int64_t row, int64_t rows) {
     kTiles[rows - 1](panel, count, x + row * ldx, ldx, y + row * ldy, ldy);
   });
 }
@@ -170,7 +170,7 @@ void PanelTiles(const float* panel, int64_t count, const float* x, int64_t ldx, 
 template <typename V>
 void Panel(const float* panel, int64_t count, const float* x, int64_t ldx, int64_t m, float* y,
            int64_t ldy) {
-  PanelTiles<V>(panel, count, x, ldx, m, y, ldy, std::make_integer_sequence<int, V::kFewRows>());
+  PanelTiles<V>(panel, count, x, ldx, m, y, ldy, std::make_integer_sequence<int, V::kPanelRows>());
 }
 
 }  // namespace

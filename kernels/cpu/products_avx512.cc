@@ -23,9 +23,9 @@ struct Avx512 {
   static Floats Splat(const float* p) { return _mm512_set1_ps(*p); }
   static Floats Fma(Floats v, Floats w, Floats sum) { return _mm512_fmadd_ps(v, w, sum); }
 
-  // 32 registers: 24 sums where weights are decoded already.
-  static constexpr int kFewRows = 12, kTileRows = 24;
-  static constexpr int Panels(int rows) { return rows <= 3 ? 4 : rows <= 8 ? 2 : 1; }
+  // 32 registers: 24 sums where weights are decoded already and rows lie at fixed distances.
+  static constexpr int kFewRows = 8, kPanelRows = 12, kTileRows = 24;
+  static constexpr int Panels(int rows) { return rows <= 3 ? 4 : rows <= 6 ? 2 : 1; }
 
   template <WeightFormat format>
   struct Decoder;
@@ -39,40 +39,27 @@ struct Avx512::Decoder<WeightFormat::kF32> {
   }
 };
 
-// The other formats: a chunk's 32 bytes twice, so that each output's bytes are in the 128 bits that
-// the output itself is to be in, from which one shuffle takes them. `zero` names no byte.
-constexpr int8_t zero = -128;
-
-inline __m512i TwiceShuffled(const uint8_t* p, __m512i bytes) {
-  const __m256i v = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
-  return _mm512_shuffle_epi8(_mm512_broadcast_i64x4(v), bytes);
+inline __m256i TwoLanes(uint32_t first, uint32_t step) {
+  const auto of = [&](uint32_t q) { return static_cast<int>(first + q * step); };
+  return _mm256_broadcastsi128_si256(_mm_setr_epi32(of(0), of(1), of(2), of(3)));
 }
 
-// Bytes a..d of the lanes of outputs 0-3 and 4-7, then of 8-11 and 12-15; those of the next output
-// are `step` further.
-struct LaneBytes {
-  int8_t a, b, c, d;
-};
-[[gnu::always_inline]] inline __m512i ShuffleOf(LaneBytes low, LaneBytes high, int step) {
-  const auto lanes = [step](LaneBytes l) __attribute__((always_inline)) {
-    const auto lane = [&](int q) __attribute__((always_inline)) {
-      const auto at = [&](int8_t byte) __attribute__((always_inline)) {
-        return byte == zero ? 0x80u : static_cast<uint32_t>(byte + q * step);
-      };
-      return static_cast<int>(at(l.a) | at(l.b) << 8 | at(l.c) << 16 | at(l.d) << 24);
-    };
-    return _mm_setr_epi32(lane(0), lane(1), lane(2), lane(3));
-  };
-  return _mm512_inserti64x4(_mm512_castsi256_si512(_mm256_broadcastsi128_si256(lanes(low))),
-                            _mm256_broadcastsi128_si256(lanes(high)), 1);
+// The other formats' bytes of each output, from a chunk's 32. Repeated they fill a vector, and
+// those of an output are then in the 128 bits in which the output is to be, where a shuffle reaches
+// them: `low` says which for output 0 (four bytes of the chunk, the lowest first; 0x80: none),
+// `high` for output 8, and `step` how much further the next output's are.
+inline __m512i OutputBytes(const uint8_t* p, uint32_t low, uint32_t high, uint32_t step) {
+  const __m256i v = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
+  const __m512i bytes =
+      _mm512_inserti64x4(_mm512_castsi256_si512(TwoLanes(low, step)), TwoLanes(high, step), 1);
+  return _mm512_shuffle_epi8(_mm512_broadcast_i64x4(v), bytes);
 }
 
 template <>
 struct Avx512::Decoder<WeightFormat::kBf16> {
   static constexpr int kParts = 1;
   static void Decode(const uint8_t* p, int, Floats, Floats* w) {
-    const __m512i bytes = ShuffleOf({zero, zero, 0, 1}, {zero, zero, 2, 3}, 4);
-    w[0] = _mm512_castsi512_ps(TwiceShuffled(p, bytes));
+    w[0] = _mm512_castsi512_ps(OutputBytes(p, 0x01008080, 0x03028080, 0x04040000));
   }
 };
 
@@ -92,7 +79,7 @@ struct Avx512::Decoder<WeightFormat::kFp8> {
   }
   static void Decode(const uint8_t* p, int, Floats scales, Floats* w) {
     // Codes in the upper bytes of 16 bits: of the first k in the low 16.
-    const __m512i codes = TwiceShuffled(p, ShuffleOf({zero, 0, zero, 2}, {zero, 1, zero, 3}, 4));
+    const __m512i codes = OutputBytes(p, 0x02800080, 0x03800180, 0x04000400);
     const __m512i mask = _mm512_set1_epi32(static_cast<int>(0x87f00000));
     const __m512i moved = _mm512_srai_epi16(codes, 4);
     const __m512i first = _mm512_and_si512(_mm512_slli_epi32(moved, 16), mask);
@@ -110,7 +97,7 @@ struct Avx512::Decoder<WeightFormat::kFp4> {
   }
   static void Decode(const uint8_t* p, int, Floats, Floats* w) {
     // An output's four codes, of which the permutation reads the lowest bits.
-    const __m512i codes = TwiceShuffled(p, ShuffleOf({0, 8, zero, zero}, {1, 9, zero, zero}, 2));
+    const __m512i codes = OutputBytes(p, 0x80800800, 0x80800901, 0x00000202);
     const __m512 values = _mm512_setr_ps(0.0f, 0.5f, 1.0f, 1.5f, 2.0f, 3.0f, 4.0f, 6.0f, -0.0f,
                                          -0.5f, -1.0f, -1.5f, -2.0f, -3.0f, -4.0f, -6.0f);
     w[0] = _mm512_permutexvar_ps(codes, values);
@@ -123,7 +110,7 @@ struct Avx512::Decoder<WeightFormat::kFp4> {
 }  // namespace
 
 Products Avx512Products() {
-  return {{48, 48, 24, 24}, Avx512::kTileRows, FewRows<Avx512>, ManyRows<Avx512>, Panel<Avx512>};
+  return {{48, 48, 8, 8}, Avx512::kTileRows, FewRows<Avx512>, ManyRows<Avx512>, Panel<Avx512>};
 }
 
 }  // namespace cairn::kernels

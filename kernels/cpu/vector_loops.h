@@ -10,7 +10,9 @@
 //   Splat, Fma            Fma(v, w, sum): v * w + sum, one rounding; v is Floats or a Splat(float*)
 //   Decoder<format>       kParts parts of a chunk, each decoded at once to its values of k:
 //                         Decode(chunk, part, scales, Floats*), and Scales(e8m0) of a group
-//   RowsMax, Panels       the tiles that fit its registers
+//   kFewRows, kPanelRows, kTileRows
+//                         rows of a tile of few_rows.h, of PanelMultiply and of many_rows.h
+//   Panels(rows)          panels of a tile of few_rows.h
 //
 // Threads: pure functions.
 #ifndef CAIRN_KERNELS_CPU_VECTOR_LOOPS_H_
