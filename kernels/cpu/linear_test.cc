@@ -1,15 +1,17 @@
 // Packing and matrix multiplication against the definition in linear.h, to the bit: every format,
-// odd shapes, any number of rows together, any number of threads.
+// odd shapes, any number of rows together, any number of threads, with whichever instructions.
 #include "kernels/cpu/linear.h"
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <cstring>
 #include <random>
 #include <tuple>
 #include <vector>
 
+#include "kernels/cpu/cpu_path.h"
 #include "kernels/cpu/formats.h"
 
 namespace cairn::kernels {
@@ -80,10 +82,38 @@ uint32_t Bits(float v) {
   return bits;
 }
 
-class LinearFormats : public testing::TestWithParam<std::tuple<WeightFormat, int64_t, int64_t>> {};
+// A test for each CpuPath, the first of its parameters.
+template <typename... Others>
+class OnPath : public testing::TestWithParam<std::tuple<CpuPath, Others...>> {
+ protected:
+  void SetUp() override { ChooseCpuPath(std::get<0>(this->GetParam())); }
+  void TearDown() override { ChooseCpuPath(chosen_); }
+
+ private:
+  const CpuPath chosen_ = ChosenCpuPath();
+};
+
+std::vector<CpuPath> PathsHere() {
+  std::vector<CpuPath> paths = {CpuPath::kAvx2};
+  if (HasCpuPath(CpuPath::kAvx512)) paths.push_back(CpuPath::kAvx512);
+  return paths;
+}
+const auto kPaths = testing::ValuesIn(PathsHere());
+const auto kFormats = testing::Values(WeightFormat::kF32, WeightFormat::kBf16, WeightFormat::kFp8,
+                                      WeightFormat::kFp4);
+
+TEST(CpuPaths, TheWidestIsChosen) {
+  if (!HasCpuPath(CpuPath::kAvx512)) {
+    EXPECT_EQ(ChosenCpuPath(), CpuPath::kAvx2);
+    GTEST_SKIP() << "this processor has no AVX-512: none of these tests ran with it";
+  }
+  EXPECT_EQ(ChosenCpuPath(), CpuPath::kAvx512);
+}
+
+using LinearFormats = OnPath<WeightFormat, int64_t, int64_t>;
 
 TEST_P(LinearFormats, EqualsTheDefinitionToTheBit) {
-  const auto [format, n, k] = GetParam();
+  const auto [path, format, n, k] = GetParam();
   const Stored stored = MakeStored(format, n, k, 7);
   const PackedMatrix packed(stored.raw, 0, n);
   const int64_t m = 13;
@@ -101,12 +131,13 @@ TEST_P(LinearFormats, EqualsTheDefinitionToTheBit) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Shapes, LinearFormats,
-                         testing::Combine(testing::Values(WeightFormat::kF32, WeightFormat::kBf16,
-                                                          WeightFormat::kFp8, WeightFormat::kFp4),
+                         testing::Combine(kPaths, kFormats,
                                           testing::Values<int64_t>(1, 16, 24, 130),
                                           testing::Values<int64_t>(32, 96, 160, 384)));
 
-TEST(Linear, OddWidths) {
+using Linears = OnPath<>;
+
+TEST_P(Linears, OddWidths) {
   for (const WeightFormat format : {WeightFormat::kBf16, WeightFormat::kFp8}) {
     for (const int64_t k : {1, 7, 129, 257}) {
       const Stored stored = MakeStored(format, 5, k, 9);
@@ -127,7 +158,7 @@ TEST(Linear, OddWidths) {
   }
 }
 
-TEST(Linear, ScalesBeyondWhatDecodingTakes) {
+TEST_P(Linears, ScalesBeyondWhatDecodingTakes) {
   Stored stored = MakeStored(WeightFormat::kFp8, 16, 256, 9);
   stored.scales = {134, 135};  // 2^7 fits, 2^8 does not
   stored.raw.scales = stored.scales.data();
@@ -140,7 +171,7 @@ TEST(Linear, ScalesBeyondWhatDecodingTakes) {
   for (int64_t i = 0; i < 16; ++i) EXPECT_EQ(Bits(y[i]), Bits(Defined(stored.raw, i, x.data())));
 }
 
-TEST(Linear, RowSliceKeepsItsScales) {
+TEST_P(Linears, RowSliceKeepsItsScales) {
   // Rows 64..191 of an FP8 matrix straddle two scale blocks.
   const Stored stored = MakeStored(WeightFormat::kFp8, 256, 128, 11);
   const PackedMatrix packed(stored.raw, 64, 128);
@@ -153,32 +184,78 @@ TEST(Linear, RowSliceKeepsItsScales) {
   }
 }
 
-class LinearCompany : public testing::TestWithParam<WeightFormat> {};
+// Every code that is a number, subnormal ones included, at every place.
+TEST_P(Linears, EveryFp8Code) {
+  const int64_t k = 512;
+  Stored stored = MakeStored(WeightFormat::kFp8, 16, k, 15);
+  for (int64_t i = 0; i < 16 * k; ++i) {
+    const auto code = static_cast<uint8_t>(i / k * 37 + i);
+    stored.values[static_cast<size_t>(i)] = (code & 0x7f) == 0x7f ? 0x7e : code;
+  }
+  const PackedMatrix packed(stored.raw, 0, 16);
+  const int64_t m = 30;
+  const std::vector<float> x = RandomRows(m * k, 16);
+  ThreadPool pool(1);
+  std::vector<float> y(static_cast<size_t>(m * 16));
+  for (const int64_t rows : {int64_t{1}, int64_t{5}, m}) {
+    Linear(pool, packed, x.data(), k, rows, y.data(), 16);
+    for (int64_t i = 0; i < rows * 16; ++i) {
+      ASSERT_EQ(Bits(y[static_cast<size_t>(i)]),
+                Bits(Defined(stored.raw, i % 16, x.data() + i / 16 * k)))
+          << rows << ' ' << i;
+    }
+  }
+}
 
-// Counts of rows on both sides of every change of method, and several slabs of k.
+TEST_P(Linears, PanelMultiplyContinuesItsSums) {
+  const int64_t count = 70, ldx = 77, ldy = 19;
+  const std::vector<float> panel = RandomRows(count * 16, 17);
+  for (int64_t m = 1; m <= 40; ++m) {
+    const std::vector<float> x = RandomRows(m * ldx, 18);
+    const std::vector<float> before = RandomRows(m * ldy, 19);
+    std::vector<float> y = before;
+    PanelMultiply(panel.data(), count, x.data(), ldx, m, y.data(), ldy);
+    for (int64_t i = 0; i < m * ldy; ++i) {
+      float sum = before[static_cast<size_t>(i)];
+      for (int64_t j = 0; j < count && i % ldy < 16; ++j) {
+        sum = std::fma(x[static_cast<size_t>(i / ldy * ldx + j)],
+                       panel[static_cast<size_t>(j * 16 + i % ldy)], sum);
+      }
+      ASSERT_EQ(Bits(y[static_cast<size_t>(i)]), Bits(sum)) << m << ' ' << i;
+    }
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Paths, Linears, testing::Combine(kPaths));
+
+using LinearCompany = OnPath<WeightFormat>;
+
+// Every count of rows that a tile may have, both sides of every change of method, and several slabs
+// of k.
 TEST_P(LinearCompany, RowsAreIndependentOfCompanyAndThreads) {
   const int64_t n = 200;
   const int64_t k = 544;
   const int64_t m = 500;
-  const Stored stored = MakeStored(GetParam(), n, k, 13);
+  const Stored stored = MakeStored(std::get<1>(GetParam()), n, k, 13);
   const PackedMatrix packed(stored.raw, 0, n);
   const std::vector<float> x = RandomRows(m * k, 14);
   std::vector<float> all(static_cast<size_t>(m * n));
   ThreadPool many(4);
   Linear(many, packed, x.data(), k, m, all.data(), n);
   ThreadPool one(1);
-  for (const int64_t chunk : {1, 2, 3, 4, 5, 6, 7, 11, 12, 13, 16, 47, 48, 49, 128, 193, 499}) {
-    std::vector<float> y(all.size());
-    for (int64_t r = 0; r < m; r += chunk) {
-      Linear(one, packed, x.data() + r * k, k, std::min(chunk, m - r), y.data() + r * n, n);
+  std::vector<int64_t> chunks = {60, 128, 193, 499};
+  for (int64_t chunk = 1; chunk < 52; ++chunk) chunks.push_back(chunk);
+  for (const int64_t chunk : chunks) {
+    const int64_t rows = std::min(m, 2 * chunk);
+    std::vector<float> y(static_cast<size_t>(rows * n));
+    for (int64_t r = 0; r < rows; r += chunk) {
+      Linear(one, packed, x.data() + r * k, k, std::min(chunk, rows - r), y.data() + r * n, n);
     }
     EXPECT_EQ(std::memcmp(y.data(), all.data(), y.size() * sizeof(float)), 0) << chunk;
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(Formats, LinearCompany,
-                         testing::Values(WeightFormat::kF32, WeightFormat::kBf16,
-                                         WeightFormat::kFp8, WeightFormat::kFp4));
+INSTANTIATE_TEST_SUITE_P(Formats, LinearCompany, testing::Combine(kPaths, kFormats));
 
 }  // namespace
 }  // namespace cairn::kernels

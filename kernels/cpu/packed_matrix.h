@@ -48,6 +48,7 @@ class PackedMatrix {
 
   int64_t panel_bytes() const { return panel_bytes_; }
   const uint8_t* panel(int64_t i) const { return values_.data() + i * panel_bytes_; }
+  int64_t panel_scale_bytes() const { return panel_scales_; }
   // e8m0: kFp8: [k/128][16]; kFp4: [k/32][16].
   const uint8_t* panel_scales(int64_t i) const { return scales_.data() + i * panel_scales_; }
 

@@ -1,0 +1,28 @@
+#include "kernels/cpu/cpu_path.h"
+
+#include <atomic>
+
+namespace cairn::kernels {
+namespace {
+
+std::atomic<CpuPath>& Chosen() {
+  static std::atomic<CpuPath> chosen(HasCpuPath(CpuPath::kAvx512) ? CpuPath::kAvx512
+                                                                  : CpuPath::kAvx2);
+  return chosen;
+}
+
+}  // namespace
+
+bool HasCpuPath(CpuPath path) {
+  // What x86-64-v4 has beyond x86-64-v3, as products_avx512.cc is compiled.
+  return path == CpuPath::kAvx2 ||
+         (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+          __builtin_cpu_supports("avx512cd") && __builtin_cpu_supports("avx512dq") &&
+          __builtin_cpu_supports("avx512vl"));
+}
+
+CpuPath ChosenCpuPath() { return Chosen().load(std::memory_order_relaxed); }
+
+void ChooseCpuPath(CpuPath path) { Chosen().store(path, std::memory_order_relaxed); }
+
+}  // namespace cairn::kernels
