@@ -12,6 +12,7 @@
 #include "kernels/cuda/attention_mma.cuh"
 #include "kernels/cuda/attention_parts.cuh"
 #include "kernels/cuda/attention_rows.cuh"
+#include "kernels/cuda/launch.cuh"
 
 namespace cairn::kernels::cuda {
 namespace {
@@ -163,6 +164,7 @@ __global__ __launch_bounds__(kThreads,
                              1) void AttendKernel(const __grid_constant__ AttentionBatch batch) {
   extern __shared__ uint8_t memory[];
   Shared& shared = *AlignedShared<Shared>(memory);
+  LetNextStart();
   if (threadIdx.x == 0) {
     shared.rows.Init(1, 8);
     BarrierInit(SharedAddress(&shared.message_full), kGroupThreads);
@@ -171,6 +173,7 @@ __global__ __launch_bounds__(kThreads,
     BarrierInit(SharedAddress(&shared.queries_empty), 4);
   }
   __syncthreads();
+  WaitForKernelsBefore();
   const int group = threadIdx.x / kGroupThreads;
   if (group == 0) {
     asm volatile("setmaxnreg.inc.sync.aligned.u32 192;");
@@ -245,8 +248,8 @@ absl::Status Attend(const AttentionBatch& batch, Stream stream) {
   CAIRN_RETURN_IF_ERROR(*prepared);
   const int64_t items = batch.tokens * (batch.heads / kHeadBlock);
   const auto blocks = static_cast<unsigned>(std::min<int64_t>(items, MultiprocessorCount()));
-  AttendKernel<<<blocks, kThreads, kSharedBytes, stream>>>(batch);
-  return LaunchStatus("attention");
+  return LaunchEarly(stream, "attention", {dim3(blocks), kThreads, kSharedBytes}, AttendKernel,
+                     batch);
 }
 
 }  // namespace cairn::kernels::cuda

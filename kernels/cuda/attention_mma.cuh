@@ -89,13 +89,6 @@ absl::Status AllowShared(Kernel* kernel, int bytes) {
       "a kernel's shared memory");
 }
 
-// A launch that follows early may start, once all blocks of threads have said so ...
-__device__ inline void LetDependentsStart() {
-  asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
-}
-// ... and waits here for the end of this one.
-__device__ inline void WaitForPrevious() { asm volatile("griddepcontrol.wait;" ::: "memory"); }
-
 // ---- products ----
 
 // Ordinary stores to shared memory before this are seen by products that follow a barrier.
