@@ -33,7 +33,7 @@ struct ScoreShared {
   alignas(1024) uint8_t queries[kBlockBytes];
 };
 
-constexpr int kScoreThreads = 3 * kGroupThreads;  // those who multiply, and two of producers
+constexpr int kScoreThreads = (1 + kProducers) * kGroupThreads;
 
 // Grid: (blocks of threads an item, items).
 __global__ __launch_bounds__(kScoreThreads,
@@ -42,14 +42,14 @@ __global__ __launch_bounds__(kScoreThreads,
   extern __shared__ uint8_t memory[];
   ScoreShared& shared = *AlignedShared<ScoreShared>(memory);
   const int item = blockIdx.y, step = gridDim.x;
-  if (threadIdx.x == 0) shared.rows.Init(2, 4);
+  if (threadIdx.x == 0) shared.rows.Init(4);
   __syncthreads();
   LetNextStart();
   const int blocks = BlocksOf(batch.lists[Item(batch, item).token]);
   if (static_cast<int>(blockIdx.x) >= blocks) return;
   if (threadIdx.x >= kGroupThreads) {
-    Produce<2>(batch, {item, Items(batch), static_cast<int>(blockIdx.x), step}, shared.rows,
-               threadIdx.x / kGroupThreads - 1);
+    Produce<true>(batch, {item, Items(batch), static_cast<int>(blockIdx.x), step}, shared.rows,
+                  threadIdx.x / kGroupThreads - 1);
     return;
   }
   LoadQueries(batch, Item(batch, item), shared.queries);
@@ -152,7 +152,7 @@ __device__ void AddUp(const AttentionBatch& batch, int blocks_max, int item_inde
     ScaleRows(output, softmax.Add(scores, count - b * kBlockRows, probabilities));
     WaitFull(shared.full[b % kRing], b / kRing);
     const Operand tile = Operand::AcrossRows(SharedAddress(shared.tiles[b % kRing]), kTileBytes);
-    ProductFence();
+    WgmmaFence();
 #pragma unroll
     for (int k = 0; k < kBlockRows / 16; ++k) {
       MultiplyRows(output, probabilities + 4 * k, tile.At(k * 16 * 128));
