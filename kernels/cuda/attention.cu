@@ -1,5 +1,5 @@
-// Blocks of threads are persistent and take one (token, 64 heads) after the other. Of three
-// warpgroups, the producers decode the list's rows into two buffers of 64 rows in shared memory
+// Blocks of threads are persistent and take one (token, 64 heads) after the other. Of four
+// warpgroups, two produce: they decode the list's rows into two buffers of 64 rows in shared memory
 // (attention_rows.cuh); the scorers make scores and probabilities and add up output dims 0 to 255;
 // the helpers get the probabilities through shared memory and add up dims 256 to 511, and bring the
 // next item's queries. Producers run ahead into the next item while the last one is written out.
@@ -12,13 +12,14 @@
 #include "kernels/cuda/attention_mma.cuh"
 #include "kernels/cuda/attention_parts.cuh"
 #include "kernels/cuda/attention_rows.cuh"
+#include "kernels/cuda/launch.cuh"
 
 namespace cairn::kernels::cuda {
 namespace {
 
 using namespace attention;  // NOLINT(google-build-using-namespace): this file is its user
 
-constexpr int kThreads = 3 * kGroupThreads;
+constexpr int kThreads = (2 + kProducers) * kGroupThreads;
 
 // What there is to know of an item beside its rows and queries.
 struct Header {
@@ -66,7 +67,7 @@ __device__ inline void AddBlock(float (&output)[128], float2 factors,
                                 const uint32_t (&probabilities)[16], uint32_t rows) {
   ScaleRows(output, factors);
   const Operand tiles = Operand::AcrossRows(rows, kTileBytes);
-  ProductFence();
+  WgmmaFence();
 #pragma unroll
   for (int k = 0; k < kBlockRows / 16; ++k) {
     MultiplyRows<0>(output, probabilities + 4 * k, tiles.At(k * 16 * 128));
@@ -163,25 +164,27 @@ __global__ __launch_bounds__(kThreads,
                              1) void AttendKernel(const __grid_constant__ AttentionBatch batch) {
   extern __shared__ uint8_t memory[];
   Shared& shared = *AlignedShared<Shared>(memory);
+  LetNextStart();
   if (threadIdx.x == 0) {
-    shared.rows.Init(1, 8);
+    shared.rows.Init(8);
     BarrierInit(SharedAddress(&shared.message_full), kGroupThreads);
     BarrierInit(SharedAddress(&shared.message_empty), kGroupThreads);
     BarrierInit(SharedAddress(&shared.queries_full), kGroupThreads);
     BarrierInit(SharedAddress(&shared.queries_empty), 4);
   }
   __syncthreads();
+  WaitForKernelsBefore();
   const int group = threadIdx.x / kGroupThreads;
   if (group == 0) {
-    asm volatile("setmaxnreg.inc.sync.aligned.u32 192;");
+    TakeRegisters<192>();
     Score(batch, shared);
   } else if (group == 1) {
-    asm volatile("setmaxnreg.inc.sync.aligned.u32 192;");
+    TakeRegisters<192>();
     Help(batch, shared);
   } else {
-    asm volatile("setmaxnreg.dec.sync.aligned.u32 120;");
-    Produce<1>(batch, {static_cast<int>(blockIdx.x), static_cast<int>(gridDim.x), 0, 1},
-               shared.rows, 0);
+    GiveRegisters<64>();
+    Produce<false>(batch, {static_cast<int>(blockIdx.x), static_cast<int>(gridDim.x), 0, 1},
+                   shared.rows, group - 2);
   }
 }
 
@@ -245,8 +248,8 @@ absl::Status Attend(const AttentionBatch& batch, Stream stream) {
   CAIRN_RETURN_IF_ERROR(*prepared);
   const int64_t items = batch.tokens * (batch.heads / kHeadBlock);
   const auto blocks = static_cast<unsigned>(std::min<int64_t>(items, MultiprocessorCount()));
-  AttendKernel<<<blocks, kThreads, kSharedBytes, stream>>>(batch);
-  return LaunchStatus("attention");
+  return LaunchEarly(stream, "attention", {dim3(blocks), kThreads, kSharedBytes}, AttendKernel,
+                     batch);
 }
 
 }  // namespace cairn::kernels::cuda

@@ -9,6 +9,7 @@
 #include "kernels/cuda/attention_mma.cuh"
 #include "kernels/cuda/attention_parts.cuh"
 #include "kernels/cuda/attention_rows.cuh"
+#include "kernels/cuda/launch.cuh"
 
 namespace cairn::kernels::cuda {
 namespace {
@@ -32,7 +33,7 @@ struct ScoreShared {
   alignas(1024) uint8_t queries[kBlockBytes];
 };
 
-constexpr int kScoreThreads = 3 * kGroupThreads;  // those who multiply, and two of producers
+constexpr int kScoreThreads = (1 + kProducers) * kGroupThreads;
 
 // Grid: (blocks of threads an item, items).
 __global__ __launch_bounds__(kScoreThreads,
@@ -41,14 +42,14 @@ __global__ __launch_bounds__(kScoreThreads,
   extern __shared__ uint8_t memory[];
   ScoreShared& shared = *AlignedShared<ScoreShared>(memory);
   const int item = blockIdx.y, step = gridDim.x;
-  if (threadIdx.x == 0) shared.rows.Init(2, 4);
+  if (threadIdx.x == 0) shared.rows.Init(4);
   __syncthreads();
-  LetDependentsStart();
+  LetNextStart();
   const int blocks = BlocksOf(batch.lists[Item(batch, item).token]);
   if (static_cast<int>(blockIdx.x) >= blocks) return;
   if (threadIdx.x >= kGroupThreads) {
-    Produce<2>(batch, {item, Items(batch), static_cast<int>(blockIdx.x), step}, shared.rows,
-               threadIdx.x / kGroupThreads - 1);
+    Produce<true>(batch, {item, Items(batch), static_cast<int>(blockIdx.x), step}, shared.rows,
+                  threadIdx.x / kGroupThreads - 1);
     return;
   }
   LoadQueries(batch, Item(batch, item), shared.queries);
@@ -137,7 +138,7 @@ __device__ void AddUp(const AttentionBatch& batch, int blocks_max, int item_inde
 #pragma unroll
     for (int i = 0; i < 8; ++i) ahead[i] = __ldcg(from + i * kGroupThreads);
   };
-  WaitForPrevious();
+  WaitForKernelsBefore();
   load(0);
   for (int b = 0; b < blocks; ++b) {
     float scores[32];
@@ -151,7 +152,7 @@ __device__ void AddUp(const AttentionBatch& batch, int blocks_max, int item_inde
     ScaleRows(output, softmax.Add(scores, count - b * kBlockRows, probabilities));
     WaitFull(shared.full[b % kRing], b / kRing);
     const Operand tile = Operand::AcrossRows(SharedAddress(shared.tiles[b % kRing]), kTileBytes);
-    ProductFence();
+    WgmmaFence();
 #pragma unroll
     for (int k = 0; k < kBlockRows / 16; ++k) {
       MultiplyRows(output, probabilities + 4 * k, tile.At(k * 16 * 128));
@@ -204,18 +205,9 @@ absl::Status AttendFew(const AttentionBatch& batch, Stream stream) {
   ScoreKernel<<<dim3(shares, items), kScoreThreads, kScoreBytes, stream>>>(
       batch, static_cast<int>(blocks_max));
   CAIRN_RETURN_IF_ERROR(LaunchStatus("attention's scores"));
-  cudaLaunchAttribute early = {};
-  early.id = cudaLaunchAttributeProgrammaticStreamSerialization;
-  early.val.programmaticStreamSerializationAllowed = 1;
-  cudaLaunchConfig_t config = {};
-  config.gridDim = dim3(kSlices, items);
-  config.blockDim = dim3(kValueThreads);
-  config.dynamicSmemBytes = kValueBytes;
-  config.stream = stream;
-  config.attrs = &early;
-  config.numAttrs = 1;
-  return CudaStatus(cudaLaunchKernelEx(&config, ValueKernel, batch, static_cast<int>(blocks_max)),
-                    "attention's outputs");
+  return LaunchEarly(stream, "attention's outputs",
+                     {dim3(kSlices, items), kValueThreads, kValueBytes}, ValueKernel, batch,
+                     static_cast<int>(blocks_max));
 }
 
 }  // namespace cairn::kernels::cuda

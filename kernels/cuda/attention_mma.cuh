@@ -1,6 +1,6 @@
-// attention_mma.cuh: the warpgroup products of attention.cu, and the barriers between its
-// warpgroups. D fragments, as the tensor cores hold them: thread t of a warpgroup, lane l = t % 32:
-// d[4 i + e] is row 16 (t / 32) + l / 4 + 8 (e / 2), column 8 i + 2 (l % 4) + e % 2.
+// attention_mma.cuh: the warpgroup products of attention.cu, and waits between its warpgroups. D
+// fragments, as the tensor cores hold them: thread t of a warpgroup, lane l = t % 32: d[4 i + e] is
+// row 16 (t / 32) + l / 4 + 8 (e / 2), column 8 i + 2 (l % 4) + e % 2.
 //
 // Operands in shared memory are tiles of rows x 64 BF16: 128 bytes a row, rows at 128 bytes,
 // 16-byte chunk j of row r at chunk j ^ (r % 8) (the 128-byte swizzle); tiles aligned to 1024
@@ -11,37 +11,12 @@
 #include <cstdint>
 
 #include "kernels/cuda/device.h"
+#include "kernels/cuda/hopper.cuh"
+#include "kernels/cuda/wgmma.cuh"
 
 namespace cairn::kernels::cuda::mma {
 
-__device__ inline uint32_t SharedAddress(const void* pointer) {
-  return static_cast<uint32_t>(__cvta_generic_to_shared(pointer));
-}
-
 // ---- barriers ----
-
-__device__ inline void BarrierInit(uint32_t barrier, uint32_t arrivals) {
-  asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(barrier), "r"(arrivals));
-}
-
-__device__ inline void BarrierArrive(uint32_t barrier) {
-  asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(barrier) : "memory");
-}
-
-// A wait that is never answered is a mistake here: it traps after seconds instead of hanging.
-__device__ inline void BarrierWait(uint32_t barrier, uint32_t parity) {
-  uint32_t done = 0;
-  for (uint32_t tries = 0; done == 0; ++tries) {
-    asm volatile(
-        "{\n .reg .pred p;\n"
-        " mbarrier.try_wait.parity.shared::cta.b64 p, [%1], %2;\n"
-        " selp.u32 %0, 1, 0, p;\n}"
-        : "=r"(done)
-        : "r"(barrier), "r"(parity)
-        : "memory");
-    if (tries == 1u << 22) __trap();
-  }
-}
 
 // The n-th use of a thing with one place waits for these barriers of it.
 __device__ inline void WaitFull(uint64_t& barrier, uint32_t n) {
@@ -55,11 +30,6 @@ __device__ inline void WaitEmpty(uint64_t& barrier, uint32_t n) {
 __device__ inline void WarpArrive(uint32_t barrier) {
   __syncwarp();
   if (threadIdx.x % 32 == 0) BarrierArrive(barrier);
-}
-
-// Threads of some warps; `id` 1 to 15.
-__device__ inline void NamedBarrier(uint32_t id, uint32_t threads) {
-  asm volatile("bar.sync %0, %1;" ::"r"(id), "r"(threads) : "memory");
 }
 
 // ---- loads ----
@@ -89,18 +59,11 @@ absl::Status AllowShared(Kernel* kernel, int bytes) {
       "a kernel's shared memory");
 }
 
-// A launch that follows early may start, once all blocks of threads have said so ...
-__device__ inline void LetDependentsStart() {
-  asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
-}
-// ... and waits here for the end of this one.
-__device__ inline void WaitForPrevious() { asm volatile("griddepcontrol.wait;" ::: "memory"); }
-
 // ---- products ----
 
 // Ordinary stores to shared memory before this are seen by products that follow a barrier.
 __device__ inline void FenceForProducts() {
-  asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
+  FenceForCopies();  // both read the same way
 }
 
 // A tile in shared memory as an operand; moved by a step at little cost.
@@ -125,15 +88,13 @@ class Operand {
   uint32_t lower_;
 };
 
-// Before the first product, and after registers that products read or write were touched.
-__device__ inline void ProductFence() { asm volatile("wgmma.fence.sync.aligned;" ::: "memory"); }
-
 // Issued products are done; their results may be read.
 template <int kCount>
 __device__ inline void FinishProducts(float (&d)[kCount]) {
-  asm volatile("wgmma.commit_group.sync.aligned;\nwgmma.wait_group.sync.aligned 0;" ::: "memory");
+  WgmmaCommit();
+  WgmmaWait<0>();
 #pragma unroll
-  for (int i = 0; i < kCount; ++i) asm volatile("" : "+f"(d[i])::"memory");
+  for (int i = 0; i < kCount; ++i) Pin(d[i]);
 }
 
 #define CAIRN_D8(i)                                                                           \

@@ -40,7 +40,7 @@ __device__ inline void FinishLoads() {
 // scores [64 heads, 64 rows] of the rows at `rows`.
 __device__ inline void MakeScores(float (&scores)[32], const Operand& queries, uint32_t rows) {
   const Operand keys = Operand::AlongRows(rows);
-  ProductFence();
+  WgmmaFence();
 #pragma unroll
   for (int k = 0; k < kAttentionDim / 16; ++k) {
     const uint32_t at = k / 4 * kTileBytes + k % 4 * 32;

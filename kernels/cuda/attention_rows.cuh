@@ -1,11 +1,10 @@
 // attention_rows.cuh: a token's list as rows in memory, and a stored row's way into shared memory
 // as BF16: the producers' part of attention.h's kernels.
 //
-// A warpgroup brings halves of blocks, 32 rows; one brings all, or two one half each. Of a row,
-// four lanes bring everything: lane k of four the 16 bytes k of each group of 64 codes, and 16-byte
-// chunks k and k + 4 of the BF16 part. What the next half needs is asked for as soon as this half's
-// registers are free, and the index it is found by a half before that, so that memory works while
-// codes are decoded.
+// Two warpgroups bring a half of each block, 32 rows. Of a row, four lanes bring everything: lane k
+// of four the 16 bytes k of each group of 64 codes, and 16-byte chunks k and k + 4 of the BF16
+// part. What the next half needs is asked for as soon as registers are free, and the index it is
+// found by a half before that, so that memory works while codes are decoded.
 #ifndef CAIRN_KERNELS_CUDA_ATTENTION_ROWS_CUH_
 #define CAIRN_KERNELS_CUDA_ATTENTION_ROWS_CUH_
 
@@ -24,6 +23,7 @@ inline constexpr int kHeadBlock = 64;
 inline constexpr int kGroupThreads = 128;  // of a warpgroup
 inline constexpr int kBlockRows = 64;
 inline constexpr int kHalfRows = 32;
+inline constexpr int kProducers = 2;  // warpgroups
 inline constexpr int kRowDataBytes = 576;
 inline constexpr int kRowScaleBytes = 8;
 inline constexpr int kGroups = 7;                            // of 64 codes
@@ -165,14 +165,21 @@ __device__ inline uint32_t TimesBf16x2(uint32_t a, uint32_t b) {
 // The BF16 number 2^exponent in both halves; -126 to 127 (modulo 2^32).
 __device__ inline uint32_t PowerBf16x2(uint32_t exponent) { return (exponent + 127) * 0x00800080u; }
 
+// prmt: bytes of v by selector; 8 + i is byte i's sign in all bits.
+__device__ inline uint32_t PickBytes(uint32_t v, uint32_t selector) {
+  uint32_t out;
+  asm("prmt.b32 %0, %1, 0, %2;" : "=r"(out) : "r"(v), "r"(selector));
+  return out;
+}
+
 // Four e4m3 codes, first in the lowest byte, as BF16: sign, exponent and mantissa are put in their
 // places, which makes the value times 2^-120 (subnormal codes included: BF16 with an exponent field
-// of 0 is one too), and `power` makes up for that. Exact.
+// of 0 is one too), and `power` makes up for that. Exact. A code is extended by its sign to 16 bits
+// and shifted by a multiplication: the pipe of shifts and logic is the one that is short.
 __device__ inline uint2 DecodeFour(uint32_t codes, uint32_t power) {
-  const uint32_t upper = (codes & 0x80808080u) | ((codes >> 4) & 0x07070707u);
-  const uint32_t lower = (codes << 4) & 0xf0f0f0f0u;
-  return {TimesBf16x2(__byte_perm(lower, upper, 0x5140), power),
-          TimesBf16x2(__byte_perm(lower, upper, 0x7362), power)};
+  const uint32_t a = (PickBytes(codes, 0x9180) * 16) & 0x87f087f0u;
+  const uint32_t b = (PickBytes(codes, 0xb3a2) * 16) & 0x87f087f0u;
+  return {TimesBf16x2(a, power), TimesBf16x2(b, power)};
 }
 
 // Sixteen codes times 2^(scale - 127): 32 bytes. kLarge: for any scale; else for scales up to
@@ -204,11 +211,10 @@ struct RowRing {
   alignas(1024) uint8_t rows[2][kBlockBytes];
   uint64_t full[2], empty[2];
 
-  // By one thread, before a __syncthreads: so many warpgroups of producers, and warps that release
-  // a block.
-  __device__ void Init(uint32_t producers, uint32_t users) {
+  // By one thread, before a __syncthreads; so many warps release a block.
+  __device__ void Init(uint32_t users) {
     for (int i = 0; i < 2; ++i) {
-      BarrierInit(SharedAddress(&full[i]), producers * kGroupThreads);
+      BarrierInit(SharedAddress(&full[i]), kProducers * kGroupThreads / 32);
       BarrierInit(SharedAddress(&empty[i]), users);
     }
   }
@@ -217,6 +223,11 @@ struct RowRing {
   __device__ void WaitFull(uint32_t n) { mma::WaitFull(full[n % 2], n / 2); }
   __device__ void WaitEmpty(uint32_t n) { mma::WaitEmpty(empty[n % 2], n / 2); }
   __device__ void Release(uint32_t n) { WarpArrive(SharedAddress(&empty[n % 2])); }
+  // By each of the producers' warps, when its rows are written.
+  __device__ void Close(uint32_t n) {
+    FenceForProducts();
+    WarpArrive(SharedAddress(&full[n % 2]));
+  }
 };
 
 // The blocks that a block of threads works on: of items, and of each item's blocks, from a first
@@ -225,8 +236,7 @@ struct Work {
   int item, item_step, block, block_step;
 };
 
-// A producer's way through the work, in halves: all of them, or every block's first or second.
-template <int kProducers>
+// A producer's way through the work: every block's first or second half.
 class Halves {
  public:
   __device__ Halves(const AttentionBatch& batch, const Work& work, int half)
@@ -242,10 +252,6 @@ class Halves {
   __device__ StoredRow At(const Place& place) const { return rows_.At(batch_, place); }
   __device__ void Next() {
     if (done()) return;
-    if (kProducers == 1) {
-      half_ ^= 1;
-      if (half_ == 1) return;
-    }
     block_ += work_.block_step;
     if (block_ < rows_.blocks()) return;
     block_ = work_.block;
@@ -259,7 +265,8 @@ class Halves {
   }
   const AttentionBatch& batch_;
   const Work work_;
-  int item_, block_, half_;
+  int item_, block_;
+  const int half_;
   Rows rows_;
 };
 
@@ -280,37 +287,51 @@ __device__ inline void DecodePart(const RowPart& part, uint32_t to, int lane, in
   StoreShared16(to + kGroups * kTileBytes + (rope_chunk ^ 64), part.rope[1]);
 }
 
-// One of kProducers warpgroups. REQUIRES: there is work.
-template <int kProducers>
+// One of kProducers warpgroups. REQUIRES: there is work. kAhead: a half is asked for before the one
+// before it is decoded, in 38 registers more; else after that.
+template <bool kAhead>
 __device__ inline void Produce(const AttentionBatch& batch, const Work& work, RowRing& ring,
                                int producer) {
   const int thread = threadIdx.x % kGroupThreads, lane = thread % 4, row = thread / 4;
-  Halves<kProducers> halves(batch, work, producer);
-  RowPart even, odd;
-  even.Load(halves.At(halves.Find(row)), lane);
-  halves.Next();
+  Halves halves(batch, work, producer);
   Place place = halves.Find(row);
-  // The n-th half, counted over all items, is in `now`; whether it was the last.
-  const auto bring = [&](uint32_t n, const RowPart& now, RowPart& after) {
-    const bool last = halves.done(), large = now.ArrivedLarge();
-    after.Load(halves.At(place), lane);
+  const auto load = [&](RowPart& part) {
+    part.Load(halves.At(place), lane);
     halves.Next();
     place = halves.Find(row);
-    const uint32_t to = ring.block(n / 2) + (n % 2 * kHalfRows + row) * 128;
-    if (kProducers == 2 || n % 2 == 0) ring.WaitEmpty(n / 2);
+  };
+  const auto decode = [&](uint32_t n, const RowPart& part, bool large) {
+    const uint32_t to = ring.block(n) + (producer * kHalfRows + row) * 128;
     if (large) {
-      DecodePart<true>(now, to, lane, row);
+      DecodePart<true>(part, to, lane, row);
     } else {
-      DecodePart<false>(now, to, lane, row);
+      DecodePart<false>(part, to, lane, row);
     }
-    if (kProducers == 1 && n % 2 == 0) return false;
-    FenceForProducts();
-    BarrierArrive(SharedAddress(&ring.full[n / 2 % 2]));
+    ring.Close(n);
+  };
+  uint32_t block = 0;
+  if (!kAhead) {
+    do {
+      RowPart part;
+      load(part);
+      ring.WaitEmpty(block);
+      decode(block++, part, part.ArrivedLarge());
+    } while (!halves.done());
+    return;
+  }
+  RowPart even, odd;
+  load(even);
+  // The half of the n-th block is in `now`; whether it was the last.
+  const auto bring = [&](uint32_t n, const RowPart& now, RowPart& after) {
+    const bool last = halves.done(), large = now.ArrivedLarge();
+    load(after);
+    ring.WaitEmpty(n);
+    decode(n, now, large);
     return last;
   };
-  for (uint32_t n = producer;; n += 2 * kProducers) {
-    if (bring(n, even, odd)) return;
-    if (bring(n + kProducers, odd, even)) return;
+  for (;; block += 2) {
+    if (bring(block, even, odd)) return;
+    if (bring(block + 1, odd, even)) return;
   }
 }
 

@@ -48,6 +48,7 @@ constexpr Shape kShapes[] = {
     {"decode-1-flash", "1 token of Flash, 128 + 512 rows", 1, 64, 512, false, false},
     {"decode-32-flash", "32 tokens of Flash, 128 + 512 rows", 32, 64, 512, false, false},
     {"decode-128-flash", "128 tokens of Flash, 128 + 512 rows", 128, 64, 512, false, false},
+    {"decode-512-flash", "512 tokens of Flash, 128 + 512 rows", 512, 64, 512, false, false},
     {"decode-1-pro", "1 token of Pro, 128 + 1024 rows", 1, 128, 1024, false, false},
     {"decode-32-pro", "32 tokens of Pro, 128 + 1024 rows", 32, 128, 1024, false, false},
     {"decode-128-pro", "128 tokens of Pro, 128 + 1024 rows", 128, 128, 1024, false, false},

@@ -16,7 +16,7 @@ constexpr int kGroups = 2, kSteps = 4096, kTileBytes = 64 * 64 * 2, kTiles = 4;
 // Each of two warpgroups: kSteps products [64, 16] x [16, 256], A in registers.
 __global__ __launch_bounds__(128 * kGroups, 1) void TensorLimitKernel(float* out) {
   extern __shared__ uint8_t memory[];
-  const uint32_t start = mma::SharedAddress(memory), base = (start + 1023) / 1024 * 1024;
+  const uint32_t start = kernels::cuda::SharedAddress(memory), base = (start + 1023) / 1024 * 1024;
   // BF16 of magnitude 0.125 to 0.5, any sign.
   uint32_t state = threadIdx.x * 2654435761u + 1;
   const auto next = [&state] {
@@ -32,7 +32,7 @@ __global__ __launch_bounds__(128 * kGroups, 1) void TensorLimitKernel(float* out
   const mma::Operand tiles = mma::Operand::AcrossRows(base, kTileBytes);
   float d[128] = {};
   for (int i = 0; i < kSteps; i += 4) {
-    mma::ProductFence();
+    kernels::cuda::WgmmaFence();
 #pragma unroll
     for (int k = 0; k < 4; ++k) {
       mma::MultiplyRows<0>(d, a, tiles.At(k * 2048));
