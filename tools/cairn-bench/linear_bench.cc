@@ -24,7 +24,6 @@ namespace {
 
 using kernels::CpuPath;
 using kernels::PackedMatrix;
-using kernels::RawMatrix;
 using kernels::ThreadPool;
 using kernels::WeightFormat;
 
@@ -271,7 +270,7 @@ Prepared PrepareFewRows(WeightFormat format) {
                                      return static_cast<double>(rows) / stream->SecondsFor(rows);
                                    }});
   }
-  for (const size_t which : {0, 1}) AddNarrower(prepared.contenders, which);
+  for (const size_t which : {size_t{0}, size_t{1}}) AddNarrower(prepared.contenders, which);
   return prepared;
 }
 
