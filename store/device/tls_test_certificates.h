@@ -1,6 +1,7 @@
 // tls_test_certificates.h: an authority of a test's own, and certificates of it.
 //
-// Threads: one. For tests and benchmarks only. Errors: CHECK-like: a test that cannot have them ends.
+// Threads: one. For tests and benchmarks only. Errors: CHECK-like: a test that cannot have them
+// ends.
 #ifndef CAIRN_STORE_DEVICE_TLS_TEST_CERTIFICATES_H_
 #define CAIRN_STORE_DEVICE_TLS_TEST_CERTIFICATES_H_
 
