@@ -1,13 +1,23 @@
 #include "kernels/cpu/cpu_path.h"
 
 #include <atomic>
+#include <cstdio>
+
+#include "kernels/cpu/products_check.h"
 
 namespace cairn::kernels {
 namespace {
 
+CpuPath WidestRight() {
+  if (!HasCpuPath(CpuPath::kAvx512)) return CpuPath::kAvx2;
+  if (SameBits(Avx2Products(), Avx512Products())) return CpuPath::kAvx512;
+  std::fputs("cairn: products with AVX-512 have other bits than with AVX2 here: not used\n",
+             stderr);
+  return CpuPath::kAvx2;
+}
+
 std::atomic<CpuPath>& Chosen() {
-  static std::atomic<CpuPath> chosen(HasCpuPath(CpuPath::kAvx512) ? CpuPath::kAvx512
-                                                                  : CpuPath::kAvx2);
+  static std::atomic<CpuPath> chosen(WidestRight());
   return chosen;
 }
 

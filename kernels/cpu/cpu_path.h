@@ -14,7 +14,8 @@ enum class CpuPath : uint8_t { kAvx2, kAvx512 };
 // Whether this processor and its operating system have it.
 bool HasCpuPath(CpuPath path);
 
-// The widest there is, unless ChooseCpuPath said otherwise.
+// The widest there is that gives the bits of kAvx2 on this processor, which is tried once
+// (products_check.h; one that does not is said on stderr), unless ChooseCpuPath said otherwise.
 CpuPath ChosenCpuPath();
 
 // For tests and benches. REQUIRES: HasCpuPath(path); nothing is being multiplied.

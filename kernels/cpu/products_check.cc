@@ -1,0 +1,110 @@
+#include "kernels/cpu/products_check.h"
+
+#include <algorithm>
+#include <bit>
+#include <cstring>
+#include <memory>
+#include <vector>
+
+namespace cairn::kernels {
+namespace {
+
+constexpr int64_t kOutputs = 3 * PackedMatrix::kPanel + 5;
+constexpr int64_t kK = kSlab + 128 + 32;  // a slab, a group of FP8, a group of FP4
+constexpr int64_t kRowsMax = 27;
+
+// Numbers without a library: the same everywhere.
+class Numbers {
+ public:
+  uint32_t Next() {
+    state_ = state_ * 6364136223846793005u + 1442695040888963407u;
+    return static_cast<uint32_t>(state_ >> 32);
+  }
+  // In [-1, 1), of 24 bits.
+  float Small() { return static_cast<float>(static_cast<int32_t>(Next()) >> 7) * 0x1p-24f; }
+
+ private:
+  uint64_t state_ = 1;
+};
+
+PackedMatrix Made(WeightFormat format, Numbers& numbers) {
+  std::vector<uint8_t> values, scales;
+  const auto put = [&](uint32_t bits, int bytes) {
+    for (int i = 0; i < bytes; ++i) values.push_back(static_cast<uint8_t>(bits >> (8 * i)));
+  };
+  for (int64_t i = 0; i < kOutputs * kK; ++i) {
+    const auto small = std::bit_cast<uint32_t>(numbers.Small());
+    if (format == WeightFormat::kF32) put(small, 4);
+    if (format == WeightFormat::kBf16) put(small >> 16, 2);
+    // Not the NaNs, which have all bits of exponent and mantissa.
+    if (format == WeightFormat::kFp8) put(numbers.Next() & 0xf7, 1);
+    if (format == WeightFormat::kFp4 && i % 2 == 0) put(numbers.Next() & 0xff, 1);
+  }
+  // More than either format has.
+  for (int64_t i = 0; i < kOutputs * kK / 32; ++i) {
+    scales.push_back(static_cast<uint8_t>(120 + numbers.Next() % 8));
+  }
+  return PackedMatrix({format, kOutputs, kK, values.data(), scales.data()}, 0, kOutputs);
+}
+
+using Results = std::vector<float>;
+
+// Of `rows` rows, by both ways that Linear has; the second one adds to what is there.
+Results Of(const Products& products, const PackedMatrix& w, const std::vector<float>& x,
+           int64_t rows) {
+  static thread_local const std::unique_ptr<Scratch> scratch = std::make_unique<Scratch>();
+  Results y(static_cast<size_t>(2 * rows * kOutputs));
+  Product product = {w.format(),
+                     w.n(),
+                     w.k(),
+                     w.panel(0),
+                     w.panel_bytes(),
+                     w.panel_scales(0),
+                     w.panel_scale_bytes(),
+                     x.data(),
+                     kK,
+                     y.data(),
+                     kOutputs};
+  products.many_rows(product, {0, rows, 0, w.panels()}, *scratch);
+  product.y += rows * kOutputs;
+  if (rows <= products.few_rows_max[static_cast<size_t>(w.format())]) {
+    products.few_rows(product, {0, rows, 0, w.panels()});
+  } else {
+    std::copy_n(y.data(), rows * kOutputs, product.y);
+  }
+  return y;
+}
+
+Results PanelOf(const Products& products, const std::vector<float>& panel,
+                const std::vector<float>& x, int64_t rows) {
+  Results y(static_cast<size_t>(rows * PackedMatrix::kPanel), 0.5f);
+  products.panel(panel.data(), kSlab, x.data(), kK, rows, y.data(), PackedMatrix::kPanel);
+  return y;
+}
+
+bool Same(const Results& a, const Results& b) {
+  return std::memcmp(a.data(), b.data(), a.size() * sizeof(float)) == 0;
+}
+
+}  // namespace
+
+bool SameBits(const Products& one, const Products& other) {
+  Numbers numbers;
+  std::vector<float> x(static_cast<size_t>(kRowsMax * kK));
+  std::vector<float> panel(static_cast<size_t>(kSlab * PackedMatrix::kPanel));
+  for (float& v : x) v = numbers.Small();
+  for (float& v : panel) v = numbers.Small();
+  for (const WeightFormat format :
+       {WeightFormat::kF32, WeightFormat::kBf16, WeightFormat::kFp8, WeightFormat::kFp4}) {
+    const PackedMatrix w = Made(format, numbers);
+    for (int64_t rows = 1; rows <= kRowsMax; ++rows) {
+      if (!Same(Of(one, w, x, rows), Of(other, w, x, rows))) return false;
+    }
+  }
+  for (int64_t rows = 1; rows <= kRowsMax; ++rows) {
+    if (!Same(PanelOf(one, panel, x, rows), PanelOf(other, panel, x, rows))) return false;
+  }
+  return true;
+}
+
+}  // namespace cairn::kernels

@@ -1,0 +1,17 @@
+// products_check.h: whether two sets of inner loops give the same bits: every format, every number
+// of rows up to beyond two tiles, edges of panels, slabs and groups. Some 10 ms. What a process
+// asks before it uses instructions that are seldom tested, and the tests ask of all.
+//
+// Threads: any.
+#ifndef CAIRN_KERNELS_CPU_PRODUCTS_CHECK_H_
+#define CAIRN_KERNELS_CPU_PRODUCTS_CHECK_H_
+
+#include "kernels/cpu/products.h"
+
+namespace cairn::kernels {
+
+bool SameBits(const Products& one, const Products& other);
+
+}  // namespace cairn::kernels
+
+#endif  // CAIRN_KERNELS_CPU_PRODUCTS_CHECK_H_

@@ -1,0 +1,75 @@
+// Goal: one wrong bit of any loop, for any format and number of rows, is found; and this
+// processor's paths are right. Method: AVX2's loops, one of them spoiled.
+#include "kernels/cpu/products_check.h"
+
+#include <gtest/gtest.h>
+
+#include <cstring>
+
+#include "kernels/cpu/cpu_path.h"
+
+namespace cairn::kernels {
+namespace {
+
+// What is spoiled: a result of so many rows with such weights. (The loops are plain functions.)
+struct Spoiled {
+  WeightFormat format = WeightFormat::kF32;
+  int64_t rows = 0;
+} spoiled;
+
+void Spoil(float* y) {
+  uint32_t bits = 0;
+  std::memcpy(&bits, y, sizeof(bits));
+  bits ^= 1;
+  std::memcpy(y, &bits, sizeof(bits));
+}
+
+bool IsSpoiled(const Product& product, const Task& task) {
+  return product.format == spoiled.format && task.rows == spoiled.rows;
+}
+
+TEST(ProductsCheck, ThePathsOfThisProcessorAreRight) {
+  EXPECT_TRUE(SameBits(Avx2Products(), Avx2Products()));
+  if (!HasCpuPath(CpuPath::kAvx512)) GTEST_SKIP() << "no AVX-512 here";
+  EXPECT_TRUE(SameBits(Avx2Products(), Avx512Products()));
+}
+
+TEST(ProductsCheck, OneWrongBitOfFewRowsIsFound) {
+  Products wrong = Avx2Products();
+  wrong.few_rows = [](const Product& product, const Task& task) {
+    Avx2Products().few_rows(product, task);
+    if (IsSpoiled(product, task)) Spoil(product.y + (task.rows - 1) * product.ldy + product.n - 1);
+  };
+  for (const WeightFormat format :
+       {WeightFormat::kF32, WeightFormat::kBf16, WeightFormat::kFp8, WeightFormat::kFp4}) {
+    for (const int64_t rows : {1, 2, 3, 4, 5, 6, 7, 12, 13}) {
+      spoiled = {format, rows};
+      EXPECT_FALSE(SameBits(Avx2Products(), wrong)) << rows;
+      EXPECT_FALSE(SameBits(wrong, Avx2Products())) << rows;
+    }
+  }
+  spoiled = {};
+  EXPECT_TRUE(SameBits(Avx2Products(), wrong));
+}
+
+TEST(ProductsCheck, OneWrongBitOfManyRowsOrAPanelIsFound) {
+  Products wrong = Avx2Products();
+  wrong.many_rows = [](const Product& product, const Task& task, Scratch& scratch) {
+    Avx2Products().many_rows(product, task, scratch);
+    if (IsSpoiled(product, task)) Spoil(product.y);
+  };
+  for (const int64_t rows : {1, 11, 12, 13, 24, 25, 27}) {
+    spoiled = {WeightFormat::kFp4, rows};
+    EXPECT_FALSE(SameBits(Avx2Products(), wrong)) << rows;
+  }
+  wrong = Avx2Products();
+  wrong.panel = [](const float* panel, int64_t count, const float* x, int64_t ldx, int64_t m,
+                   float* y, int64_t ldy) {
+    Avx2Products().panel(panel, count, x, ldx, m, y, ldy);
+    if (m == spoiled.rows) Spoil(y + (m - 1) * ldy + 15);
+  };
+  EXPECT_FALSE(SameBits(Avx2Products(), wrong));
+}
+
+}  // namespace
+}  // namespace cairn::kernels
