@@ -26,6 +26,20 @@ constexpr int64_t CeilDiv(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 }  // namespace
 
+Product ProductOf(const PackedMatrix& w, const float* x, int64_t ldx, float* y, int64_t ldy) {
+  return {w.format(),
+          w.n(),
+          w.k(),
+          w.panel(0),
+          w.panel_bytes(),
+          w.panel_scales(0),
+          w.panel_scale_bytes(),
+          x,
+          ldx,
+          y,
+          ldy};
+}
+
 void PanelMultiply(const float* panel, int64_t count, const float* x, int64_t ldx, int64_t m,
                    float* y, int64_t ldy) {
   ChosenProducts().panel(panel, count, x, ldx, m, y, ldy);
@@ -34,17 +48,7 @@ void PanelMultiply(const float* panel, int64_t count, const float* x, int64_t ld
 void Linear(ThreadPool& pool, const PackedMatrix& w, const float* x, int64_t ldx, int64_t m,
             float* y, int64_t ldy) {
   const Products& products = ChosenProducts();
-  const Product product = {w.format(),
-                           w.n(),
-                           w.k(),
-                           w.panel(0),
-                           w.panel_bytes(),
-                           w.panel_scales(0),
-                           w.panel_scale_bytes(),
-                           x,
-                           ldx,
-                           y,
-                           ldy};
+  const Product product = ProductOf(w, x, ldx, y, ldy);
   const bool serial = m * w.n() * w.k() < kSerialWork;
   const auto run = [&](int64_t tasks, const auto& body) {
     if (serial) {

@@ -25,6 +25,8 @@ struct Product {
   int64_t ldy;
 };
 
+Product ProductOf(const PackedMatrix& w, const float* x, int64_t ldx, float* y, int64_t ldy);
+
 // Some rows against some panels.
 struct Task {
   int64_t row_begin, rows;

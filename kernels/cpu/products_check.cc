@@ -54,17 +54,7 @@ Results Of(const Products& products, const PackedMatrix& w, const std::vector<fl
            int64_t rows) {
   static thread_local const std::unique_ptr<Scratch> scratch = std::make_unique<Scratch>();
   Results y(static_cast<size_t>(2 * rows * kOutputs));
-  Product product = {w.format(),
-                     w.n(),
-                     w.k(),
-                     w.panel(0),
-                     w.panel_bytes(),
-                     w.panel_scales(0),
-                     w.panel_scale_bytes(),
-                     x.data(),
-                     kK,
-                     y.data(),
-                     kOutputs};
+  Product product = ProductOf(w, x.data(), kK, y.data(), kOutputs);
   products.many_rows(product, {0, rows, 0, w.panels()}, *scratch);
   product.y += rows * kOutputs;
   if (rows <= products.few_rows_max[static_cast<size_t>(w.format())]) {
