@@ -47,6 +47,9 @@ std::unique_ptr<BIO, Free> Reading(const std::string& pem) {
   return std::unique_ptr<BIO, Free>(::BIO_new_mem_buf(pem.data(), static_cast<int>(pem.size())));
 }
 
+// For a key that wants one: without this OpenSSL would ask at the terminal, and wait.
+int NoPassphrase(char*, int, int, void*) { return -1; }
+
 absl::Status UseCertificate(SSL_CTX* context, const TlsCredentials& credentials) {
   const auto chain = Reading(credentials.certificate);
   const std::unique_ptr<X509, Free> own(
@@ -63,7 +66,7 @@ absl::Status UseCertificate(SSL_CTX* context, const TlsCredentials& credentials)
   ::ERR_clear_error();  // the chain's end
   const auto reading = Reading(credentials.key);
   const std::unique_ptr<EVP_PKEY, Free> key(
-      ::PEM_read_bio_PrivateKey(reading.get(), nullptr, nullptr, nullptr));
+      ::PEM_read_bio_PrivateKey(reading.get(), nullptr, NoPassphrase, nullptr));
   if (key == nullptr) return Wrong("the key is not to be read");
   if (::SSL_CTX_use_PrivateKey(context, key.get()) != 1 ||
       ::SSL_CTX_check_private_key(context) != 1) {

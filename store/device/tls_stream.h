@@ -10,8 +10,10 @@
 // Units:     bytes.
 // Errors:    as byte_stream.h; a handshake that fails is UNAVAILABLE and says why. After a Send
 // that
-//            was DEADLINE_EXCEEDED the stream is of no use. INVALID_ARGUMENT (TlsStreams) names the
-//            part of the credentials that is wrong; NOT_FOUND (ReadTls) the file.
+//            was DEADLINE_EXCEEDED the stream is of no use, and what a Send did not take comes
+//            first, unchanged, in the next one: it may be encrypted already. INVALID_ARGUMENT
+//            (TlsStreams) names the part of the credentials that is wrong; NOT_FOUND (ReadTls) the
+//            file.
 #ifndef CAIRN_STORE_DEVICE_TLS_STREAM_H_
 #define CAIRN_STORE_DEVICE_TLS_STREAM_H_
 

@@ -91,4 +91,15 @@ TlsCredentials TestAuthority::Issue(const std::string& names, int days) const {
           .authorities = certificate_};
 }
 
+std::string TestAuthority::Encrypted(const std::string& key) {
+  const std::unique_ptr<BIO, Free> in(::BIO_new_mem_buf(key.data(), static_cast<int>(key.size())));
+  const Key read(::PEM_read_bio_PrivateKey(in.get(), nullptr, nullptr, nullptr));
+  Must(read != nullptr);
+  const unsigned char passphrase[] = {'s', 'e', 's', 'a', 'm', 'e'};
+  return Pem([&](BIO* out) {
+    return ::PEM_write_bio_PrivateKey(out, read.get(), ::EVP_aes_256_cbc(), passphrase,
+                                      sizeof(passphrase), nullptr, nullptr);
+  });
+}
+
 }  // namespace cairn::store

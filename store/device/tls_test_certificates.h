@@ -22,6 +22,8 @@ class TestAuthority {
   // Certificate and key for `names`, as "DNS:a.b,IP:127.0.0.1"; `days` < 0: of the past. With this
   // authority as the one of the peers'.
   TlsCredentials Issue(const std::string& names, int days = 1) const;
+  // The same key under a passphrase.
+  static std::string Encrypted(const std::string& key);
 
  private:
   struct Parts;
