@@ -22,6 +22,7 @@
 #include "store/base/exit_codes.h"
 #include "store/base/fault_point.h"
 #include "store/device/gpu_memory.h"
+#include "store/device/tls_stream.h"
 #include "store/device/uring_file_system.h"
 #include "store/index/rocks_catalog.h"
 #include "store/recovery/check.h"
@@ -97,6 +98,16 @@ struct GpuPool {
 };
 
 // Blocks the signals that end the daemon, in this thread and all it starts.
+// Read and found good before anything is opened or taken.
+absl::StatusOr<std::optional<store::TlsCredentials>> TlsOf(const DaemonSettings& settings) {
+  if (settings.tls_cert.empty()) return std::nullopt;
+  CAIRN_ASSIGN_OR_RETURN(
+      store::TlsCredentials tls,
+      store::ReadTls(settings.tls_cert, settings.tls_key, settings.tls_client_ca));
+  CAIRN_RETURN_IF_ERROR(store::TlsListeners(tls).status());
+  return tls;
+}
+
 sigset_t BlockEndingSignals() {
   sigset_t set;
   sigemptyset(&set);
@@ -112,6 +123,8 @@ int RunDaemon(const DaemonSettings& settings) {
   spdlog::set_level(spdlog::level::from_str(settings.log_level));
   // gRPC's locks: Debian builds absl with its search for cycles of locks on, a tenth of each call.
   absl::SetMutexDeadlockDetectionMode(absl::OnDeadlockCycle::kIgnore);
+  auto tls = TlsOf(settings);
+  if (!tls.ok()) return Fail(tls.status(), kExitUsage);
   const sigset_t ending = BlockEndingSignals();
   ::signal(SIGPIPE, SIG_IGN);
   ::umask(0077);
@@ -159,23 +172,14 @@ int RunDaemon(const DaemonSettings& settings) {
   options->gpu_tier = pool.tier.get();
   auto core = CacheCore::Create(*options, **host, disk->get(), RealClock(), SystemRandom());
   if (!core.ok()) return Fail(core.status(), kExitFailure);
-  std::optional<store::TlsCredentials> tls;
-  if (!settings.tls_cert.empty()) {
-    auto read = store::ReadTls(settings.tls_cert, settings.tls_key, settings.tls_client_ca);
-    if (!read.ok()) return Fail(read.status(), kExitUsage);
-    tls = *std::move(read);
-  }
   auto server = CacheServer::Start({.socket = settings.socket,
                                     .listen = settings.listen,
                                     .admin_socket = settings.admin_socket,
                                     .bulk_listen = settings.bulk_listen,
                                     .version = kDaemonVersion,
-                                    .tls = std::move(tls)},
+                                    .tls = *std::move(tls)},
                                    **core, RealClock(), SystemRandom(), store::UnixSockets());
-  if (!server.ok()) {
-    return Fail(server.status(),
-                absl::IsInvalidArgument(server.status()) ? kExitUsage : kExitFailure);
-  }
+  if (!server.ok()) return Fail(server.status(), kExitFailure);
   spdlog::info(
       "cairnd {} serves {}{}{}; {} MiB of host memory, {} MiB of GPU memory, {} MiB of disk by {}, "
       "policy {}; {} segments found",
