@@ -235,6 +235,9 @@ int RunGenerateCommand(const GenerateOptions& options) {
   if (const auto tls = ReadCacheTls(options.cache_tls); !tls.ok()) {
     return Fail(tls.status(), kExitUsage);
   }
+  if (options.pin && (options.device != "cuda" || options.cache.empty())) {
+    return Fail(absl::InvalidArgumentError("--pin is for --device cuda with --cache"), kExitUsage);
+  }
   absl::StatusOr<std::string> text = ReadText(options.prompt_file, options.prompt_bytes);
   if (!text.ok()) return Fail(text.status(), kExitUsage);
   absl::StatusOr<ModelConfig> config = LoadConfig(options.model);

@@ -198,6 +198,7 @@ absl::StatusOr<bool> PrefixCache::ResumeAt(const ResumePoint& point, cache::Matc
   }
   report.host_bytes = fetched->host_bytes;
   report.disk_bytes = fetched->disk_bytes;
+  report.gpu_bytes = session.restored().gpu_bytes;
   return true;
 }
 
@@ -242,7 +243,6 @@ absl::StatusOr<bool> PrefixCache::Restore(
     return absl::InternalError("the cache answered with an entry of another size");
   }
   const absl::Status restored = session.Restore(prefix);
-  report.gpu_bytes = session.restored().gpu_bytes;
   report.checksum_failures += session.restored().checksum_failures;
   if (absl::IsDataLoss(restored)) {
     ++report.checksum_failures;
