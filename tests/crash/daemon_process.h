@@ -24,7 +24,7 @@
 
 namespace cairn::crash {
 
-inline constexpr uint64_t kDiskBytes = 4 << 20;  // segments of an eighth
+inline constexpr uint64_t kDiskBytes = 4 << 20;  // segments of 128 KiB
 inline constexpr uint64_t kHostBytes = 1 << 20;
 
 // Where a daemon of the campaign lives: <work>/data, <work>/cairn.sock, <work>/cairnd.log.
