@@ -97,7 +97,6 @@ struct GpuPool {
   }
 };
 
-// Blocks the signals that end the daemon, in this thread and all it starts.
 // Read and found good before anything is opened or taken.
 absl::StatusOr<std::optional<store::TlsCredentials>> TlsOf(const DaemonSettings& settings) {
   if (settings.tls_cert.empty()) return std::nullopt;
@@ -108,6 +107,7 @@ absl::StatusOr<std::optional<store::TlsCredentials>> TlsOf(const DaemonSettings&
   return tls;
 }
 
+// The signals that end the daemon, in this thread and all it starts.
 sigset_t BlockEndingSignals() {
   sigset_t set;
   sigemptyset(&set);
@@ -155,6 +155,7 @@ int RunDaemon(const DaemonSettings& settings) {
   std::atomic<bool> no_memory{false};
   auto host = store::HostTier::Create({.capacity_bytes = settings.host_bytes,
                                        .memory = store::ArenaMemory::kInBackground,
+                                       .huge_pages = settings.huge_pages,
                                        .memory_failed = [&no_memory](const absl::Status& status) {
                                          no_memory = true;
                                          spdlog::critical("host memory: {}; give --host-bytes less",
@@ -181,14 +182,15 @@ int RunDaemon(const DaemonSettings& settings) {
                                    **core, RealClock(), SystemRandom(), store::UnixSockets());
   if (!server.ok()) return Fail(server.status(), kExitFailure);
   spdlog::info(
-      "cairnd {} serves {}{}{}; {} MiB of host memory, {} MiB of GPU memory, {} MiB of disk by {}, "
-      "policy {}; {} segments found",
+      "cairnd {} serves {}{}{}; {} MiB of host memory{}, {} MiB of GPU memory, {} MiB of disk by "
+      "{}, policy {}; {} segments found",
       kDaemonVersion, settings.socket,
       settings.listen.empty()
           ? ""
           : absl::StrCat(" and ", settings.listen, settings.tls_cert.empty() ? "" : " by TLS"),
       (*server)->bulk_port() == 0 ? "" : absl::StrCat(", bulk port ", (*server)->bulk_port()),
-      settings.host_bytes >> 20, settings.gpu_bytes >> 20, settings.disk_bytes >> 20,
+      settings.host_bytes >> 20, settings.huge_pages ? " in huge pages" : "",
+      settings.gpu_bytes >> 20, settings.disk_bytes >> 20,
       files.uses_uring() ? "io_uring" : "pread", settings.policy.ToString(), report.segments);
   NotifyServiceManager("READY=1");
 

@@ -34,6 +34,8 @@ constexpr Key kKeys[] = {
     {"tls_client_ca", &DaemonText::tls_client_ca, "",
      "PEM file: engines on other hosts must show a certificate of these authorities"},
     {"host_bytes", &DaemonText::host_bytes, "1GiB", "arena in host memory, taken at start"},
+    {"huge_pages", &DaemonText::huge_pages, "off",
+     "on: the arena takes reserved pages of 2 MiB (vm.nr_hugepages); off: ordinary memory"},
     {"gpu_bytes", &DaemonText::gpu_bytes, "off",
      "pool in the memory of the first GPU that CUDA sees, for copies of what engines on this host "
      "use again and again; or off"},
@@ -178,6 +180,11 @@ absl::StatusOr<DaemonSettings> ParseSettings(DaemonText text) {
   constexpr uint64_t kMost = 1ull << 50;
   CAIRN_ASSIGN_OR_RETURN(settings.host_bytes,
                          BytesIn("host_bytes", text.host_bytes, 1 << 20, kMost));
+  if (text.huge_pages != "on" && text.huge_pages != "off") {
+    return absl::InvalidArgumentError(
+        absl::StrCat("--huge-pages '", text.huge_pages, "' must be on or off"));
+  }
+  settings.huge_pages = text.huge_pages == "on";
   if (text.gpu_bytes != "off") {
     CAIRN_ASSIGN_OR_RETURN(settings.gpu_bytes,
                            BytesIn("gpu_bytes", text.gpu_bytes, 1 << 20, kMost));

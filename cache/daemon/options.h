@@ -30,6 +30,7 @@ struct DaemonText {
   std::string tls_key = {};
   std::string tls_client_ca = {};
   std::string host_bytes = {};
+  std::string huge_pages = {};
   std::string gpu_bytes = {};
   std::string disk_bytes = {};
   std::string segment_bytes = {};
@@ -49,6 +50,7 @@ struct DaemonSettings {
   // PEM files for both of these ports. Empty: no TLS, and without the last no client certificates.
   std::string tls_cert, tls_key, tls_client_ca;
   uint64_t host_bytes = 0;
+  bool huge_pages = false;
   uint64_t gpu_bytes = 0;  // 0: none
   uint64_t disk_bytes = 0;
   uint64_t segment_bytes = 0;

@@ -63,6 +63,14 @@ TEST_F(Settings, TheScrubRateIsOfTheTiersUnlessItIsGiven) {
             std::string::npos);
 }
 
+TEST_F(Settings, HugePagesAreTakenOnlyWhereTheyAreAskedFor) {
+  EXPECT_FALSE(ParseSettings({.dir = "/data"})->huge_pages);
+  EXPECT_FALSE(ParseSettings({.dir = "/data", .huge_pages = "off"})->huge_pages);
+  EXPECT_TRUE(ParseSettings({.dir = "/data", .huge_pages = "on"})->huge_pages);
+  EXPECT_NE(ErrorOf({.dir = "/data", .huge_pages = "yes"}).find("--huge-pages 'yes'"),
+            std::string::npos);
+}
+
 TEST_F(Settings, AGpuPoolIsTakenOnlyWhereItIsAskedFor) {
   const auto settings = [](const std::string& gpu_bytes) {
     return ParseSettings({.dir = "/data", .gpu_bytes = gpu_bytes, .disk_bytes = "10GiB"});

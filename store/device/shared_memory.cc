@@ -1,5 +1,6 @@
 #include "store/device/shared_memory.h"
 
+#include <linux/memfd.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 
@@ -48,7 +49,36 @@ uint64_t AvailableInControlGroup() {
   return UINT64_MAX;
 }
 
+// Memory is promised lightly and taken at the first touch, by killing somebody if need be. So it is
+// asked for first.
+absl::Status CheckAvailable(const std::string& what, uint64_t size, bool huge_pages) {
+  if (!huge_pages) {
+    const uint64_t available = AvailableMemoryBytes();
+    if (size <= available) return absl::OkStatus();
+    return absl::ResourceExhaustedError(
+        absl::StrCat(what, ": the machine has ", available, " bytes left; ask for less"));
+  }
+  const uint64_t free = FreeHugePageBytes();
+  if (size <= free) return absl::OkStatus();
+  return absl::ResourceExhaustedError(absl::StrCat(
+      what, " in huge pages: these are ", size / kHugePageBytes, " of 2 MiB, and ",
+      free / kHugePageBytes,
+      " are reserved and free; reserve more (sysctl vm.nr_hugepages), or go without huge pages"));
+}
+
+int OpenMemory(const std::string& name, bool huge_pages) {
+  const unsigned flags = MFD_CLOEXEC | MFD_ALLOW_SEALING;
+  return ::memfd_create(name.c_str(), huge_pages ? flags | MFD_HUGETLB | MFD_HUGE_2MB : flags);
+}
+
 }  // namespace
+
+uint64_t FreeHugePageBytes() {
+  const std::string folder = "/sys/kernel/mm/hugepages/hugepages-2048kB/";
+  const uint64_t free = NumberIn(folder + "free_hugepages", 0);
+  const uint64_t promised = NumberIn(folder + "resv_hugepages", 0);
+  return free > promised ? (free - promised) * kHugePageBytes : 0;
+}
 
 uint64_t AvailableMemoryBytes() {
   uint64_t available = UINT64_MAX;
@@ -66,24 +96,18 @@ uint64_t AvailableMemoryBytes() {
 }
 
 absl::StatusOr<SharedMemory> SharedMemory::Create(const std::string& name, const Options& options) {
-  const uint64_t size = RoundUpToIo(options.bytes);
+  const uint64_t unit = options.huge_pages ? kHugePageBytes : kIoAlignment;
+  const uint64_t size = (options.bytes + unit - 1) / unit * unit;
   if (options.bytes == 0 || size < options.bytes || size > INT64_MAX) {
     return absl::InvalidArgumentError(
         absl::StrCat("shared memory '", name, "' of ", options.bytes, " bytes is not possible"));
   }
-  // Memory is promised lightly and taken at the first touch, by killing somebody if need be. So
-  // ask first.
-  if (const uint64_t available = AvailableMemoryBytes(); size > available) {
-    return absl::ResourceExhaustedError(absl::StrCat("shared memory '", name, "' of ", size,
-                                                     " bytes: the machine has ", available,
-                                                     " bytes left; ask for less"));
-  }
+  const std::string what = absl::StrCat("shared memory '", name, "' of ", size, " bytes");
+  CAIRN_RETURN_IF_ERROR(CheckAvailable(what, size, options.huge_pages));
   SharedMemory memory;
-  memory.descriptor_ =
-      FileDescriptor(::memfd_create(name.c_str(), MFD_CLOEXEC | MFD_ALLOW_SEALING));
-  const auto failed = [&](int error, const char* what) {
-    absl::Status status =
-        ErrnoStatus(error, what, absl::StrCat("shared memory '", name, "' of ", size, " bytes"));
+  memory.descriptor_ = FileDescriptor(OpenMemory(name, options.huge_pages));
+  const auto failed = [&](int error, const char* doing) {
+    absl::Status status = ErrnoStatus(error, doing, what);
     // Whatever the kernel calls it, no memory is the one thing that the caller can act upon.
     if (error == EFAULT || error == EINVAL) {
       return absl::ResourceExhaustedError(std::string(status.message()));
@@ -96,6 +120,8 @@ absl::StatusOr<SharedMemory> SharedMemory::Create(const std::string& name, const
   }
   memory.size_ = size;
   CAIRN_RETURN_IF_ERROR(memory.Map(/*writable=*/true, name));
+  // A wish: the kernel may have no such pages, or be set to give none.
+  if (!options.huge_pages && size >= kHugePageBytes) ::madvise(memory.data_, size, MADV_HUGEPAGE);
   if (options.prefault) CAIRN_RETURN_IF_ERROR(PrefaultNow(memory.writable()));
   // After our own writable mapping, which F_SEAL_FUTURE_WRITE leaves alone.
   int seals = F_SEAL_SHRINK | F_SEAL_GROW;
@@ -103,7 +129,7 @@ absl::StatusOr<SharedMemory> SharedMemory::Create(const std::string& name, const
   if (options.readers_only) seals |= F_SEAL_FUTURE_WRITE;
 #endif
   if (::fcntl(memory.descriptor_.get(), F_ADD_SEALS, seals | F_SEAL_SEAL) != 0) {
-    return ErrnoStatus(errno, "seal", absl::StrCat("shared memory '", name, "'"));
+    return ErrnoStatus(errno, "seal", what);
   }
   return memory;
 }

@@ -6,7 +6,7 @@
 //
 // Threads:   values, externally synchronised; the bytes themselves are ordinary memory.
 // Ownership: SharedMemory owns the mapping and (if it made or took one) the descriptor.
-// Units:     bytes; sizes are rounded up to kIoAlignment.
+// Units:     bytes; sizes are rounded up to kIoAlignment, in huge pages to kHugePageBytes.
 // Errors:    RESOURCE_EXHAUSTED (the machine has no such memory; names the asked size),
 //            INVALID_ARGUMENT (a received descriptor that is not what it should be).
 #ifndef CAIRN_STORE_DEVICE_SHARED_MEMORY_H_
@@ -21,10 +21,16 @@
 
 namespace cairn::store {
 
+inline constexpr uint64_t kHugePageBytes = 2ull << 20;
+
 class SharedMemory {
  public:
   struct Options {
     uint64_t bytes = 0;
+    // Of the pages of kHugePageBytes that the machine has reserved (vm.nr_hugepages); too few are
+    // RESOURCE_EXHAUSTED. Without, the kernel gives large pages where it is set to for memory that
+    // asks (/sys/kernel/mm/transparent_hugepage/shmem_enabled: advise), and small ones elsewhere.
+    bool huge_pages = false;
     // Touches every page now, in parallel (prefault.h).
     bool prefault = true;
     // F_SEAL_FUTURE_WRITE: whoever gets the descriptor can map it read-only and no more.
@@ -59,6 +65,9 @@ class SharedMemory {
   uint64_t size_ = 0;
   bool writable_ = false;
 };
+
+// Bytes in reserved pages of kHugePageBytes that nobody has taken or been promised.
+uint64_t FreeHugePageBytes();
 
 // Bytes that this process could still take: the machine's available memory, or what its control
 // group has left if that is less. UINT64_MAX when neither can be read.

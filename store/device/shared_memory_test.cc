@@ -47,5 +47,36 @@ TEST(SharedMemoryTest, MoreThanTheMachineHasIsRefusedByName) {
             absl::StatusCode::kInvalidArgument);
 }
 
+TEST(SharedMemoryTest, TooFewHugePagesAreRefusedWithWhatToReserve) {
+  const auto memory =
+      SharedMemory::Create("arena", {.bytes = (1ull << 40) - 1, .huge_pages = true});
+  EXPECT_EQ(memory.status().code(), absl::StatusCode::kResourceExhausted);
+  EXPECT_THAT(std::string(memory.status().message()),
+              ::testing::AllOf(::testing::HasSubstr("these are 524288 of 2 MiB"),
+                               ::testing::HasSubstr("vm.nr_hugepages")));
+}
+
+TEST(SharedMemoryTest, InHugePagesItIsAsElsewhere) {
+  const uint64_t free = FreeHugePageBytes();
+  if (free < 2 * kHugePageBytes) GTEST_SKIP() << "needs two free huge pages: vm.nr_hugepages";
+  auto memory = SharedMemory::Create("arena", {.bytes = kHugePageBytes + 1, .huge_pages = true});
+  ASSERT_TRUE(memory.ok()) << memory.status();
+  ASSERT_EQ(memory->size(), 2 * kHugePageBytes);
+  EXPECT_EQ(FreeHugePageBytes(), free - memory->size());
+  memory->writable().back() = 9;
+  EXPECT_NE(::ftruncate(memory->descriptor(), kHugePageBytes), 0);
+  EXPECT_EQ(
+      ::mmap(nullptr, kHugePageBytes, PROT_READ | PROT_WRITE, MAP_SHARED, memory->descriptor(), 0),
+      MAP_FAILED);
+  {
+    auto reader = SharedMemory::MapReadOnly(FileDescriptor::Duplicate(memory->descriptor()),
+                                            2 * kHugePageBytes);
+    ASSERT_TRUE(reader.ok()) << reader.status();
+    EXPECT_EQ(reader->bytes().back(), 9);
+  }
+  *memory = SharedMemory();
+  EXPECT_EQ(FreeHugePageBytes(), free);
+}
+
 }  // namespace
 }  // namespace cairn::store

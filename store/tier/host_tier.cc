@@ -65,9 +65,10 @@ void HostPins::Add(HostPin pin) {
 
 absl::StatusOr<std::unique_ptr<HostTier>> HostTier::Create(const Options& options) {
   const bool now = options.memory == ArenaMemory::kAtCreate;
-  CAIRN_ASSIGN_OR_RETURN(
-      SharedMemory memory,
-      SharedMemory::Create("cairn-arena", {.bytes = options.capacity_bytes, .prefault = now}));
+  CAIRN_ASSIGN_OR_RETURN(SharedMemory memory,
+                         SharedMemory::Create("cairn-arena", {.bytes = options.capacity_bytes,
+                                                              .huge_pages = options.huge_pages,
+                                                              .prefault = now}));
   auto impl = std::make_unique<Impl>(std::move(memory));
   if (options.memory == ArenaMemory::kInBackground) {
     const unsigned threads =

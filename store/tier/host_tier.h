@@ -110,8 +110,9 @@ enum class ArenaMemory : uint8_t {
 class HostTier {
  public:
   struct Options {
-    uint64_t capacity_bytes = 0;  // rounded up to kIoAlignment
+    uint64_t capacity_bytes = 0;  // rounded up to SharedMemory's unit
     ArenaMemory memory = ArenaMemory::kAtCreate;
+    bool huge_pages = false;  // SharedMemory::Options
     // For kInBackground: told once, on another thread, that the machine has no such memory after
     // all. The arena must not be used any further.
     std::function<void(const absl::Status&)> memory_failed = nullptr;

@@ -12,6 +12,7 @@ std::vector<Bench> AllBenches() {
   AddDiskPutBench(benches);
   AddHitBenches(benches);
   AddMemoryBenches(benches);
+  AddFirstPassBench(benches);
   AddEngineBenches(benches);
   AddExpertBenches(benches);
   AddLinearBenches(benches);

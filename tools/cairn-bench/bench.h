@@ -41,6 +41,7 @@ struct Prepared {
 struct BenchContext {
   std::string directory = {};  // on the file system to measure; emptied afterwards
   uint64_t scratch_bytes_max = 4ull << 30;
+  bool huge_pages = false;  // gpu-model: cairnd --huge-pages on
 };
 
 struct Bench {

@@ -17,6 +17,7 @@ void AddDiskBenches(std::vector<Bench>& benches);     // disk_bench.cc
 void AddDiskPutBench(std::vector<Bench>& benches);    // disk_put_bench.cc
 void AddHitBenches(std::vector<Bench>& benches);      // hit_bench.cc
 void AddMemoryBenches(std::vector<Bench>& benches);   // memory_bench.cc
+void AddFirstPassBench(std::vector<Bench>& benches);  // first_pass_bench.cc
 void AddEngineBenches(std::vector<Bench>& benches);   // engine_bench.cc
 void AddExpertBenches(std::vector<Bench>& benches);   // expert_bench.cc
 void AddLinearBenches(std::vector<Bench>& benches);   // linear_bench.cc

@@ -94,6 +94,7 @@ class FlashModel {
     for (int64_t i = 0; i < kPrefixTokens + kQuestionTokens; ++i) {
       made->prompt_.push_back(static_cast<int32_t>(random() % 129280));
     }
+    made->huge_pages_ = context.huge_pages;
     made->with_pool_ = context.directory + "/pool";
     made->without_ = context.directory + "/plain";
     CAIRN_RETURN_IF_ERROR(made->Start(made->with_pool_, made->pool_daemon_));
@@ -148,11 +149,12 @@ class FlashModel {
   }
 
  private:
-  static absl::Status Start(const std::string& folder, std::unique_ptr<DaemonProcess>& daemon) {
+  absl::Status Start(const std::string& folder, std::unique_ptr<DaemonProcess>& daemon) const {
     daemon.reset();
     std::filesystem::create_directory(folder);
     std::vector<std::string> flags = {
         "--host-bytes", absl::StrCat(kHostBytes), "--disk-bytes", "16GiB", "--policy", "ends"};
+    if (huge_pages_) flags.insert(flags.end(), {"--huge-pages", "on"});
     if (folder.ends_with("pool")) flags.insert(flags.end(), {"--gpu-bytes", "1GiB"});
     CAIRN_ASSIGN_OR_RETURN(daemon, DaemonProcess::Start(folder, flags));
     return absl::OkStatus();
@@ -203,6 +205,7 @@ class FlashModel {
   }
 
   int64_t experts_ = 0;
+  bool huge_pages_ = false;
   std::unique_ptr<SequenceRunner> runner_;
   std::vector<int32_t> prompt_;
   std::vector<float> cold_logits_;

@@ -41,6 +41,7 @@ int main(int argc, char** argv) {
   app.add_option("--rounds", rounds, "rounds of each comparison")->check(CLI::Range(1, 1000));
   app.add_option("--dir", context.directory, "a folder on the disk to measure")
       ->check(CLI::ExistingDirectory);
+  app.add_flag("--huge-pages", context.huge_pages, "gpu-model: cairnd --huge-pages on");
   app.add_flag("--json", json, "print JSON");
   app.add_flag("--list", list, "list the comparisons and end");
   try {
