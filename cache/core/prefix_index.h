@@ -157,6 +157,10 @@ class PrefixIndex {
   // Touches that the policies have not learned from, and learning from some of each tier's: whether
   // more are left.
   size_t unlearned_uses() const { return order_[0].noted_uses() + order_[1].noted_uses(); }
+  bool PassUses(size_t uses) {
+    const bool left = order_[0].Pass(uses);
+    return order_[1].Pass(uses) || left;
+  }
   bool Learn(size_t uses) {
     const bool left = order_[0].Learn(uses);
     return order_[1].Learn(uses) || left;

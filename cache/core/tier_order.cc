@@ -4,9 +4,9 @@
 
 namespace cairn::cache {
 
-bool TierOrder::Learn(size_t uses) {
+bool TierOrder::Tell(size_t uses, void (EvictionPolicy::*how)(PolicyHandle)) {
   const size_t end = told_ + std::min(uses, noted_uses());
-  while (told_ < end) policy_->Used(used_[told_++]);
+  while (told_ < end) (policy_.get()->*how)(used_[told_++]);
   // A queue that never runs empty is moved up once in a while.
   if (told_ == used_.size() || told_ >= kNotedMax) {
     used_.erase(used_.begin(), used_.begin() + static_cast<ptrdiff_t>(told_));

@@ -4,8 +4,9 @@
 // which entries may go now; Victim answers with one of them.
 //
 // A use is only noted, so that a match of a million tokens does not pay for what the policy learns
-// from it (about a microsecond each). Learn does that, a few at a time; at the latest it is done
-// before the policy is asked or told anything else.
+// from it (about a microsecond each). Learn does that, a few at a time; at the latest the policy is
+// told before it is asked or told anything else. Where too many are noted, it is told of the oldest
+// and does not learn from them.
 //
 // Threads: externally synchronised (the core's index mutex). Ownership: the policy is this one's.
 #ifndef CAIRN_CACHE_CORE_TIER_ORDER_H_
@@ -33,12 +34,14 @@ class TierOrder {
   // `evicted`: as a victim, and so worth remembering.
   void Remove(uint32_t slot, bool evicted);
   void Used(uint32_t slot) {
-    if (noted_uses() >= kNotedMax) Learn(2);
+    if (noted_uses() >= kNotedMax) Pass(2);
     used_.push_back(slot);
   }
   size_t noted_uses() const { return used_.size() - told_; }
   // From at most `uses` of those noted. Returns whether some are left.
-  bool Learn(size_t uses);
+  bool Learn(size_t uses) { return Tell(uses, &EvictionPolicy::Used); }
+  // The same without learning: a tenth of the cost or less.
+  bool Pass(size_t uses) { return Tell(uses, &EvictionPolicy::UsedUnlearned); }
   void SetWorth(uint32_t slot, uint64_t bytes, uint64_t tokens) {
     policy_->SetWorth(slot, bytes, tokens);
   }
@@ -54,8 +57,14 @@ class TierOrder {
 
  private:
   static constexpr size_t kNotedMax = 1 << 15;
+  // Learned from while somebody waits for the policy: a few milliseconds.
+  static constexpr size_t kLearnWaitedFor = 1 << 12;
 
-  void Tell() { Learn(noted_uses()); }
+  bool Tell(size_t uses, void (EvictionPolicy::*how)(PolicyHandle));
+  void Tell() {
+    if (noted_uses() > kLearnWaitedFor) Pass(noted_uses() - kLearnWaitedFor);
+    Learn(noted_uses());
+  }
 
   std::unique_ptr<EvictionPolicy> policy_;
   std::vector<uint32_t> used_;  // slots, in order; the policy has been told of the first `told_`

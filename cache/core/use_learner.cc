@@ -7,6 +7,13 @@ namespace {
 constexpr size_t kLearnFrom = 1024;
 // Learned from under one hold of the index's mutex: some 50 us.
 constexpr size_t kLearnAtOnce = 64;
+// Between two such holds. So learning takes a tenth of a core at most, and a hundred thousand uses
+// a second are learned from.
+constexpr absl::Duration kRest = absl::Microseconds(500);
+// More than this many are not waited for: the policy is told of them, some 20 us at once, and
+// learns from others.
+constexpr size_t kBacklogMax = 1 << 14;
+constexpr size_t kPassAtOnce = 256;
 
 }  // namespace
 
@@ -20,6 +27,7 @@ UseLearner::~UseLearner() {
     MutexLock lock(&residency_.mutex);
     stop_ = true;
     due_.Signal();
+    stopping_.Signal();
   }
   thread_.join();
 }
@@ -36,7 +44,12 @@ void UseLearner::Run() {
     MutexLock lock(&residency_.mutex);
     while (!learning && !Due() && !stop_) due_.Wait(&residency_.mutex);
     if (stop_) return;
+    if (residency_.index.unlearned_uses() > kBacklogMax) {
+      learning = residency_.index.PassUses(kPassAtOnce);
+      continue;
+    }
     learning = residency_.index.Learn(kLearnAtOnce);
+    if (learning) stopping_.WaitWithTimeout(&residency_.mutex, kRest);
   }
 }
 

@@ -1,6 +1,7 @@
 // use_learner.h: lets the eviction policies learn from the uses that matches noted, in the
 // background and a few at a time: a use costs about a microsecond to learn from and a match may
-// note thousands, so neither a match nor whoever waits for the index behind it should pay for it.
+// note thousands, so neither a match nor whoever waits for the index behind it should pay for it,
+// nor the cores that the engines compute on.
 //
 // Threads:   one of its own.
 // Ownership: residency outlives it.
@@ -29,6 +30,7 @@ class UseLearner {
   Residency& residency_;
   bool stop_ = false;  // guarded by residency_.mutex
   CondVar due_;
+  CondVar stopping_;
   std::thread thread_;
 };
 

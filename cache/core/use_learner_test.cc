@@ -44,7 +44,8 @@ TEST(UseLearner, LearnsWhatWasNotedWithoutBeingAsked) {
            EntryKind::kRows};
     ref->bytes = 1;
     residency.index.SetPresent(ref, Place::kHost, true);
-    for (int i = 0; i < 5000; ++i) residency.index.Touch(ref);
+    // More than it learns from, and than it is told of at once.
+    for (int i = 0; i < 20'000; ++i) residency.index.Touch(ref);
     learner.Noted();
   }
   const auto unlearned = [&residency] {

@@ -52,6 +52,8 @@ class EvictionPolicy {
   virtual void Inserted(PolicyHandle handle, const EntryFacts& facts) = 0;
   // A request hit it.
   virtual void Used(PolicyHandle handle) = 0;
+  // The same where there is no time to learn from it: it counts for the entry alone.
+  virtual void UsedUnlearned(PolicyHandle handle) { Used(handle); }
   // What it costs and saves has changed: a checkpoint's rows are worth less once it has gone.
   virtual void SetWorth(PolicyHandle /*handle*/, uint64_t /*bytes*/, uint64_t /*tokens*/) {}
   virtual void SetEvictable(PolicyHandle handle, bool evictable) = 0;

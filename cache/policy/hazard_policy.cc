@@ -66,7 +66,7 @@ ReuseTraits HazardPolicy::TraitsOfNew(const EntryFacts& facts) const {
   return traits;
 }
 
-void HazardPolicy::Touch(State& state) {
+void HazardPolicy::Advance(State& state) {
   ReuseTraits& traits = state.traits;
   ++now_;
   if (traits.uses > 0) {
@@ -75,8 +75,12 @@ void HazardPolicy::Touch(State& state) {
   }
   traits.uses = std::min<uint32_t>(traits.uses + 1u, kUsesMax) & kUsesMax;
   state.touched = now_;
+}
+
+void HazardPolicy::Touch(State& state) {
+  Advance(state);
   if (!Watched(state)) return;
-  history_.Touch(state.fingerprint, now_, traits);
+  history_.Touch(state.fingerprint, now_, state.traits);
   history_.Sweep(now_);
 }
 
@@ -112,6 +116,12 @@ void HazardPolicy::Inserted(PolicyHandle handle, const EntryFacts& facts) {
 }
 
 void HazardPolicy::Used(PolicyHandle handle) { Touch(states_[handle]); }
+
+void HazardPolicy::UsedUnlearned(PolicyHandle handle) {
+  State& state = states_[handle];
+  Advance(state);
+  if (Watched(state)) history_.Restart(state.fingerprint, now_, state.traits);
+}
 
 void HazardPolicy::SetWorth(PolicyHandle handle, uint64_t bytes, uint64_t tokens) {
   states_[handle].traits.worth = WorthCode(bytes, tokens) & kWorthMax;

@@ -28,6 +28,7 @@ class HazardPolicy final : public EvictionPolicy {
 
   void Inserted(PolicyHandle handle, const EntryFacts& facts) override;
   void Used(PolicyHandle handle) override;
+  void UsedUnlearned(PolicyHandle handle) override;
   void SetWorth(PolicyHandle handle, uint64_t bytes, uint64_t tokens) override;
   void SetEvictable(PolicyHandle handle, bool evictable) override;
   std::optional<PolicyHandle> Victim() override;
@@ -48,6 +49,7 @@ class HazardPolicy final : public EvictionPolicy {
   static_assert(sizeof(State) == 16, "a daemon keeps tens of millions of these");
 
   ReuseTraits TraitsOfNew(const EntryFacts& facts) const;
+  void Advance(State& state);
   void Touch(State& state);
   // A chain's blocks share their fate, so the deeper ones are watched ever more sparsely: a touch
   // of a million tokens' blocks costs not much more than one of a tenth of them.

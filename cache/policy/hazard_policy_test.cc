@@ -46,6 +46,12 @@ TEST_F(HazardPolicyTest, KnowingNothingTheOldestGoes) {
   EXPECT_EQ(Evict(), 1u);
 }
 
+TEST_F(HazardPolicyTest, AUseThatNothingIsLearnedFromCountsForTheEntry) {
+  for (PolicyHandle handle = 0; handle < 20; ++handle) Insert(handle, {});
+  policy_.UsedUnlearned(0);
+  EXPECT_EQ(Evict(), 1u);
+}
+
 TEST_F(HazardPolicyTest, WhatSavesLessPerByteGoesFirst) {
   Insert(1, {.bytes = 450'000, .tokens = 128});
   Insert(2, {.kind = EntryKind::kRows, .bytes = 3'600'000, .tokens = 128});

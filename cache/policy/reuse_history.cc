@@ -47,6 +47,11 @@ void ReuseHistory::Touch(uint32_t fingerprint, uint32_t now, const ReuseTraits& 
   *record = {fingerprint, now, traits, 0};
 }
 
+void ReuseHistory::Restart(uint32_t fingerprint, uint32_t now, const ReuseTraits& traits) {
+  Record* const record = Find(fingerprint);
+  if (record != nullptr) *record = {fingerprint, now, traits, 0};
+}
+
 void ReuseHistory::Sweep(uint32_t now) {
   for (size_t i = 0; i < kSweepSlots; ++i) {
     Record& record = records_[hand_];

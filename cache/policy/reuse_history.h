@@ -36,6 +36,8 @@ class ReuseHistory {
   Record* Find(uint32_t fingerprint);
   // Reports the reuse, if the key is remembered, and starts its next wait with `traits`.
   void Touch(uint32_t fingerprint, uint32_t now, const ReuseTraits& traits);
+  // Starts the key's next wait, if it is remembered, and reports nothing of the one before.
+  void Restart(uint32_t fingerprint, uint32_t now, const ReuseTraits& traits);
   // Moves the hand.
   void Sweep(uint32_t now);
 

@@ -110,5 +110,22 @@ TEST(ReuseHistory, WhatNeverComesBackLowersTheRateAndWhatDoesRaisesIt) {
   EXPECT_GT(busy.Rate(Used(1), bin), before);
 }
 
+TEST(ReuseHistory, AWaitThatIsRestartedTeachesNothingOfTheTimeBefore) {
+  ReuseModel model, untaught;
+  ReuseHistory history(8, model);
+  history.Restart(1, 5, Used(1));
+  EXPECT_EQ(history.Find(1), nullptr);  // not remembered, and not by this
+  history.Touch(1, 10, Used(1));
+  history.Restart(1, 100'000, Used(2));
+  EXPECT_EQ(history.Find(1)->traits.uses, 2u);
+  history.Sweep(100'000);
+  for (int bin = 0; bin < ReuseModel::kBins; ++bin) {
+    ASSERT_EQ(model.Rate(Used(1), bin), untaught.Rate(Used(1), bin)) << bin;
+  }
+  history.Touch(1, 100'100, Used(3));
+  EXPECT_GT(model.Rate(Used(2), ReuseModel::BinOf(100)),
+            untaught.Rate(Used(2), ReuseModel::BinOf(100)));
+}
+
 }  // namespace
 }  // namespace cairn::cache
