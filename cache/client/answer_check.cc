@@ -163,7 +163,9 @@ absl::StatusOr<CheckedFetch> CheckFetch(const v1::FetchResponse& answer, const F
     return Wrong(answer.rows_size(), " rows of ", asked.chain_blocks, " asked");
   }
   if (answer.has_checkpoint() && !asked.checkpoint) return Wrong("a checkpoint nobody asked for");
+  if (answer.grouped() && !asked.groups) return Wrong("groups that nobody asked for");
   CheckedFetch out;
+  out.grouped = answer.grouped();
   out.host_bytes = answer.host_bytes();
   out.disk_bytes = answer.disk_bytes();
   out.rows.reserve(static_cast<size_t>(answer.rows_size()));

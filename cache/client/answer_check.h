@@ -36,6 +36,7 @@ absl::StatusOr<MatchResult> CheckMatch(const v1::MatchResponse& answer, size_t c
 struct FetchAsked {
   size_t chain_blocks = 0;
   bool checkpoint = false;
+  bool groups = false;
 };
 
 // How long the memory is that the daemon's offsets are in.
@@ -62,6 +63,7 @@ struct CheckedFetch {
   std::optional<CheckedExtent> checkpoint;
   uint64_t host_bytes = 0;
   uint64_t disk_bytes = 0;
+  bool grouped = false;
 };
 
 // The head of a stream.

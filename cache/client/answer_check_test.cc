@@ -153,6 +153,15 @@ TEST(AnswerCheck, FetchLies) {
   ExpectLie(CheckFetch(HonestFetch(shapes), {2, false}, shapes).status(), "nobody asked");
 }
 
+TEST(AnswerCheck, GroupsComeOnlyWhereTheyWereAskedFor) {
+  const EntryShapes shapes(Layout());
+  v1::FetchResponse answer = HonestFetch(shapes);
+  EXPECT_FALSE(CheckFetch(answer, {2, true, /*groups=*/true}, shapes)->grouped);
+  answer.set_grouped(true);
+  EXPECT_TRUE(CheckFetch(answer, {2, true, /*groups=*/true}, shapes)->grouped);
+  ExpectLie(CheckFetch(answer, {2, true, /*groups=*/false}, shapes).status(), "nobody asked");
+}
+
 v1::MappedPrefix HonestMapped() {
   v1::MappedPrefix answer;
   answer.set_lease(9);

@@ -1,52 +1,94 @@
 // arriving_prefix.h: a fetched prefix whose bytes arrive one after another, by whichever wire. Says
 // where the next ones go, and checks each part as soon as it is whole, while it is in cache.
 //
+// Whoever fetched it draws all its bytes before he hands it out; or, where they come in groups
+// (transfer_order.h), the first group's, and a thread of the prefix draws the rest.
+//
 // Memory for an entry is taken when its first byte is due, so a daemon that promises much and sends
 // little costs little.
 //
-// Threads:   one while bytes arrive, any afterwards.
-// Ownership: owns the memory, which returns to the pool with it.
+// Threads:   Room, Took and so on: one, which draws. Await and arrival: any. All else: any, once
+//            it was handed out.
+// Ownership: owns the memory, which returns to the pool with it. The destructor ends what still
+//            draws. The pool outlives the first group's arrival.
 // Units:     bytes. Errors: RESOURCE_EXHAUSTED from Room: the machine has no memory.
 #ifndef CAIRN_CACHE_CLIENT_ARRIVING_PREFIX_H_
 #define CAIRN_CACHE_CLIENT_ARRIVING_PREFIX_H_
 
 #include <cstdint>
+#include <functional>
 #include <span>
+#include <thread>
 #include <vector>
 
+#include "absl/base/thread_annotations.h"
 #include "cache/client/answer_check.h"
 #include "cache/client/cache_api.h"
 #include "cache/client/receive_pool.h"
+#include "cache/client/transfer_order.h"
+#include "store/base/mutex.h"
 
 namespace cairn::cache {
 
 class ArrivingPrefix final : public FetchedPrefix {
  public:
-  // Of an answer that CheckFetch has seen.
-  ArrivingPrefix(const FetchRequest& request, CheckedFetch checked, ReceivePool& pool);
+  // Of an answer that CheckFetch has seen. `ends`: of the groups that were asked for, if any.
+  ArrivingPrefix(const FetchRequest& request, CheckedFetch checked, ReceivePool& pool,
+                 std::vector<GroupEnd> ends = {});
+  ~ArrivingPrefix() override;
 
-  bool Done() const { return entry_ == extents_.size(); }
-  // Bytes that the current entry still lacks. REQUIRES: !Done(), here and below.
-  uint64_t Missing() const { return extents_[entry_].bytes - filled_; }
-  // Where they go.
+  bool Done() const { return cursor_.Done(); }
+  bool untouched() const { return taken_bytes_ == 0; }
+  bool grouped() const { return cursor_.groups() > 1; }
+  // Bytes that the piece at hand still lacks. REQUIRES: !Done(), here and below.
+  uint64_t Missing() const { return cursor_.left(); }
+  // And the whole prefix.
+  uint64_t MissingInAll() const { return total_bytes_ - taken_bytes_; }
+  // Where the piece's go.
   absl::StatusOr<std::span<uint8_t>> Room();
   // The first `bytes` of Room() are there. REQUIRES: at most Missing().
   void Took(uint64_t bytes);
 
- private:
-  void CheckParts();
-  void SkipEmpty();
-  void Add(std::span<const uint8_t> payload);
+  // The rest is drawn by a thread of this object: by `draw`, which fills the prefix to its end or
+  // says why not, and which `stop`, called from another thread, ends soon. Once. REQUIRES:
+  // grouped(), and Await(1) before it is handed out.
+  void DrawBehind(std::function<absl::Status(ArrivingPrefix&)> draw, std::function<void()> stop);
 
-  ReceivePool& pool_;                   // while bytes arrive
+  absl::Status Await(size_t groups) const override;
+  Arrival arrival() const override;
+
+ private:
+  absl::Status TakeMemory(size_t entry);
+  void OpenPiece();
+  void CheckParts(uint64_t filled);
+  void Publish();
+  void MakeViews();
+
+  ReceivePool& pool_;                   // until the first group is there
   std::vector<CheckedExtent> extents_;  // rows, then the checkpoint
   std::vector<EntryKey> keys_;
   size_t row_count_ = 0;
+  TransferCursor cursor_;
+  uint64_t total_bytes_ = 0;
   std::vector<ReceivePool::Buffer> memory_;
-  size_t entry_ = 0;          // the one that arrives
-  uint64_t filled_ = 0;       // of it
-  uint64_t checked_ = 0;      // of it: the bytes of whole parts
-  size_t checked_parts_ = 0;  // of it
+  bool viewed_ = false;
+  bool good_ = true;
+  // Of the entry at hand: how far it is checked.
+  size_t checked_parts_ = 0;
+  uint64_t checked_ = 0;
+  uint64_t taken_bytes_ = 0;
+  const int64_t begun_nanos_;
+
+  mutable Mutex mutex_;
+  size_t arrived_groups_ ABSL_GUARDED_BY(mutex_) = 0;
+  uint64_t arrived_bytes_ ABSL_GUARDED_BY(mutex_) = 0;
+  int64_t arrived_nanos_ ABSL_GUARDED_BY(mutex_) = 0;
+  bool damaged_ ABSL_GUARDED_BY(mutex_) = false;
+  bool behind_ ABSL_GUARDED_BY(mutex_) = false;  // a thread draws
+  // Why what is not there never will be.
+  absl::Status end_ ABSL_GUARDED_BY(mutex_) = absl::UnavailableError("the prefix did not arrive");
+  std::function<void()> stop_;
+  std::thread drawer_;
 };
 
 }  // namespace cairn::cache

@@ -5,6 +5,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <future>
 #include <numeric>
 
 #include "store/base/checksum.h"
@@ -27,20 +28,43 @@ struct Fixture {
     }
     return extent;
   }
-  std::unique_ptr<ArrivingPrefix> Feed(size_t piece) {
-    auto prefix = std::make_unique<ArrivingPrefix>(FetchRequest{.chain = chain}, checked, pool);
-    size_t at = 0;
-    while (!prefix->Done()) {
-      const auto room = prefix->Room();
-      EXPECT_TRUE(room.ok()) << room.status();
-      EXPECT_EQ(room->size(), prefix->Missing());
-      const size_t count = std::min(piece, room->size());
-      std::copy_n(bytes.begin() + static_cast<std::ptrdiff_t>(at), count, room->begin());
-      prefix->Took(count);
-      at += count;
+  std::unique_ptr<ArrivingPrefix> Make(std::vector<GroupEnd> ends = {}) {
+    return std::make_unique<ArrivingPrefix>(FetchRequest{.chain = chain}, checked, pool,
+                                            std::move(ends));
+  }
+  // Of `wire`, from `at` on, in pieces, until `count` bytes were taken or it is done.
+  static void Take(ArrivingPrefix& prefix, const std::vector<uint8_t>& wire, size_t& at,
+                   size_t piece, size_t count = SIZE_MAX) {
+    for (const size_t begin = at; !prefix.Done() && at - begin < count;) {
+      const auto room = prefix.Room();
+      ASSERT_TRUE(room.ok()) << room.status();
+      EXPECT_EQ(room->size(), prefix.Missing());
+      const size_t taken = std::min({piece, room->size(), count - (at - begin)});
+      std::copy_n(wire.begin() + static_cast<std::ptrdiff_t>(at), taken, room->begin());
+      prefix.Took(taken);
+      at += taken;
     }
+  }
+  std::unique_ptr<ArrivingPrefix> Feed(size_t piece) {
+    auto prefix = Make();
+    size_t at = 0;
+    Take(*prefix, bytes, at, piece);
     EXPECT_EQ(at, bytes.size());
     return prefix;
+  }
+  // As they travel in groups.
+  std::vector<uint8_t> Grouped(std::vector<GroupEnd> ends) const {
+    std::vector<uint64_t> sizes;
+    for (const CheckedExtent& extent : checked.rows) sizes.push_back(extent.bytes);
+    if (checked.checkpoint.has_value()) sizes.push_back(checked.checkpoint->bytes);
+    std::vector<uint8_t> wire;
+    for (TransferCursor cursor(sizes, checked.rows.size(), std::move(ends)); !cursor.Done();) {
+      const size_t at = cursor.entry() * 300 + cursor.offset();
+      wire.insert(wire.end(), bytes.begin() + ptrdiff_t(at),
+                  bytes.begin() + ptrdiff_t(at + cursor.left()));
+      cursor.Advance(cursor.left());
+    }
+    return wire;
   }
   std::vector<uint8_t> bytes;
   CheckedFetch checked;
@@ -84,6 +108,131 @@ TEST(ArrivingPrefix, EntriesWithoutBytesNeedNone) {
   fixture.checked.rows.clear();
   const ArrivingPrefix nothing(FetchRequest{.chain = fixture.chain}, fixture.checked, fixture.pool);
   EXPECT_TRUE(nothing.Done());
+}
+
+// Groups end where parts do.
+const std::vector<std::vector<GroupEnd>> kEnds = {
+    {{100, 0}}, {{100, 500}}, {{0, 500}, {100, 500}}, {{300, 0}}, {{0, 0}, {100, 0}, {300, 0}}};
+
+TEST(ArrivingPrefix, GroupsInPiecesOfEverySize) {
+  Fixture fixture;
+  fixture.checked.grouped = true;
+  for (const std::vector<GroupEnd>& ends : kEnds) {
+    for (const size_t piece : {1u, 7u, 100u, 10000u}) {
+      const auto prefix = fixture.Make(ends);
+      EXPECT_TRUE(prefix->grouped());
+      size_t at = 0;
+      Fixture::Take(*prefix, fixture.Grouped(ends), at, piece);
+      EXPECT_EQ(at, fixture.bytes.size());
+      EXPECT_TRUE(prefix->verified);
+      EXPECT_TRUE(prefix->Await(SIZE_MAX).ok());
+      ASSERT_EQ(prefix->rows.size(), 2u);
+      EXPECT_TRUE(std::equal(prefix->rows[1].payload.begin(), prefix->rows[1].payload.end(),
+                             fixture.bytes.begin() + 300));
+      EXPECT_TRUE(std::equal(prefix->checkpoint->payload.begin(), prefix->checkpoint->payload.end(),
+                             fixture.bytes.begin() + 600));
+      EXPECT_TRUE(prefix->rows[0].Verify().ok() && prefix->checkpoint->Verify().ok());
+    }
+  }
+}
+
+TEST(ArrivingPrefix, EveryWrongByteIsFoundByTheEndOfItsGroup) {
+  const std::vector<GroupEnd> ends = {{100, 0}, {100, 500}};
+  for (size_t wrong = 0; wrong < 1100; wrong += 33) {
+    Fixture fixture;
+    fixture.checked.grouped = true;
+    std::vector<uint8_t> wire = fixture.Grouped(ends);
+    wire[wrong] ^= 1;
+    const auto prefix = fixture.Make(ends);
+    size_t at = 0;
+    Fixture::Take(*prefix, wire, at, 1000, wrong < 200 ? 200 : wrong < 700 ? 700 : 1100);
+    EXPECT_TRUE(absl::IsDataLoss(prefix->Await(1))) << wrong;
+    EXPECT_FALSE(prefix->verified) << wrong;
+  }
+}
+
+// A daemon that knows no groups sends entry after entry.
+TEST(ArrivingPrefix, GroupsThatWereNotGivenAreNotExpected) {
+  Fixture fixture;
+  const auto prefix = fixture.Make({{100, 0}});
+  EXPECT_FALSE(prefix->grouped());
+  size_t at = 0;
+  Fixture::Take(*prefix, fixture.bytes, at, 1000);
+  EXPECT_TRUE(prefix->Done() && prefix->verified && prefix->arrival().ended);
+  EXPECT_TRUE(prefix->Await(2).ok());
+}
+
+class Behind : public testing::Test {
+ protected:
+  Behind() { fixture_.checked.grouped = true; }
+  // Draws the wire's first so many bytes when the test says so, and then ends so.
+  std::unique_ptr<ArrivingPrefix> Draw(size_t count, absl::Status end) {
+    auto prefix = fixture_.Make(ends_);
+    prefix->DrawBehind(
+        [this, count, end](ArrivingPrefix& arriving) {
+          size_t at = 0;
+          Fixture::Take(arriving, fixture_.Grouped(ends_), at, 64, std::min<size_t>(count, 200));
+          go_on_.get_future().wait();
+          Fixture::Take(arriving, fixture_.Grouped(ends_), at, 64, count - at);
+          return end;
+        },
+        [this] { stops_ += 1; });
+    return prefix;
+  }
+  Fixture fixture_;
+  const std::vector<GroupEnd> ends_ = {{100, 0}, {300, 0}};
+  std::promise<void> go_on_;
+  int stops_ = 0;
+};
+
+TEST_F(Behind, AGroupIsThereBeforeTheNextIs) {
+  const auto prefix = Draw(1100, absl::OkStatus());
+  ASSERT_TRUE(prefix->Await(1).ok());
+  EXPECT_FALSE(prefix->arrival().ended);
+  EXPECT_DOUBLE_EQ(prefix->arrival().share, 200.0 / 1100);
+  ASSERT_EQ(prefix->rows.size(), 2u);
+  EXPECT_TRUE(std::equal(fixture_.bytes.begin() + 300, fixture_.bytes.begin() + 400,
+                         prefix->rows[1].payload.begin()));
+  go_on_.set_value();
+  EXPECT_TRUE(prefix->Await(3).ok());
+  EXPECT_TRUE(prefix->arrival().ended);
+  EXPECT_FALSE(prefix->verified) << "who does not ask Await must look himself";
+  EXPECT_TRUE(prefix->rows[1].Verify().ok() && prefix->checkpoint->Verify().ok());
+}
+
+TEST_F(Behind, WhatEndsItEndsTheWaitForWhatIsMissing) {
+  const auto prefix = Draw(700, absl::DeadlineExceededError("late"));
+  ASSERT_TRUE(prefix->Await(1).ok());
+  go_on_.set_value();
+  EXPECT_TRUE(absl::IsDeadlineExceeded(prefix->Await(3)));
+  EXPECT_TRUE(prefix->Await(2).ok()) << "which had come";
+  EXPECT_TRUE(prefix->arrival().ended);
+}
+
+TEST_F(Behind, TheTimeOfWhatDidNotComeCounts) {
+  const auto prefix = Draw(200, absl::DeadlineExceededError("late"));
+  ASSERT_TRUE(prefix->Await(1).ok());
+  const double before = prefix->arrival().seconds;
+  go_on_.set_value();
+  EXPECT_TRUE(absl::IsDeadlineExceeded(prefix->Await(2)));
+  EXPECT_GT(prefix->arrival().seconds, before);
+}
+
+TEST_F(Behind, DamageEndsEveryWait) {
+  fixture_.bytes[1099] ^= 1;
+  const auto prefix = Draw(1100, absl::OkStatus());
+  ASSERT_TRUE(prefix->Await(1).ok());
+  go_on_.set_value();
+  EXPECT_TRUE(absl::IsDataLoss(prefix->Await(3)));
+  EXPECT_TRUE(absl::IsDataLoss(prefix->Await(1)));
+}
+
+TEST_F(Behind, WhoeverDropsItStopsItsTransfer) {
+  auto prefix = Draw(1100, absl::OkStatus());
+  ASSERT_TRUE(prefix->Await(1).ok());
+  go_on_.set_value();
+  prefix.reset();
+  EXPECT_EQ(stops_, 1);
 }
 
 TEST(ReceivePool, MemoryIsUsedAgainUpToItsBound) {

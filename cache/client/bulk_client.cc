@@ -58,23 +58,47 @@ absl::Status ReceiveAll(store::ByteStream& stream, ArrivingPrefix& prefix,
 
 bool BulkClient::usable() const { return port_ != 0 && RealClock().NowNanos() >= retry_at_nanos_; }
 
+void BulkStop::Stop() {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  stopped_ = true;
+  if (stream_ != nullptr) stream_->Shutdown();
+}
+
+bool BulkStop::stopped() const {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  return stopped_;
+}
+
+void BulkStop::Watch(store::ByteStream* stream) {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  stream_ = stream;
+  if (stopped_ && stream_ != nullptr) stream_->Shutdown();
+}
+
 absl::Status BulkClient::Draw(const std::string& ticket, ArrivingPrefix& prefix,
-                              absl::Duration timeout) {
+                              absl::Duration timeout, BulkStop* stop) {
+  BulkStop none;
+  if (stop == nullptr) stop = &none;
   const Deadline deadline(timeout, stall_);
   while (true) {
     bool reused = false;
     absl::StatusOr<std::unique_ptr<store::ByteStream>> stream =
         TakeConnection(&reused, deadline.step());
     absl::Status status = stream.status();
-    if (status.ok()) status = SendPreamble(**stream, ticket, deadline);
-    if (status.ok()) status = ReceiveAll(**stream, prefix, deadline);
+    if (status.ok()) {
+      stop->Watch(stream->get());
+      status = SendPreamble(**stream, ticket, deadline);
+      if (status.ok()) status = ReceiveAll(**stream, prefix, deadline);
+      stop->Watch(nullptr);
+    }
+    if (stop->stopped()) return absl::AbortedError("the transfer was ended");
     if (status.ok()) {
       ++transfers_;
       Keep(*std::move(stream));
       return status;
     }
     // A kept connection may have been closed for its idleness: then the ticket is as good as new.
-    if (reused && prefix.copied_bytes == 0 && absl::IsUnavailable(status)) continue;
+    if (reused && prefix.untouched() && absl::IsUnavailable(status)) continue;
     ++failures_;
     retry_at_nanos_ = RealClock().NowNanos() + absl::ToInt64Nanoseconds(kBulkRetryAfter);
     return status;

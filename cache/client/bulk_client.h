@@ -23,6 +23,23 @@ namespace cairn::cache {
 inline constexpr size_t kBulkConnectionsKept = 4;
 inline constexpr absl::Duration kBulkRetryAfter = absl::Seconds(10);
 
+// Ends a transfer from another thread.
+class BulkStop {
+ public:
+  // A Draw that was given this returns soon, with ABORTED. For good.
+  void Stop();
+  bool stopped() const;
+
+ private:
+  friend class BulkClient;
+  // The stream that is to be shut down; null: none any more.
+  void Watch(store::ByteStream* stream);
+
+  mutable std::mutex mutex_;
+  bool stopped_ = false;
+  store::ByteStream* stream_ = nullptr;
+};
+
 class BulkClient {
  public:
   // `port` 0: there is nothing to connect to, and never will be. A line on which nothing comes for
@@ -34,7 +51,8 @@ class BulkClient {
   // not asked for every fetch.
   bool usable() const;
   // Fills the prefix to its end.
-  absl::Status Draw(const std::string& ticket, ArrivingPrefix& prefix, absl::Duration timeout);
+  absl::Status Draw(const std::string& ticket, ArrivingPrefix& prefix, absl::Duration timeout,
+                    BulkStop* stop = nullptr);
 
   uint64_t transfers() const { return transfers_; }
   uint64_t failures() const { return failures_; }

@@ -59,6 +59,23 @@ void Send(store::ByteStream& stream, size_t bytes) {
 
 class BulkClientTest : public testing::Test {
  protected:
+  // Two groups, of 300 and 700 bytes.
+  ArrivingPrefix Grouped() {
+    const std::vector<uint8_t> data(1000, 'd');
+    CheckedFetch checked;
+    checked.grouped = true;
+    checked.rows = {{1000,
+                     {{300, Checksum(std::span(data).first(300))},
+                      {700, Checksum(std::span(data).first(700))}}}};
+    return ArrivingPrefix(FetchRequest{.chain = chain_}, std::move(checked), pool_, {{300, 0}});
+  }
+  static void DrawBehind(const std::shared_ptr<BulkClient>& client, const std::string& ticket,
+                         ArrivingPrefix& prefix) {
+    const auto stop = std::make_shared<BulkStop>();
+    prefix.DrawBehind(
+        [=](ArrivingPrefix& arriving) { return client->Draw(ticket, arriving, kLong, stop.get()); },
+        [stop] { stop->Stop(); });
+  }
   ArrivingPrefix Prefix() {
     const std::vector<uint8_t> data(1000, 'd');
     CheckedFetch checked;
@@ -101,6 +118,46 @@ TEST_F(BulkClientTest, ATruncatedTransferIsAnErrorAndItsConnectionIsNotKept) {
   EXPECT_EQ(client.failures(), 1u);
   ArrivingPrefix whole = Prefix();
   EXPECT_TRUE(client.Draw(ticket_, whole, kLong).ok());
+}
+
+TEST_F(BulkClientTest, AConnectionThatIsCutBehindTheFirstGroupIsAFailure) {
+  std::promise<void> cut;
+  ScriptedPort port({[&](store::ByteStream& stream) {
+    TakeTicket(stream);
+    Send(stream, 999);
+    cut.get_future().wait();
+  }});
+  const auto client =
+      std::make_shared<BulkClient>(store::TcpStreams(), "127.0.0.1", port.port(), kLong);
+  ArrivingPrefix prefix = Grouped();
+  DrawBehind(client, ticket_, prefix);
+  ASSERT_TRUE(prefix.Await(1).ok());
+  EXPECT_FALSE(prefix.arrival().ended);
+  cut.set_value();
+  EXPECT_TRUE(absl::IsUnavailable(prefix.Await(2)));
+  EXPECT_EQ(client->failures(), 1u);
+  EXPECT_FALSE(client->usable());
+}
+
+// The port learns of it at once, and it is no failure of the port's.
+TEST_F(BulkClientTest, ADroppedPrefixEndsItsTransfer) {
+  std::promise<absl::Status> ended;
+  ScriptedPort port({[&](store::ByteStream& stream) {
+    TakeTicket(stream);
+    Send(stream, 500);
+    uint8_t byte = 0;
+    ended.set_value(stream.Receive({&byte, 1}, kLong).status());
+  }});
+  const auto client =
+      std::make_shared<BulkClient>(store::TcpStreams(), "127.0.0.1", port.port(), kLong);
+  {
+    ArrivingPrefix prefix = Grouped();
+    DrawBehind(client, ticket_, prefix);
+    ASSERT_TRUE(prefix.Await(1).ok());
+  }
+  EXPECT_TRUE(absl::IsUnavailable(ended.get_future().get()));
+  EXPECT_EQ(client->failures(), 0u);
+  EXPECT_TRUE(client->usable());
 }
 
 TEST_F(BulkClientTest, AKeptConnectionThatWasClosedIsMadeAnew) {

@@ -133,9 +133,17 @@ struct EntryView {
   absl::Status CopyOut(std::span<uint8_t> destination) const;
 };
 
+// How far a prefix has come that is fetched in groups (FetchRequest::groups).
+struct Arrival {
+  bool ended = true;  // it is there, or never will be: Await does not wait
+  double share = 1;   // of its bytes that are there
+  double seconds =
+      0;  // that they took so far, from when the first was due; to the end, if it ended
+};
+
 class FetchedPrefix {
  public:
-  virtual ~FetchedPrefix() = default;   // releases the lease
+  virtual ~FetchedPrefix() = default;   // releases the lease; what still arrives is given up
   std::vector<EntryView> rows;          // blocks [0, rows.size()), at most what was asked
   std::optional<EntryView> checkpoint;  // at the asked block count; nullopt: gone meanwhile
   uint64_t host_bytes = 0;              // from which tier the bytes came
@@ -146,9 +154,25 @@ class FetchedPrefix {
   // be.
   bool verified = false;
 
+  // Of a fetch in groups, whose prefix may be handed out while it still arrives: returns when the
+  // first `groups` of them are there and every part so far was found good. Before that nobody reads
+  // them; afterwards they need no other check and are written by nobody. DATA_LOSS: a part was not
+  // what it should be. Else what ended the transfer. At once where the fetch gave all of it. Any
+  // thread.
+  virtual absl::Status Await(size_t /*groups*/) const { return absl::OkStatus(); }
+  virtual Arrival arrival() const { return {}; }
+
   uint64_t payload_bytes() const;
   // EntryView::CopyOut of all rows one after another, then of the checkpoint.
   absl::Status CopyOut(std::span<uint8_t> destination) const;
+};
+
+// Where a group of a fetch's bytes ends: so many leading parts of each rows entry, and of the
+// checkpoint, are in it or in one before.
+struct PartGroup {
+  uint32_t rows_parts = 0;
+  uint32_t checkpoint_parts = 0;
+  friend bool operator==(const PartGroup&, const PartGroup&) = default;
 };
 
 struct FetchRequest {
@@ -159,6 +183,11 @@ struct FetchRequest {
   // The lease's number: random and not in use, so that it can be released though its answer was
   // lost. 0: chosen for the caller. Ends with INVALID_ARGUMENT if it is in use.
   uint64_t lease = 0;
+  // Bytes that have to travel may do so in these groups, and what was asked is handed out once all
+  // of the first is there (FetchedPrefix::Await). None: it is handed out whole, as are mapped bytes
+  // and those of a daemon that knows no groups. Ascending, at most kFetchGroupsMax, the last one of
+  // all parts of the layout. The deadline is the last byte's.
+  std::span<const PartGroup> groups = {};
 };
 
 struct ReserveItem {

@@ -29,6 +29,7 @@ inline constexpr uint32_t kTokenBytes = 16;
 inline constexpr uint32_t kRequestBytesMax = 4u << 20;
 inline constexpr uint32_t kComponentTextBytesMax = 128;
 inline constexpr uint32_t kFetchMillisMax = 600'000;
+inline constexpr uint32_t kFetchGroupsMax = 64;
 inline constexpr uint32_t kFlushMillisMax = 600'000;
 inline constexpr uint64_t kStreamCommitBytesMax = kEntryBytesMax;
 inline constexpr uint32_t kStagingPiecesMax = 64;

@@ -83,6 +83,15 @@ absl::Status CheckChain(std::span<const Digest> chain) {
                                                  kBlocksPerPrefixMax, " are allowed"));
 }
 
+// With its door: null is that of TCP.
+std::shared_ptr<BulkClient> MakeBulk(const DaemonLink& link,
+                                     std::unique_ptr<store::ByteStreamDoor> tls_streams,
+                                     absl::Duration stall) {
+  store::ByteStreamDoor& door = tls_streams != nullptr ? *tls_streams : store::TcpStreams();
+  return {new BulkClient(door, HostOfPeer(link.peer()), link.registered().bulk_port, stall),
+          [tls = std::shared_ptr(std::move(tls_streams))](BulkClient* bulk) { delete bulk; }};
+}
+
 class RemoteCache final : public CacheApi {
  public:
   // `tls_streams` null: the bulk port is in the clear.
@@ -90,12 +99,10 @@ class RemoteCache final : public CacheApi {
               const RemoteCacheOptions& options, std::unique_ptr<store::ByteStreamDoor> tls_streams)
       : link_(std::move(link)),
         options_(options),
-        tls_streams_(std::move(tls_streams)),
         mapping_{std::make_shared<const EntryShapes>(spec.layout), link_, nullptr},
         registration_(link_->registered().registration),
         receive_pool_(options.receive_bytes_kept),
-        bulk_(tls_streams_ != nullptr ? *tls_streams_ : store::TcpStreams(),
-              HostOfPeer(link_->peer()), link_->registered().bulk_port, options.stall_timeout) {}
+        bulk_(MakeBulk(*link_, std::move(tls_streams), options.stall_timeout)) {}
 
   ~RemoteCache() override { link_->Close(); }
 
@@ -159,10 +166,10 @@ class RemoteCache final : public CacheApi {
     CAIRN_RETURN_IF_ERROR(CheckChain(request.chain));
     if (request.chain.empty()) return absl::InvalidArgumentError("fetch of an empty chain");
     if (mapping_.arena != nullptr) return FetchMapped(request, mapping_);
-    if (options_.bulk && bulk_.usable()) {
-      return FetchBulk(request, *mapping_.shapes, *link_, receive_pool_, bulk_);
+    if (options_.bulk && bulk_->usable()) {
+      return FetchBulk(request, *mapping_.shapes, link_, receive_pool_, bulk_);
     }
-    return FetchStreamed(request, *mapping_.shapes, *link_, receive_pool_);
+    return FetchStreamed(request, *mapping_.shapes, link_, receive_pool_);
   }
 
   absl::StatusOr<std::vector<ReserveResult>> Reserve(std::span<const ReserveItem> items,
@@ -240,8 +247,8 @@ class RemoteCache final : public CacheApi {
         link_->Call(&v1::Cache::Stub::Stats, request, &answer, options_.call_timeout));
     absl::StatusOr<std::vector<NamedCount>> counts = Believed(CheckStats(answer));
     if (counts.ok()) {
-      counts->push_back({"client_bulk_transfers", bulk_.transfers()});
-      counts->push_back({"client_bulk_failures", bulk_.failures()});
+      counts->push_back({"client_bulk_transfers", bulk_->transfers()});
+      counts->push_back({"client_bulk_failures", bulk_->failures()});
       counts->push_back(
           {"client_pinned_bytes", mapping_.pin == nullptr ? 0 : mapping_.pin->pinned_bytes()});
     }
@@ -337,13 +344,12 @@ class RemoteCache final : public CacheApi {
 
   const std::shared_ptr<DaemonLink> link_;
   const RemoteCacheOptions options_;
-  const std::unique_ptr<store::ByteStreamDoor> tls_streams_;
   Mapping mapping_;
   Registration registration_;
   std::unique_ptr<AttachClient> attach_;
   std::optional<StagingPool> staging_;
   ReceivePool receive_pool_;
-  BulkClient bulk_;
+  const std::shared_ptr<BulkClient> bulk_;  // also of fetches that still arrive
 };
 
 // The largest honest answer is a fetch of the longest prefix.

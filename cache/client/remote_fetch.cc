@@ -4,6 +4,7 @@
 #include <spdlog/spdlog.h>
 
 #include <algorithm>
+#include <atomic>
 #include <cstring>
 #include <optional>
 #include <utility>
@@ -12,6 +13,7 @@
 #include "cache/client/bulk_protocol.h"
 #include "cache/client/protocol.h"
 #include "cache/client/stream_message.h"
+#include "cache/client/transfer_order.h"
 #include "store/base/clock.h"
 #include "store/base/random.h"
 
@@ -76,26 +78,46 @@ absl::Status Wrong(const char* why) {
   return absl::UnavailableError(absl::StrCat("the daemon's answer is wrong: ", why));
 }
 
-absl::StatusOr<std::unique_ptr<ArrivingPrefix>> BeginPrefix(const FetchRequest& request,
-                                                            const v1::FetchResponse& head,
-                                                            const EntryShapes& shapes,
-                                                            ReceivePool& pool) {
-  CAIRN_ASSIGN_OR_RETURN(CheckedFetch checked,
-                         CheckFetch(head, {request.chain.size(), request.checkpoint}, shapes));
-  return std::make_unique<ArrivingPrefix>(request, std::move(checked), pool);
-}
+// What was asked of a daemon whose bytes travel.
+struct Asked {
+  const FetchRequest& request;
+  const EntryShapes& shapes;
+  const std::vector<GroupEnd> ends;  // of groups
+
+  v1::FetchRequest Encode(const DaemonLink& link) const {
+    v1::FetchRequest out = cache::Encode(request, link);
+    for (const GroupEnd& end : ends) {
+      v1::GroupEnd* to = out.add_groups();
+      to->set_rows_bytes(static_cast<uint32_t>(end.rows));
+      to->set_checkpoint_bytes(static_cast<uint32_t>(end.checkpoint));
+    }
+    return out;
+  }
+  absl::StatusOr<std::unique_ptr<ArrivingPrefix>> Begin(const v1::FetchResponse& head,
+                                                        ReceivePool& pool) const {
+    CAIRN_ASSIGN_OR_RETURN(
+        CheckedFetch checked,
+        CheckFetch(head, {request.chain.size(), request.checkpoint, !ends.empty()}, shapes));
+    return std::make_unique<ArrivingPrefix>(request, std::move(checked), pool, ends);
+  }
+};
 
 absl::Status Append(std::span<const grpc::Slice> pieces, uint64_t bytes, ArrivingPrefix& prefix) {
   if (bytes == 0 || bytes > kStreamSliceBytes) {
     return absl::UnavailableError(absl::StrCat("the daemon's answer is wrong: a slice of ", bytes,
                                                " bytes, must have 1 to ", kStreamSliceBytes));
   }
-  if (prefix.Done() || bytes > prefix.Missing()) return Wrong("a slice over its entry's end");
+  if (prefix.Done() || bytes > (prefix.grouped() ? prefix.MissingInAll() : prefix.Missing())) {
+    return Wrong("a slice over its entry's end");
+  }
   for (const grpc::Slice& piece : pieces) {
-    if (piece.size() == 0) continue;
-    CAIRN_ASSIGN_OR_RETURN(const std::span<uint8_t> room, prefix.Room());
-    std::memcpy(room.data(), piece.begin(), piece.size());
-    prefix.Took(piece.size());
+    for (size_t at = 0; at < piece.size();) {
+      CAIRN_ASSIGN_OR_RETURN(const std::span<uint8_t> room, prefix.Room());
+      const size_t count = std::min(piece.size() - at, room.size());
+      std::memcpy(room.data(), piece.begin() + at, count);
+      prefix.Took(count);
+      at += count;
+    }
   }
   return absl::OkStatus();
 }
@@ -111,22 +133,69 @@ std::unique_ptr<RawReader> OpenStream(DaemonLink& link, grpc::ClientContext* con
       &link.channel(), kMethod, context, request));
 }
 
-absl::Status ReadStream(RawReader& reader, DaemonLink::InFlight& call, const FetchRequest& request,
-                        const EntryShapes& shapes, ReceivePool& pool,
-                        std::unique_ptr<ArrivingPrefix>* out) {
-  grpc::ByteBuffer raw;
-  while (reader.Read(&raw)) {
-    call.Progressed();
-    CAIRN_ASSIGN_OR_RETURN(const StreamMessage message, ParseStreamMessage(raw));
-    if (*out != nullptr) {
-      if (message.head.has_value()) return Wrong("a second head");
-      CAIRN_RETURN_IF_ERROR(Append(message.data, message.data_bytes, **out));
-      continue;
-    }
-    if (!message.head.has_value()) return Wrong("a stream without a head");
-    CAIRN_ASSIGN_OR_RETURN(*out, BeginPrefix(request, *message.head, shapes, pool));
+// A FetchStream in flight. Dies with the last byte: the link watches that it goes on.
+class OpenFetch {
+ public:
+  OpenFetch(std::shared_ptr<DaemonLink> link, absl::Duration deadline,
+            const v1::FetchRequest& request)
+      : link_(std::move(link)),
+        call_(*link_, deadline),
+        reader_(OpenStream(*link_, call_.context(), request)) {}
+
+  // Null with OK: the stream ended without a head.
+  absl::StatusOr<std::unique_ptr<ArrivingPrefix>> ReadHead(const Asked& asked, ReceivePool& pool) {
+    CAIRN_ASSIGN_OR_RETURN(const std::optional<StreamMessage> message, Read());
+    if (!message.has_value()) return nullptr;
+    if (!message->head.has_value()) return Wrong("a stream without a head");
+    return asked.Begin(*message->head, pool);
   }
-  return absl::OkStatus();
+  // All that follows, and the stream's end.
+  absl::Status Fill(ArrivingPrefix& prefix) { return End(ReadData(prefix), &prefix); }
+  // `read`: how reading ended. The prefix may be null.
+  absl::Status End(const absl::Status& read, const ArrivingPrefix* prefix) {
+    if (!read.ok()) call_.context()->TryCancel();
+    const grpc::Status end = reader_->Finish();
+    if (absl::IsResourceExhausted(read)) return read;  // this host's memory, not the daemon's fault
+    if (!read.ok()) return link_->Break(read);
+    if (stopped_) return absl::AbortedError("the fetch was ended");
+    CAIRN_RETURN_IF_ERROR(link_->Ended(end));
+    if (prefix == nullptr || !prefix->Done()) return link_->Break(Wrong("the stream ended early"));
+    return absl::OkStatus();
+  }
+  // From another thread.
+  void Stop() {
+    stopped_ = true;
+    call_.context()->TryCancel();
+  }
+
+ private:
+  // nullopt: the stream has ended.
+  absl::StatusOr<std::optional<StreamMessage>> Read() {
+    grpc::ByteBuffer raw;
+    if (!reader_->Read(&raw)) return std::nullopt;
+    call_.Progressed();
+    return ParseStreamMessage(raw);
+  }
+  absl::Status ReadData(ArrivingPrefix& prefix) {
+    while (true) {
+      CAIRN_ASSIGN_OR_RETURN(const std::optional<StreamMessage> message, Read());
+      if (!message.has_value()) return absl::OkStatus();
+      if (message->head.has_value()) return Wrong("a second head");
+      CAIRN_RETURN_IF_ERROR(Append(message->data, message->data_bytes, prefix));
+    }
+  }
+
+  const std::shared_ptr<DaemonLink> link_;
+  DaemonLink::InFlight call_;
+  const std::unique_ptr<RawReader> reader_;
+  std::atomic<bool> stopped_{false};
+};
+
+// What of the groups must be there before the prefix is handed out. Damage is found by whoever
+// awaits it.
+absl::Status AwaitFirst(const ArrivingPrefix& prefix) {
+  const absl::Status first = prefix.Await(1);
+  return absl::IsDataLoss(first) ? absl::OkStatus() : first;
 }
 
 }  // namespace
@@ -151,51 +220,69 @@ absl::StatusOr<std::unique_ptr<FetchedPrefix>> FetchMapped(const FetchRequest& r
   return ViewMapped(request.chain, answer, mapping);
 }
 
-absl::StatusOr<std::unique_ptr<FetchedPrefix>> FetchStreamed(const FetchRequest& request,
-                                                             const EntryShapes& shapes,
-                                                             DaemonLink& link, ReceivePool& pool) {
-  CAIRN_RETURN_IF_ERROR(link.Alive());
-  DaemonLink::InFlight call(link, request.deadline);
-  const std::unique_ptr<RawReader> reader = OpenStream(link, call.context(), Encode(request, link));
-  std::unique_ptr<ArrivingPrefix> prefix;
-  const absl::Status read = ReadStream(*reader, call, request, shapes, pool, &prefix);
-  if (!read.ok()) call.context()->TryCancel();
-  const grpc::Status end = reader->Finish();
-  if (absl::IsResourceExhausted(read)) return read;  // this host's memory, not the daemon's fault
-  if (!read.ok()) return link.Break(read);
-  CAIRN_RETURN_IF_ERROR(link.Ended(end));
-  if (prefix == nullptr || !prefix->Done()) return link.Break(Wrong("the stream ended early"));
-  return prefix;
+absl::StatusOr<std::unique_ptr<FetchedPrefix>> FetchStreamed(
+    const FetchRequest& request, const EntryShapes& shapes, const std::shared_ptr<DaemonLink>& link,
+    ReceivePool& pool) {
+  CAIRN_RETURN_IF_ERROR(link->Alive());
+  CAIRN_ASSIGN_OR_RETURN(std::vector<GroupEnd> ends, GroupEnds(request.groups, shapes));
+  const Asked asked{request, shapes, std::move(ends)};
+  auto open = std::make_shared<OpenFetch>(link, request.deadline, asked.Encode(*link));
+  absl::StatusOr<std::unique_ptr<ArrivingPrefix>> prefix = open->ReadHead(asked, pool);
+  if (!prefix.ok() || *prefix == nullptr) return open->End(prefix.status(), nullptr);
+  if ((*prefix)->grouped()) {
+    (*prefix)->DrawBehind([open](ArrivingPrefix& arriving) { return open->Fill(arriving); },
+                          [weak = std::weak_ptr(open)] {
+                            if (const auto still = weak.lock()) still->Stop();
+                          });
+    CAIRN_RETURN_IF_ERROR(AwaitFirst(**prefix));
+  } else {
+    CAIRN_RETURN_IF_ERROR(open->Fill(**prefix));
+  }
+  return *std::move(prefix);
 }
 
 absl::StatusOr<std::unique_ptr<FetchedPrefix>> FetchBulk(const FetchRequest& request,
                                                          const EntryShapes& shapes,
-                                                         DaemonLink& link, ReceivePool& pool,
-                                                         BulkClient& bulk) {
+                                                         const std::shared_ptr<DaemonLink>& link,
+                                                         ReceivePool& pool,
+                                                         const std::shared_ptr<BulkClient>& bulk) {
   const int64_t begin = RealClock().NowNanos();
   const auto left = [&] {
     return request.deadline - absl::Nanoseconds(RealClock().NowNanos() - begin);
   };
+  CAIRN_ASSIGN_OR_RETURN(std::vector<GroupEnd> ends, GroupEnds(request.groups, shapes));
+  const Asked asked{request, shapes, std::move(ends)};
   FetchRequest again = request;
   v1::BulkResponse answer;
-  const absl::Status asked =
-      link.Call(&v1::Cache::Stub::FetchBulk, Encode(request, link), &answer, request.deadline);
-  if (absl::IsResourceExhausted(asked)) {  // of tickets, perhaps
+  const absl::Status called =
+      link->Call(&v1::Cache::Stub::FetchBulk, asked.Encode(*link), &answer, request.deadline);
+  if (absl::IsResourceExhausted(called)) {  // of tickets, perhaps
     again.deadline = left();
     return FetchStreamed(again, shapes, link, pool);
   }
-  CAIRN_RETURN_IF_ERROR(asked);
-  auto prefix = BeginPrefix(request, answer.head(), shapes, pool);
-  if (!prefix.ok()) return link.Break(prefix.status());
+  CAIRN_RETURN_IF_ERROR(called);
+  auto prefix = asked.Begin(answer.head(), pool);
+  if (!prefix.ok()) return link->Break(prefix.status());
   if ((*prefix)->Done()) return *std::move(prefix);
   if (answer.ticket().size() != kTicketBytes) {
-    return link.Break(Wrong("bytes to draw, and no ticket for them"));
+    return link->Break(Wrong("bytes to draw, and no ticket for them"));
   }
-  const absl::Status drawn = bulk.Draw(answer.ticket(), **prefix, left());
+  absl::Status drawn;
+  if ((*prefix)->grouped()) {
+    const auto stop = std::make_shared<BulkStop>();
+    (*prefix)->DrawBehind(
+        [bulk, stop, ticket = answer.ticket(), timeout = left()](ArrivingPrefix& arriving) {
+          return bulk->Draw(ticket, arriving, timeout, stop.get());
+        },
+        [stop] { stop->Stop(); });
+    drawn = AwaitFirst(**prefix);
+  } else {
+    drawn = bulk->Draw(answer.ticket(), **prefix, left());
+  }
   if (drawn.ok()) return *std::move(prefix);
   if (absl::IsResourceExhausted(drawn) || left() <= absl::ZeroDuration()) return drawn;
   prefix->reset();  // before the same memory is asked for again
-  spdlog::log(bulk.failures() == 1 ? spdlog::level::warn : spdlog::level::debug,
+  spdlog::log(bulk->failures() == 1 ? spdlog::level::warn : spdlog::level::debug,
               "the cache daemon's bulk port did not deliver ({}): fetching by gRPC stream",
               std::string(drawn.message()));
   again.deadline = left();

@@ -2,7 +2,8 @@
 // of its own, by gRPC or by the bulk port.
 //
 // Threads:   any.
-// Ownership: the results keep the mapping, or their memory, alive; the lease falls with them.
+// Ownership: the results keep the mapping, or their memory, alive, and the link and the bulk port
+//            while bytes still arrive; the lease falls with them.
 // Errors:    as cache_api.h; an answer outside of the mapping, or other than what was asked, breaks
 // the link.
 #ifndef CAIRN_CACHE_CLIENT_REMOTE_FETCH_H_
@@ -39,16 +40,17 @@ std::unique_ptr<FetchedPrefix> ViewMapped(std::span<const Digest> chain,
 absl::StatusOr<std::unique_ptr<FetchedPrefix>> FetchMapped(const FetchRequest& request,
                                                            const Mapping& mapping);
 
-absl::StatusOr<std::unique_ptr<FetchedPrefix>> FetchStreamed(const FetchRequest& request,
-                                                             const EntryShapes& shapes,
-                                                             DaemonLink& link, ReceivePool& pool);
+// By stream; and by ticket over `bulk`, which falls back to the stream, within the same deadline,
+// when the bulk port does not deliver what is to be there before the prefix is handed out.
+absl::StatusOr<std::unique_ptr<FetchedPrefix>> FetchStreamed(
+    const FetchRequest& request, const EntryShapes& shapes, const std::shared_ptr<DaemonLink>& link,
+    ReceivePool& pool);
 
-// By ticket over `bulk`. Falls back to FetchStreamed, within the same deadline, when the bulk port
-// does not deliver.
 absl::StatusOr<std::unique_ptr<FetchedPrefix>> FetchBulk(const FetchRequest& request,
                                                          const EntryShapes& shapes,
-                                                         DaemonLink& link, ReceivePool& pool,
-                                                         BulkClient& bulk);
+                                                         const std::shared_ptr<DaemonLink>& link,
+                                                         ReceivePool& pool,
+                                                         const std::shared_ptr<BulkClient>& bulk);
 
 }  // namespace cairn::cache
 

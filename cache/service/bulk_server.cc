@@ -123,17 +123,16 @@ bool BulkServer::Bind(store::ByteStream& stream, const std::shared_ptr<ClientSes
 }
 
 bool BulkServer::SendAll(store::ByteStream& stream, const BulkTransfer& transfer) {
-  for (size_t i = 0; i < transfer.bytes->entries(); ++i) {
-    std::span<const uint8_t> rest = transfer.bytes->payload(i);
-    while (!rest.empty()) {
-      const absl::Duration left = absl::Nanoseconds(transfer.deadline_nanos - clock_.NowNanos());
-      if (left <= absl::ZeroDuration()) return false;
-      const auto slice = rest.first(std::min<size_t>(rest.size(), kStreamSliceBytes));
-      const absl::StatusOr<size_t> sent = stream.Send(slice, options_.stall_max);
-      if (!sent.ok()) return false;
-      state_.counters.sent_bytes += *sent;
-      rest = rest.subspan(*sent);
-    }
+  TransferCursor cursor = transfer.bytes->Begin();
+  while (!cursor.Done()) {
+    const absl::Duration left = absl::Nanoseconds(transfer.deadline_nanos - clock_.NowNanos());
+    if (left <= absl::ZeroDuration()) return false;
+    const std::span<const uint8_t> piece = transfer.bytes->Piece(cursor);
+    const auto slice = piece.first(std::min<size_t>(piece.size(), kStreamSliceBytes));
+    const absl::StatusOr<size_t> sent = stream.Send(slice, options_.stall_max);
+    if (!sent.ok()) return false;
+    state_.counters.sent_bytes += *sent;
+    cursor.Advance(*sent);
   }
   return true;
 }

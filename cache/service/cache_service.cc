@@ -93,11 +93,12 @@ absl::Status DoFetchBulk(ServiceState& state, const v1::FetchRequest& request,
   if (state.bulk_port == nullptr) {
     return absl::FailedPreconditionError("fetch_bulk: this daemon has no bulk port");
   }
-  CAIRN_ASSIGN_OR_RETURN(const DecodedFetch fetch, DecodeFetch(request));
+  CAIRN_ASSIGN_OR_RETURN(DecodedFetch fetch, DecodeFetch(request));
   CAIRN_ASSIGN_OR_RETURN(LeasedPrefix prefix,
                          state.core.Fetch(session->core_id(), fetch.AsRequest()));
-  const auto bytes = std::make_shared<const LeasedBytes>(state, session, std::move(prefix));
-  EncodeFetched(bytes->prefix(), out->mutable_head());
+  const auto bytes = std::make_shared<const LeasedBytes>(state, session, std::move(prefix),
+                                                         std::move(fetch.groups));
+  EncodeFetched(*bytes, out->mutable_head());
   if (bytes->bytes() == 0) return absl::OkStatus();
   BulkTickets* const tickets = &state.bulk_port->tickets();
   CAIRN_ASSIGN_OR_RETURN(const std::string ticket, tickets->Issue(bytes, fetch.deadline));

@@ -5,6 +5,8 @@
 
 #include <algorithm>
 #include <array>
+#include <utility>
+#include <vector>
 
 #include "cache/client/protocol.h"
 #include "cache/service/refusal.h"
@@ -43,7 +45,9 @@ grpc::Slice ArenaSlice(std::span<const uint8_t> bytes, std::shared_ptr<const Lea
 
 }  // namespace
 
-void EncodeFetched(const LeasedPrefix& prefix, v1::FetchResponse* out) {
+void EncodeFetched(const LeasedBytes& bytes, v1::FetchResponse* out) {
+  const LeasedPrefix& prefix = bytes.prefix();
+  out->set_grouped(bytes.grouped());
   out->set_host_bytes(prefix.host_bytes);
   out->set_disk_bytes(prefix.disk_bytes);
   for (const LeasedEntry& entry : prefix.rows) EncodeEntry(entry, out->add_rows());
@@ -94,38 +98,40 @@ FetchStream::FetchStream(ServiceState& state, grpc::CallbackServerContext* conte
 absl::Status FetchStream::Begin(const v1::FetchRequest& request) {
   CAIRN_ASSIGN_OR_RETURN(std::shared_ptr<ClientSession> session,
                          state_.sessions.Find(request.token()));
-  CAIRN_ASSIGN_OR_RETURN(const DecodedFetch fetch, DecodeFetch(request));
+  CAIRN_ASSIGN_OR_RETURN(DecodedFetch fetch, DecodeFetch(request));
   CAIRN_ASSIGN_OR_RETURN(LeasedPrefix prefix,
                          state_.core.Fetch(session->core_id(), fetch.AsRequest()));
-  auto bytes = std::make_shared<const LeasedBytes>(state_, std::move(session), std::move(prefix));
+  auto bytes = std::make_shared<const LeasedBytes>(state_, std::move(session), std::move(prefix),
+                                                   std::move(fetch.groups));
   v1::FetchChunk head;
-  EncodeFetched(bytes->prefix(), head.mutable_head());
+  EncodeFetched(*bytes, head.mutable_head());
   bool own = false;
   std::lock_guard<std::mutex> lock(mutex_);
   if (!grpc::SerializationTraits<v1::FetchChunk>::Serialize(head, &chunk_, &own).ok()) {
     return absl::InternalError("the head cannot be serialised");
   }
+  cursor_.emplace(bytes->Begin());
   bytes_ = std::move(bytes);
   return absl::OkStatus();
 }
 
+// Pieces of groups are small, so as many go together as may.
 bool FetchStream::FillSliceLocked() {
-  while (entry_ < bytes_->entries()) {
-    const std::span<const uint8_t> payload = bytes_->payload(entry_);
-    if (sent_ == payload.size()) {
-      ++entry_;
-      sent_ = 0;
-      continue;
-    }
-    const size_t bytes = std::min<size_t>(payload.size() - sent_, kStreamSliceBytes);
-    const std::array<grpc::Slice, 2> slices = {DataFraming(bytes),
-                                               ArenaSlice(payload.subspan(sent_, bytes), bytes_)};
-    chunk_ = grpc::ByteBuffer(slices.data(), slices.size());
-    sent_ += bytes;
-    state_.counters.sent_bytes += bytes;
-    return true;
+  std::vector<grpc::Slice> slices(1);
+  size_t bytes = 0;
+  while (!cursor_->Done() && bytes < kStreamSliceBytes) {
+    if (bytes > 0 && !bytes_->grouped()) break;
+    std::span<const uint8_t> piece = bytes_->Piece(*cursor_);
+    piece = piece.first(std::min<size_t>(piece.size(), kStreamSliceBytes - bytes));
+    slices.push_back(ArenaSlice(piece, bytes_));
+    cursor_->Advance(piece.size());
+    bytes += piece.size();
   }
-  return false;
+  if (bytes == 0) return false;
+  slices[0] = DataFraming(bytes);
+  chunk_ = grpc::ByteBuffer(slices.data(), slices.size());
+  state_.counters.sent_bytes += bytes;
+  return true;
 }
 
 void FetchStream::OnWriteDone(bool ok) {

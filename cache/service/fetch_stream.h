@@ -12,6 +12,7 @@
 
 #include <memory>
 #include <mutex>
+#include <optional>
 
 #include "cache/service/leased_bytes.h"
 #include "cache/service/service_state.h"
@@ -20,7 +21,7 @@
 namespace cairn::cache {
 
 // The head of a stream.
-void EncodeFetched(const LeasedPrefix& prefix, v1::FetchResponse* out);
+void EncodeFetched(const LeasedBytes& bytes, v1::FetchResponse* out);
 
 // A stream without a near deadline could hold its lease or its memory for ever.
 absl::Status CheckStreamDeadline(const grpc::CallbackServerContext& context);
@@ -44,8 +45,7 @@ class FetchStream final : public grpc::ServerWriteReactor<grpc::ByteBuffer> {
   v1::FetchRequest request_;
   std::mutex mutex_;
   std::shared_ptr<const LeasedBytes> bytes_;
-  size_t entry_ = 0;  // rows, then the checkpoint
-  size_t sent_ = 0;   // of it
+  std::optional<TransferCursor> cursor_;  // of the next byte
   grpc::ByteBuffer chunk_;
 };
 

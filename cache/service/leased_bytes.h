@@ -11,18 +11,23 @@
 #include <memory>
 #include <span>
 #include <utility>
+#include <vector>
 
+#include "cache/client/transfer_order.h"
 #include "cache/service/service_state.h"
 
 namespace cairn::cache {
 
 class LeasedBytes {
  public:
-  LeasedBytes(ServiceState& state, std::shared_ptr<ClientSession> session, LeasedPrefix prefix)
+  // `groups`: in which the bytes travel, all but the last (transfer_order.h).
+  LeasedBytes(ServiceState& state, std::shared_ptr<ClientSession> session, LeasedPrefix prefix,
+              std::vector<GroupEnd> groups = {})
       : state_(state),
         held_(state.work.Hold()),
         session_(std::move(session)),
-        prefix_(std::move(prefix)) {}
+        prefix_(std::move(prefix)),
+        groups_(std::move(groups)) {}
   LeasedBytes(const LeasedBytes&) = delete;  // one lease, one release
   LeasedBytes& operator=(const LeasedBytes&) = delete;
   ~LeasedBytes() {
@@ -46,12 +51,24 @@ class LeasedBytes {
     for (size_t i = 0; i < entries(); ++i) sum += payload(i).size();
     return sum;
   }
+  bool grouped() const { return !groups_.empty(); }
+  // From the first byte on.
+  TransferCursor Begin() const {
+    std::vector<uint64_t> sizes;
+    for (size_t i = 0; i < entries(); ++i) sizes.push_back(payload(i).size());
+    return TransferCursor(std::move(sizes), prefix_.rows.size(), groups_);
+  }
+  // What is left of the piece at hand. REQUIRES: of a cursor of this that is not done.
+  std::span<const uint8_t> Piece(const TransferCursor& cursor) const {
+    return payload(cursor.entry()).subspan(cursor.offset(), cursor.left());
+  }
 
  private:
   ServiceState& state_;
   WorkGauge::Token held_;
   const std::shared_ptr<ClientSession> session_;
   const LeasedPrefix prefix_;
+  const std::vector<GroupEnd> groups_;
 };
 
 }  // namespace cairn::cache

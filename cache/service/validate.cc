@@ -85,6 +85,25 @@ absl::StatusOr<DecodedCommitItem> DecodeCommitItem(const std::string& field,
   return out;
 }
 
+// One less than there are groups.
+absl::StatusOr<std::vector<GroupEnd>> DecodeGroups(const v1::FetchRequest& request) {
+  CAIRN_RETURN_IF_ERROR(
+      AtMost("groups", static_cast<uint64_t>(request.groups_size()), kFetchGroupsMax - 1, " ends"));
+  std::vector<GroupEnd> ends;
+  GroupEnd before;
+  for (const v1::GroupEnd& in : request.groups()) {
+    const GroupEnd end{in.rows_bytes(), in.checkpoint_bytes()};
+    CAIRN_RETURN_IF_ERROR(
+        AtMost("groups", std::max(end.rows, end.checkpoint), kEntryBytesMax, " bytes"));
+    if (end.rows < before.rows || end.checkpoint < before.checkpoint) {
+      return Bad("groups: their ends must ascend");
+    }
+    ends.push_back(end);
+    before = end;
+  }
+  return ends;
+}
+
 }  // namespace
 
 absl::StatusOr<NamespaceSpec> DecodeSession(const v1::SessionRequest& request) {
@@ -123,6 +142,7 @@ absl::StatusOr<DecodedFetch> DecodeFetch(const v1::FetchRequest& request) {
   out.checkpoint = request.checkpoint();
   out.deadline = absl::Milliseconds(request.deadline_millis());
   out.lease = request.lease();
+  CAIRN_ASSIGN_OR_RETURN(out.groups, DecodeGroups(request));
   return out;
 }
 

@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "cache/client/cache_api.h"
+#include "cache/client/transfer_order.h"
 #include "cairn/v1/admin.pb.h"
 #include "cairn/v1/cache.pb.h"
 
@@ -28,6 +29,7 @@ struct DecodedFetch {
   bool checkpoint = false;
   absl::Duration deadline;
   uint64_t lease = 0;
+  std::vector<GroupEnd> groups;  // ascending
   // Refers to this.
   FetchRequest AsRequest() const { return {chain, checkpoint, deadline, lease}; }
 };

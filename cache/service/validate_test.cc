@@ -134,6 +134,37 @@ v1::ReserveRequest GoodReserve() {
   return request;
 }
 
+TEST(Validate, GroupsOfAFetchAscendWithinTheirBounds) {
+  v1::FetchRequest request;
+  request.set_chain(std::string(Digest::kBytes, 'd'));
+  request.set_deadline_millis(1);
+  const auto add = [&](uint32_t rows, uint32_t checkpoint) {
+    v1::GroupEnd* end = request.add_groups();
+    end->set_rows_bytes(rows);
+    end->set_checkpoint_bytes(checkpoint);
+  };
+  add(0, 7);
+  add(0, 7);
+  add(kEntryBytesMax, kEntryBytesMax);
+  const absl::StatusOr<DecodedFetch> fetch = DecodeFetch(request);
+  ASSERT_TRUE(fetch.ok()) << fetch.status();
+  EXPECT_EQ(fetch->groups,
+            (std::vector<GroupEnd>{{0, 7}, {0, 7}, {kEntryBytesMax, kEntryBytesMax}}));
+  add(kEntryBytesMax + 1, kEntryBytesMax);
+  ExpectRefused(DecodeFetch(request).status(), "groups");
+  for (const auto& [rows, checkpoint] : {std::pair(5, 9), std::pair(6, 8)}) {
+    request.clear_groups();
+    add(6, 9);
+    add(static_cast<uint32_t>(rows), static_cast<uint32_t>(checkpoint));
+    ExpectRefused(DecodeFetch(request).status(), "ascend");
+  }
+  request.clear_groups();
+  for (uint32_t i = 0; i < kFetchGroupsMax - 1; ++i) add(i, i);
+  EXPECT_TRUE(DecodeFetch(request).ok());
+  add(kFetchGroupsMax, kFetchGroupsMax);
+  ExpectRefused(DecodeFetch(request).status(), "groups");
+}
+
 TEST(Validate, Reserve) {
   const auto good = DecodeReserve(GoodReserve());
   ASSERT_TRUE(good.ok()) << good.status();

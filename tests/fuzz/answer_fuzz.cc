@@ -103,7 +103,9 @@ void ReceivePrefix(CheckedFetch checked, const FetchRequest& request, FuzzInput&
   uint64_t announced = checked.checkpoint.has_value() ? checked.checkpoint->bytes : 0;
   for (const CheckedExtent& extent : checked.rows) announced += extent.bytes;
   static ReceivePool pool(1 << 20);
-  ArrivingPrefix prefix(request, std::move(checked), pool);
+  // Groups of one of the rows' parts, of the checkpoint, and of the rest.
+  const std::vector<GroupEnd> ends = {{64, 0}, {64, 128}};
+  ArrivingPrefix prefix(request, std::move(checked), pool, ends);
   while (!prefix.Done() && !payloads.empty()) {
     const auto piece = payloads.TakeBytes(std::min<uint64_t>(prefix.Missing(), 100));
     const absl::StatusOr<std::span<uint8_t>> room = prefix.Room();
@@ -113,6 +115,7 @@ void ReceivePrefix(CheckedFetch checked, const FetchRequest& request, FuzzInput&
     prefix.Took(piece.size());
   }
   FUZZ_CHECK(prefix.payload_bytes() <= announced);
+  if (prefix.Done()) FUZZ_CHECK(prefix.Await(SIZE_MAX).ok() == prefix.verified);
   // "Verified" must be no less than every view's own check.
   bool verified = true;
   for (const EntryView& view : prefix.rows) verified &= view.Verify().ok();
@@ -126,6 +129,7 @@ void CheckHead(const v1::FetchResponse& answer, const FetchAsked& asked, FuzzInp
   if (!Believed(checked.status())) return;
   FUZZ_CHECK(checked->rows.size() <= asked.chain_blocks);
   FUZZ_CHECK(asked.checkpoint || !checked->checkpoint.has_value());
+  FUZZ_CHECK(asked.groups || !checked->grouped);
   for (const CheckedExtent& extent : checked->rows) {
     FUZZ_CHECK(extent.bytes == Shapes().rows_bytes);
     FUZZ_CHECK(extent.parts.size() == Shapes().rows.size());
@@ -168,7 +172,8 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   namespace v1 = cairn::v1;
   cairn::fuzz::FuzzInput input(data, size);
   const int which = input.Take<uint8_t>() % 14;
-  const FetchAsked asked = {.chain_blocks = input.Take<uint8_t>(), .checkpoint = which >= 7};
+  const FetchAsked asked = {
+      .chain_blocks = input.Take<uint8_t>(), .checkpoint = which >= 7, .groups = which >= 7};
   const size_t blocks = asked.chain_blocks;
   if (which % 7 == 3) {
     const auto head = input.TakeBytes(input.Take<uint16_t>());

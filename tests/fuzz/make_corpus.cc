@@ -162,6 +162,11 @@ void RequestSeeds() {
   fetch.set_checkpoint(true);
   fetch.set_deadline_millis(1000);
   seed(2, "fetch", fetch);
+  for (const uint32_t end : {64, 128}) {
+    fetch.add_groups()->set_rows_bytes(end);
+    fetch.mutable_groups(fetch.groups_size() - 1)->set_checkpoint_bytes(2 * end);
+  }
+  seed(2, "fetch-groups", fetch);
   v1::ReserveRequest reserve;
   reserve.set_token(token);
   reserve.set_wait_millis(10);
@@ -272,9 +277,12 @@ void AnswerSeeds() {
   FillExtent(chunk.mutable_head()->add_rows(), shapes.rows, payloads);
   FillExtent(chunk.mutable_head()->add_rows(), shapes.rows, payloads);
   FillExtent(chunk.mutable_head()->mutable_checkpoint(), shapes.checkpoint, payloads);
-  const std::string head = chunk.head().SerializeAsString();
-  Seed("answer", "fetch",
-       Byte(10) + Byte(2) + Raw(static_cast<uint16_t>(head.size())) + head + payloads);
+  for (const bool grouped : {true, false}) {
+    chunk.mutable_head()->set_grouped(grouped);
+    const std::string head = chunk.head().SerializeAsString();
+    Seed("answer", grouped ? "fetch-grouped" : "fetch",
+         Byte(10) + Byte(2) + Raw(static_cast<uint16_t>(head.size())) + head + payloads);
+  }
   Seed("stream_message", "head", Byte(1) + chunk.SerializeAsString());
   chunk.set_data("some data");
   Seed("stream_message", "data", Byte(0) + chunk.SerializeAsString());

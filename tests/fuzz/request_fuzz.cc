@@ -57,6 +57,13 @@ void Fetch(const v1::FetchRequest& request) {
   FUZZ_CHECK(EncodeChain(fetch->chain) == request.chain());
   FUZZ_CHECK(fetch->deadline > absl::ZeroDuration());
   FUZZ_CHECK(fetch->deadline <= absl::Milliseconds(kFetchMillisMax));
+  FUZZ_CHECK(fetch->groups.size() < kFetchGroupsMax);
+  GroupEnd before;
+  for (const GroupEnd& end : fetch->groups) {
+    FUZZ_CHECK(before.rows <= end.rows && end.rows <= kEntryBytesMax);
+    FUZZ_CHECK(before.checkpoint <= end.checkpoint && end.checkpoint <= kEntryBytesMax);
+    before = end;
+  }
 }
 
 void Reserve(const v1::ReserveRequest& request) {
