@@ -127,6 +127,7 @@ absl::StatusOr<Divergence> FindDivergence(Forward& forward, PrefixCache& cache,
       CAIRN_RETURN_IF_ERROR(forward.Run({&item, 1}));
     }
   }
+  CAIRN_RETURN_IF_ERROR(warm.AwaitAll());
   if (auto found = FirstStateDifference(cold, warm, model); found.has_value()) return *found;
   CAIRN_ASSIGN_OR_RETURN(
       auto found,

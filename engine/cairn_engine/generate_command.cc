@@ -50,6 +50,7 @@ std::unique_ptr<PrefixCache> AttachCache(const GenerateOptions& options, Sequenc
   const cache::NamespaceSpec spec{model.Descriptor(), options.tenant};
   PrefixCache::Options settings;
   settings.wait = absl::Seconds(options.wait_seconds);
+  settings.step_tokens = options.chunk;
   settings.say = [](const std::string& line) {
     std::fprintf(stderr, "cairn-engine: %s\n", line.c_str());
   };

@@ -93,7 +93,8 @@ absl::StatusOr<SequenceResult> RunSequence(SequenceRunner& runner, PrefixCache* 
   if (cache != nullptr) result.resume = cache->Resume(prompt, runner.session());
   result.recomputed_tokens = std::ssize(prompt) - result.resume.prefix_tokens;
   const int64_t prefill_start = clock.NowNanos();
-  // Computes the prompt from nothing, when restored rows turn out to have been taken back.
+  // Computes the prompt from nothing, when restored rows turn out to have been taken back, or did
+  // not arrive.
   const auto rebuild = [&] {
     ++result.resume.checksum_failures;
     result.resume.prefix_tokens = 0;
@@ -101,7 +102,8 @@ absl::StatusOr<SequenceResult> RunSequence(SequenceRunner& runner, PrefixCache* 
     runner.StartOver();
     return Prefill(runner, nullptr, clock, prompt, options);
   };
-  CAIRN_RETURN_IF_ERROR(Prefill(runner, cache, clock, prompt, options));
+  const absl::Status prefilled = Prefill(runner, cache, clock, prompt, options);
+  if (!prefilled.ok() && !runner.session().arrival_failed()) return prefilled;
   if (cache != nullptr && !cache->StillIntact()) CAIRN_RETURN_IF_ERROR(rebuild());
   result.prefill_seconds = Seconds(clock, prefill_start);
 

@@ -48,6 +48,7 @@ std::unique_ptr<CacheSlots> AttachSlots(const ServeOptions& options, const Model
   const cache::NamespaceSpec spec{model.layout->Descriptor(model.weights_identity), options.tenant};
   CacheSlots::Options slots;
   slots.wait = absl::Seconds(options.wait_seconds);
+  slots.step_tokens = options.scheduler.step_tokens;
   slots.say = [](const std::string& line) {
     std::fprintf(stderr, "cairn-engine: %s\n", line.c_str());
   };

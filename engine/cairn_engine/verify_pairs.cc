@@ -84,7 +84,9 @@ absl::Status PairVerifier::CheckPair(std::span<const int32_t> prompt, const Dige
     item.tokens = Tokens(prompt, from, stop);
     item.want = stop == cut ? WantLogits::kLast : WantLogits::kNone;
     item.mtp_from = cut - 2;
-    CAIRN_RETURN_IF_ERROR(forward_.Run({&item, 1}));
+    const absl::Status computed = forward_.Run({&item, 1});
+    if (session.arrival_failed()) break;
+    CAIRN_RETURN_IF_ERROR(computed);
   }
   if (!cache_.StillIntact()) {
     ++figures_.taken_back;

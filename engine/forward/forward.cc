@@ -21,6 +21,14 @@ absl::Status CheckReplay(const StepItem& item, int64_t end) {
                    " are not to be had: up to there the session is replayed"));
 }
 
+// Of sessions that were restored while their prefix arrives.
+absl::Status AwaitLayer(const Step& step, int64_t layer) {
+  for (const StepSpan& span : step.spans) {
+    CAIRN_RETURN_IF_ERROR(span.session->AwaitLayer(layer));
+  }
+  return absl::OkStatus();
+}
+
 }  // namespace
 
 absl::Status Embed(const Model& model, std::span<const int32_t> tokens, float* streams) {
@@ -94,10 +102,12 @@ absl::Status Forward::RunParts(std::span<const Part> parts) {
   float* streams = workspace_.Floats(step.rows() * width);
   CAIRN_RETURN_IF_ERROR(Embed(model_, step.tokens, streams));
   for (const BlockOp& block : model_.layers) {
+    CAIRN_RETURN_IF_ERROR(AwaitLayer(step, block.index));
     CAIRN_RETURN_IF_ERROR(RunBlock(step, block, streams));
     if (probe_) probe_(block.index, step.rows(), streams);
   }
   RunHeads(step, parts, streams);
+  for (const StepSpan& span : step.spans) CAIRN_RETURN_IF_ERROR(span.session->AwaitAll());
   if (model_.mtp != nullptr) CAIRN_RETURN_IF_ERROR(RunMtp(parts, step.spans, streams));
   for (const StepSpan& span : step.spans) span.session->Advance(span.count);
   return absl::OkStatus();

@@ -9,7 +9,8 @@
 // Errors:    INVALID_ARGUMENT for a token outside of the vocabulary (naming its place), a position
 //            beyond the model's maximum, or logits of replayed tokens; nothing has changed then.
 //            DATA_LOSS or UNAVAILABLE: an expert could not be read. Then sessions of a Run are good
-//            for nothing any more; those of a Draft are as they were.
+//            for nothing any more; those of a Draft are as they were. The same, or what else ended
+//            it: a session's prefix, restored while it arrives, did not (arrival_failed()).
 #ifndef CAIRN_ENGINE_FORWARD_FORWARD_H_
 #define CAIRN_ENGINE_FORWARD_FORWARD_H_
 
@@ -49,7 +50,7 @@ struct StepItem {
 
 // The MTP block's guess at the token after next.
 struct DraftItem {
-  SessionState* session = nullptr;  // not at position 0
+  SessionState* session = nullptr;  // not at position 0, and nothing of it still arrives
   int32_t token = 0;                // follows what the session holds; not computed yet
   std::vector<float> logits;        // out: [vocab], of the token after that one
 };

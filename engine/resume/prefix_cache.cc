@@ -12,8 +12,9 @@ namespace {
 
 // Reservations taken at once before a prefill; what lies beyond is reserved when it is put.
 constexpr size_t kReserveAhead = 1024;
-// Puts that may wait for a check of the rows they were computed from.
-constexpr uint64_t kPendingBytesMax = 128ull << 20;
+// That a prefix arrives in: the first step waits for one of them at least, and an entry's share of
+// one is still worth a system call.
+constexpr size_t kGroupsMax = 8;
 
 double SecondsSince(const Clock& clock, int64_t start) {
   return static_cast<double>(clock.NowNanos() - start) * 1e-9;
@@ -67,6 +68,7 @@ ResumeReport PrefixCache::Resume(std::span<const int32_t> tokens, CachedSession&
   branch_blocks_ = 0;
   found_.clear();
   mapped_.reset();
+  arriving_.reset();
   pending_.clear();
   pending_bytes_ = 0;
   tainted_ = false;
@@ -156,8 +158,12 @@ absl::Status PrefixCache::TryResume(std::span<const int32_t> tokens, CachedSessi
   if (chain.empty()) return absl::OkStatus();
   CAIRN_ASSIGN_OR_RETURN(cache::MatchResult match, MatchOrWait(chain, report));
   stored_blocks_ = match.rows_blocks;
+  const Overlap overlap{.groups = Overlaps(session) ? kGroupsMax : 1,
+                        .bytes_min = options_.overlap_bytes_min,
+                        .step_tokens = options_.step_tokens,
+                        .prompt_tokens = std::ssize(tokens)};
   const ResumePoints found =
-      RankResumePoints(match, model_, *costs_, /*deepest_first=*/options_.always_load);
+      RankResumePoints(match, model_, *costs_, /*deepest_first=*/options_.always_load, overlap);
   for (const ResumePoint& point : found.points) {
     if (!options_.always_load && point.seconds >= found.prefill_seconds) {
       report.recompute_was_cheaper = true;
@@ -176,15 +182,24 @@ absl::StatusOr<bool> PrefixCache::ResumeAt(const ResumePoint& point, cache::Matc
                                            std::span<const Digest> chain, CachedSession& session,
                                            ResumeReport& report) {
   const int64_t start = clock_.NowNanos();
+  const std::vector<LayerGroup> groups = GroupsOf(point, session);
   CAIRN_ASSIGN_OR_RETURN(const std::shared_ptr<cache::FetchedPrefix> fetched,
-                         TakeOrFetch(point, match, chain, report));
+                         TakeOrFetch(point, match, chain, groups, report));
   if (fetched == nullptr) return false;
-  report.fetch_seconds += SecondsSince(clock_, start);
+  const double fetch_seconds = SecondsSince(clock_, start);
+  report.fetch_seconds += fetch_seconds;
   const int64_t restore_start = clock_.NowNanos();
-  CAIRN_ASSIGN_OR_RETURN(const bool restored, Restore(point, fetched, session, report));
+  CAIRN_ASSIGN_OR_RETURN(const bool restored, Restore(point, fetched, groups, session, report));
   report.restore_seconds += SecondsSince(clock_, restore_start);
   if (!restored) return false;
-  costs_->ObserveFetch(fetched->host_bytes, fetched->disk_bytes, SecondsSince(clock_, start));
+  if (report.arriving) {
+    arriving_ = fetched;
+    arriving_groups_ = groups.size();
+    arriving_tokens_ = point.tokens();
+    arriving_before_ = std::max(fetch_seconds - fetched->arrival().seconds, 0.0);
+  } else {
+    costs_->ObserveFetch(fetched->host_bytes, fetched->disk_bytes, SecondsSince(clock_, start));
+  }
   report.copied_bytes = fetched->copied_bytes;
   if (!session.reads_in_place()) {
     report.copied_bytes += fetched->payload_bytes();
@@ -202,17 +217,30 @@ absl::StatusOr<bool> PrefixCache::ResumeAt(const ResumePoint& point, cache::Matc
   return true;
 }
 
+std::vector<LayerGroup> PrefixCache::GroupsOf(const ResumePoint& point,
+                                              const CachedSession& session) const {
+  if (point.replay || !Overlaps(session)) return {};
+  if (point.host_bytes + point.disk_bytes < options_.overlap_bytes_min) return {};
+  return model_.layout.Groups(point.blocks, kGroupsMax);
+}
+
+bool PrefixCache::Overlaps(const CachedSession& session) const {
+  return !cache_->registration().mapped && session.takes_arriving();
+}
+
 absl::StatusOr<std::shared_ptr<cache::FetchedPrefix>> PrefixCache::TakeOrFetch(
     const ResumePoint& point, cache::MatchResult& match, std::span<const Digest> chain,
-    ResumeReport& report) {
+    std::span<const LayerGroup> groups, ResumeReport& report) {
   // A hit in host memory came with the match; another one than this is not wanted any more.
   const std::shared_ptr<cache::FetchedPrefix> leased = std::move(match.leased);
   if (!point.replay && leased != nullptr && leased->rows.size() == chain.size()) return leased;
   absl::Duration deadline = options_.fetch_deadline;
   if (!options_.always_load) deadline = std::min(deadline, costs_->FetchPatience(point.tokens()));
+  std::vector<cache::PartGroup> parts;
+  for (const LayerGroup& group : groups) parts.push_back(group.parts);
   const int64_t start = clock_.NowNanos();
-  absl::StatusOr<std::unique_ptr<cache::FetchedPrefix>> got =
-      cache_->Fetch({.chain = chain, .checkpoint = !point.replay, .deadline = deadline});
+  absl::StatusOr<std::unique_ptr<cache::FetchedPrefix>> got = cache_->Fetch(
+      {.chain = chain, .checkpoint = !point.replay, .deadline = deadline, .groups = parts});
   // No room for it in the daemon's memory: a miss, not a reason to leave.
   if (absl::IsResourceExhausted(got.status())) return nullptr;
   if (absl::IsDeadlineExceeded(got.status())) {
@@ -227,7 +255,7 @@ absl::StatusOr<std::shared_ptr<cache::FetchedPrefix>> PrefixCache::TakeOrFetch(
 
 absl::StatusOr<bool> PrefixCache::Restore(
     const ResumePoint& point, const std::shared_ptr<const cache::FetchedPrefix>& fetched,
-    CachedSession& session, ResumeReport& report) const {
+    std::span<const LayerGroup> groups, CachedSession& session, ResumeReport& report) const {
   if (fetched->rows.size() < point.blocks) return false;  // went meanwhile
   if (!point.replay && !fetched->checkpoint.has_value()) return false;
   // What was streamed has been checked as it arrived.
@@ -242,6 +270,14 @@ absl::StatusOr<bool> PrefixCache::Restore(
   if (!SizesMatch(prefix, model_.layout)) {
     return absl::InternalError("the cache answered with an entry of another size");
   }
+  report.arriving = !groups.empty() && !fetched->arrival().ended;
+  if (report.arriving) {
+    prefix.arriving = fetched.get();
+    prefix.groups.assign(groups.begin(), groups.end());
+  } else if (const absl::Status whole = fetched->Await(groups.size()); !whole.ok()) {
+    report.checksum_failures += absl::IsDataLoss(whole) ? 1 : 0;
+    return false;
+  }
   const absl::Status restored = session.Restore(prefix);
   report.checksum_failures += session.restored().checksum_failures;
   if (absl::IsDataLoss(restored)) {
@@ -252,7 +288,31 @@ absl::StatusOr<bool> PrefixCache::Restore(
   return true;
 }
 
+void PrefixCache::AwaitStart(int64_t tokens_left) const {
+  if (arriving_ == nullptr) return;
+  const double computing = costs_->PrefillSeconds(
+      arriving_tokens_, arriving_tokens_ + std::min(tokens_left, options_.step_tokens));
+  for (size_t groups = 1; groups <= arriving_groups_; ++groups) {
+    if (!arriving_->Await(groups).ok()) return;
+    const cache::Arrival so_far = arriving_->arrival();
+    if (so_far.seconds * (1 - so_far.share) <= computing * so_far.share) return;
+  }
+}
+
+void PrefixCache::NoteArrival() {
+  if (arriving_ == nullptr) return;
+  const std::shared_ptr<const cache::FetchedPrefix> arriving = std::move(arriving_);
+  const absl::Status status = arriving->Await(arriving_groups_);
+  // One that was too slow is remembered; what else cut it off says nothing of its cost.
+  if (status.ok() || absl::IsDeadlineExceeded(status)) {
+    costs_->ObserveFetch(arriving->host_bytes, arriving->disk_bytes,
+                         arriving_before_ + arriving->arrival().seconds);
+  }
+  if (!status.ok()) Taint();
+}
+
 bool PrefixCache::StillIntact() {
+  NoteArrival();
   if (mapped_ != nullptr && !std::all_of(mapped_->rows.begin(), mapped_->rows.end(), Verified)) {
     Taint();
   }
@@ -271,28 +331,6 @@ void PrefixCache::Taint() {
   pending_.clear();
   pending_bytes_ = 0;
   AbandonReservations();
-}
-
-void PrefixCache::AbandonReservations() {
-  std::vector<uint64_t> ids;
-  for (const auto& [key, id] : reservations_) ids.push_back(id);
-  reservations_.clear();
-  if (puts_ != nullptr && !ids.empty()) puts_->Abandon(std::move(ids));
-}
-
-void PrefixCache::NoticeLoss() {
-  if (cache_ != nullptr && puts_->detached()) Detach(puts_->stats().last_error);
-}
-
-void PrefixCache::Put(PutItem item) {
-  if (tainted_) return;
-  if (mapped_ == nullptr) {
-    puts_->Add(std::move(item));
-    return;
-  }
-  pending_bytes_ += item.size();
-  pending_.push_back(std::move(item));
-  if (pending_bytes_ > kPendingBytesMax) StillIntact();
 }
 
 bool PrefixCache::Settle(CachedSession& session, int64_t* in_shared) {
@@ -319,76 +357,5 @@ void PrefixCache::Extend(std::span<const int32_t> tokens) {
     chain_.push_back(cache::BlockDigest(parent, i, tokens.subspan(i * kBlockTokens, kBlockTokens)));
   }
 }
-
-int64_t PrefixCache::NextStop(int64_t position, int64_t end, int64_t prompt_end) const {
-  if (!attached()) return end;
-  for (int64_t blocks = position / kBlockTokens + 1; blocks * kBlockTokens < end; ++blocks) {
-    if (Wants(blocks, prompt_end / kBlockTokens)) return blocks * kBlockTokens;
-  }
-  return end;
-}
-
-PutItem PrefixCache::MakeItem(int64_t block, EntryKind kind, std::shared_ptr<const uint8_t> bytes) {
-  const size_t i = static_cast<size_t>(block);
-  PutItem item;
-  item.name.key = {chain_[i], kind};
-  item.name.parent = i == 0 ? cache_->registration().root : chain_[i - 1];
-  item.name.index = static_cast<uint32_t>(block);
-  if (const auto it = reservations_.find(item.name.key); it != reservations_.end()) {
-    item.reservation = it->second;
-    reservations_.erase(it);
-  }
-  item.bytes = std::move(bytes);
-  item.part_bytes = kind == EntryKind::kRows ? rows_parts_ : checkpoint_parts_;
-  return item;
-}
-
-absl::StatusOr<PutItem> PrefixCache::MakeCheckpoint(CachedSession& session) {
-  CAIRN_ASSIGN_OR_RETURN(std::shared_ptr<const uint8_t> state, session.ShareCheckpoint());
-  return MakeItem(session.position() / kBlockTokens - 1, EntryKind::kCheckpoint, std::move(state));
-}
-
-absl::Status PrefixCache::TryStore(CachedSession& session, int64_t prompt_end) {
-  const int64_t whole = session.position() / kBlockTokens;
-  for (; stored_blocks_ < whole; ++stored_blocks_) {
-    CAIRN_ASSIGN_OR_RETURN(std::shared_ptr<const uint8_t> rows, session.ShareRows(stored_blocks_));
-    Put(MakeItem(stored_blocks_, EntryKind::kRows, std::move(rows)));
-  }
-  if (session.position() % kBlockTokens != 0 || whole == 0) return absl::OkStatus();
-  if (Wants(whole, prompt_end / kBlockTokens)) {
-    CAIRN_ASSIGN_OR_RETURN(PutItem checkpoint, MakeCheckpoint(session));
-    Put(std::move(checkpoint));
-  } else if (cache_->registration().policy.ends && session.position() > prompt_end) {
-    CAIRN_ASSIGN_OR_RETURN(output_end_, MakeCheckpoint(session));
-  }
-  return absl::OkStatus();
-}
-
-void PrefixCache::Store(CachedSession& session, std::span<const int32_t> tokens,
-                        int64_t prompt_end) {
-  NoticeLoss();
-  if (!attached() || session.replay() != nullptr) return;
-  Extend(tokens);
-  if (const absl::Status status = TryStore(session, prompt_end); !status.ok()) {
-    Detach(status.ToString());
-  }
-}
-
-void PrefixCache::Finish() {
-  // Given up before Settle: what was computed from mapped rows needs the check that it waited for.
-  if (mapped_ != nullptr) StillIntact();
-  mapped_.reset();
-  if (attached() && output_end_.has_value()) Put(*std::move(output_end_));
-  output_end_.reset();
-  AbandonReservations();
-}
-
-bool PrefixCache::Flush(absl::Duration deadline) {
-  const bool complete = puts_ == nullptr || puts_->Flush(deadline);
-  NoticeLoss();
-  return complete;
-}
-
-PutStats PrefixCache::put_stats() const { return puts_ == nullptr ? PutStats{} : puts_->stats(); }
 
 }  // namespace cairn::engine

@@ -17,6 +17,11 @@
 // the engine, be it a token or a put, StillIntact checks them once more where they lie; Settle then
 // copies and checks them for the tokens that follow. What fails either check is recomputed.
 //
+// Bytes of another host arrive while the first layers are computed from those that did: a session
+// that takes a prefix so (CachedSession::takes_arriving) is restored once the first group of layers
+// is there, and its first step waits for each further one. Every part is checked before the layer
+// that it is of is computed. What did not arrive is as what was taken back: StillIntact is false.
+//
 // Threads:   Resume and Store from one thread; puts run on a thread of this object.
 // Ownership: restored sessions hold their lease through their row blocks.
 #ifndef CAIRN_ENGINE_RESUME_PREFIX_CACHE_H_
@@ -54,11 +59,12 @@ struct ResumeReport {
   uint64_t copied_bytes = 0;  // on the way into the engine; 0 for mapped entries that are read
                               // where they lie (the checkpoint's copy into the state aside)
   uint64_t checksum_failures = 0;
+  bool arriving = false;  // when Resume returned, bytes were still on their way
   bool recompute_was_cheaper = false;
   bool fetch_was_late = false;  // given up at its deadline, and prefilled
   double wait_seconds = 0;      // for another engine's prefill
   double match_seconds = 0;
-  double fetch_seconds = 0;
+  double fetch_seconds = 0;    // of one that was arriving: until its first layers were there
   double restore_seconds = 0;  // verify and restore
 };
 
@@ -72,11 +78,14 @@ class PrefixCache {
     // Though computing would be faster, and with all of fetch_deadline: for proving what a hit
     // gives.
     bool always_load = false;
+    // Computing begins while bytes still arrive, of prefixes of at least so many bytes.
+    uint64_t overlap_bytes_min = 1 << 20;
+    int64_t step_tokens = 256;  // that a step of one sequence has: what can hide loading
     // What sessions of one process learn together; null: this one for itself.
     std::shared_ptr<CostModel> costs = nullptr;
     SharedRows* shared = nullptr;  // what Settle copies goes there, to be had by other sessions too
-    std::function<void(const std::string&)>
-        say;  // told once why the cache is not used; may be empty
+    // Told once why the cache is not used; may be empty.
+    std::function<void(const std::string&)> say = {};
   };
   // `cache` null or failed: detached from the start (and said). What `model` refers to and `clock`
   // outlive this.
@@ -90,8 +99,14 @@ class PrefixCache {
   // soonest and leaves at least one token to compute.
   ResumeReport Resume(std::span<const int32_t> tokens, CachedSession& session);
 
+  // Of a prefix that is arriving: returns when what it lacks arrives about as fast as the next of
+  // `tokens_left` tokens are computed, so that a step keeps nobody waiting for long; or when it has
+  // come, or failed. At once for any other.
+  void AwaitStart(int64_t tokens_left) const;
+
   // True if the rows that Resume restored are still, to the byte, what was put. Trivially true
-  // after a miss, a copying fetch, or into a session that copied them.
+  // after a miss, a copying fetch, or into a session that copied them. Of a prefix that was
+  // arriving: whether it did; waits for it.
   // Puts of what was computed from them wait for this.
   bool StillIntact();
   // Copies the restored rows, checks the copy and lets the lease go. False: they were taken back
@@ -132,14 +147,20 @@ class PrefixCache {
   absl::StatusOr<bool> ResumeAt(const ResumePoint& point, cache::MatchResult& match,
                                 std::span<const Digest> chain, CachedSession& session,
                                 ResumeReport& report);
+  // Whether bytes for it arrive while it computes.
+  bool Overlaps(const CachedSession& session) const;
+  // In which the point's bytes are to arrive; none: whole.
+  std::vector<LayerGroup> GroupsOf(const ResumePoint& point, const CachedSession& session) const;
   // What the match leased if it is this prefix, else by a fetch.
-  absl::StatusOr<std::shared_ptr<cache::FetchedPrefix>> TakeOrFetch(const ResumePoint& point,
-                                                                    cache::MatchResult& match,
-                                                                    std::span<const Digest> chain,
-                                                                    ResumeReport& report);
+  absl::StatusOr<std::shared_ptr<cache::FetchedPrefix>> TakeOrFetch(
+      const ResumePoint& point, cache::MatchResult& match, std::span<const Digest> chain,
+      std::span<const LayerGroup> groups, ResumeReport& report);
   absl::StatusOr<bool> Restore(const ResumePoint& point,
                                const std::shared_ptr<const cache::FetchedPrefix>& fetched,
-                               CachedSession& session, ResumeReport& report) const;
+                               std::span<const LayerGroup> groups, CachedSession& session,
+                               ResumeReport& report) const;
+  // Notes what became of a prefix that was arriving; waits for it.
+  void NoteArrival();
   // Whether the policy wants a checkpoint there. `end`: the prompt's last whole block.
   bool Wants(int64_t blocks, int64_t end) const;
   void Put(PutItem item);
@@ -165,7 +186,12 @@ class PrefixCache {
   int64_t branch_blocks_ = 0;  // where this prompt parts from another; 0: nowhere known
   std::vector<cache::CheckpointHit> found_;  // checkpoints that need not be put
   std::shared_ptr<const cache::FetchedPrefix>
-      mapped_;                    // what the session's adopted rows lie in; null once settled
+      mapped_;  // what the session's adopted rows lie in; null once settled
+  std::shared_ptr<const cache::FetchedPrefix>
+      arriving_;                  // what the session still awaits, or awaited in its last step
+  size_t arriving_groups_ = 0;    // of it
+  int64_t arriving_tokens_ = 0;   // of the prefix
+  double arriving_before_ = 0;    // seconds of the fetch before its first byte
   std::vector<PutItem> pending_;  // computed from mapped rows that were not checked since
   uint64_t pending_bytes_ = 0;
   std::optional<PutItem>

@@ -16,8 +16,25 @@ absl::Status CheckMatch(const cache::MatchResult& match, size_t asked) {
   return absl::InternalError("the cache answered with a match longer than was asked");
 }
 
+namespace {
+
+// Only of bytes, not of asking for them; and of what is on disk only the way from the daemon's
+// memory: before the first byte leaves, all of the prefix is there.
+double HiddenSeconds(const ResumePoint& point, const CostModel& costs, const Overlap& overlap) {
+  const uint64_t bytes = point.host_bytes + point.disk_bytes;
+  if (overlap.groups < 2 || bytes < overlap.bytes_min) return 0;
+  const double loading = std::min(costs.FetchSeconds(point.host_bytes, point.disk_bytes),
+                                  costs.FetchSeconds(bytes, 0)) -
+                         costs.FetchSeconds(0, 0);
+  const int64_t end = std::min(point.tokens() + overlap.step_tokens, overlap.prompt_tokens);
+  const double computing = costs.PrefillSeconds(point.tokens(), std::max(end, point.tokens()));
+  return std::min(loading, computing) * (1 - 1 / static_cast<double>(overlap.groups));
+}
+
+}  // namespace
+
 ResumePoints RankResumePoints(const cache::MatchResult& match, const CachedModel& model,
-                              const CostModel& costs, bool deepest_first) {
+                              const CostModel& costs, bool deepest_first, const Overlap& overlap) {
   const auto prefill_from = [&](int64_t blocks) {
     return costs.PrefillSeconds(blocks * kBlockTokens, match.rows_blocks * kBlockTokens);
   };
@@ -32,6 +49,7 @@ ResumePoints RankResumePoints(const cache::MatchResult& match, const CachedModel
     point.disk_bytes = (blocks - in_host) * rows + (checkpoint == cache::Tier::kDisk ? state : 0);
     point.seconds = costs.FetchSeconds(point.host_bytes, point.disk_bytes) +
                     (replay != nullptr ? costs.ReplaySeconds(*replay) : 0) + prefill_from(blocks);
+    if (replay == nullptr) point.seconds -= HiddenSeconds(point, costs, overlap);
     found.points.push_back(point);
   };
   for (const cache::CheckpointHit& hit : match.checkpoints) add(hit.blocks, nullptr, hit.tier);

@@ -24,7 +24,8 @@ struct ResumePoint {
   bool replay = false;      // from rows alone
   uint64_t host_bytes = 0;  // to be fetched, by tier
   uint64_t disk_bytes = 0;
-  double seconds = 0;  // fetch and compute, up to the end of all rows that were found
+  // Fetch and compute, up to the end of all rows that were found, less what overlaps.
+  double seconds = 0;
 
   int64_t tokens() const { return int64_t{blocks} * kBlockTokens; }
 };
@@ -34,13 +35,23 @@ struct ResumePoints {
   double prefill_seconds = 0;       // of the same tokens, with nothing fetched
 };
 
+// What computing can hide of loading (FetchRequest::groups): the first step behind a prefix goes on
+// while all but the first group arrive.
+struct Overlap {
+  size_t groups = 1;       // 1: nothing
+  uint64_t bytes_min = 0;  // of a prefix that arrives so
+  int64_t step_tokens = 0;
+  int64_t prompt_tokens = 0;
+};
+
 // INTERNAL: it says more than can be of `asked` blocks.
 absl::Status CheckMatch(const cache::MatchResult& match, size_t asked);
 
 // The best is the fastest or, whatever it costs, the deepest and of these the fastest. No replays
 // for a model that has none. REQUIRES: CheckMatch.
 ResumePoints RankResumePoints(const cache::MatchResult& match, const CachedModel& model,
-                              const CostModel& costs, bool deepest_first);
+                              const CostModel& costs, bool deepest_first,
+                              const Overlap& overlap = {});
 
 }  // namespace cairn::engine
 

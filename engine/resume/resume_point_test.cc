@@ -85,6 +85,41 @@ TEST_F(RankTest, TheDeepestFirstIfThatIsAsked) {
   EXPECT_EQ(found.points[2].blocks, 4u);
 }
 
+// Of loading and the first step behind it, what is the shorter is hidden but for one group.
+TEST_F(RankTest, WhatOverlapsIsPaidOnce) {
+  costs_.ObserveFetch(1 << 20, 0, 1);  // a second a MiB
+  const cache::MatchResult match{
+      .rows_blocks = 100, .rows_host_blocks = 100, .checkpoints = {{100, Tier::kHost}}};
+  const double apart = RankResumePoints(match, model(false), costs_, false).points[0].seconds;
+  const auto saved = [&](const Overlap& overlap) {
+    return apart - RankResumePoints(match, model(false), costs_, false, overlap).points[0].seconds;
+  };
+  // A prompt of 13,000 tokens: 200 behind the prefix, 1 ms each.
+  EXPECT_NEAR(saved({.groups = 8, .step_tokens = 256, .prompt_tokens = 13000}), 0.2 * 7 / 8, 1e-6);
+  EXPECT_NEAR(saved({.groups = 8, .step_tokens = 100, .prompt_tokens = 13000}), 0.1 * 7 / 8, 1e-6);
+  EXPECT_NEAR(saved({.groups = 2, .step_tokens = 100, .prompt_tokens = 13000}), 0.1 / 2, 1e-6);
+  const double loading =
+      -costs_.FetchSeconds(0, 0) +
+      costs_.FetchSeconds(RankResumePoints(match, model(false), costs_, false).points[0].host_bytes,
+                          0);
+  EXPECT_NEAR(saved({.groups = 8, .step_tokens = 1 << 20, .prompt_tokens = 1 << 20}),
+              loading * 7 / 8, 1e-6);
+  EXPECT_EQ(saved({.groups = 1, .step_tokens = 256, .prompt_tokens = 13000}), 0);
+  EXPECT_EQ(saved({.groups = 8, .bytes_min = 1 << 30, .step_tokens = 256, .prompt_tokens = 13000}),
+            0);
+}
+
+// From disk to the daemon's memory nothing overlaps: no byte leaves before all are there.
+TEST_F(RankTest, OnlyTheWayFromTheDaemonsMemoryOverlaps) {
+  costs_.ObserveFetch(0, 1 << 20, 1);
+  const cache::MatchResult match{.rows_blocks = 100, .checkpoints = {{100, Tier::kDisk}}};
+  const Overlap overlap{.groups = 8, .step_tokens = 256, .prompt_tokens = 13000};
+  const double apart = RankResumePoints(match, model(false), costs_, false).points[0].seconds;
+  const double beside =
+      RankResumePoints(match, model(false), costs_, false, overlap).points[0].seconds;
+  EXPECT_LT(apart - beside, 5e-3);  // of 14 s
+}
+
 TEST_F(RankTest, WhatCannotReplayIsOfferedCheckpointsOnly) {
   cache::MatchResult match{.rows_blocks = 200, .rows_host_blocks = 150};
   EXPECT_TRUE(RankResumePoints(match, model(/*replays=*/false), costs_, false).points.empty());

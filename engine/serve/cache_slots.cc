@@ -172,6 +172,8 @@ CacheSlot* CacheSlots::Take() {
   if (session_ == nullptr || session_->lost.load()) return nullptr;
   PrefixCache::Options options{.wait = options_.wait,
                                .put_queue_bytes = options_.put_queue_bytes,
+                               .overlap_bytes_min = options_.overlap_bytes_min,
+                               .step_tokens = options_.step_tokens,
                                .costs = costs_,
                                .shared = &shared_,
                                .say = [this](const std::string& line) {

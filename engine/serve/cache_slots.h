@@ -58,7 +58,10 @@ class CacheSlots {
   struct Options {
     absl::Duration wait = absl::Seconds(30);  // for another engine's prefill
     absl::Duration retry = absl::Seconds(5);
-    uint64_t put_queue_bytes = 64ull << 20;            // of each slot
+    uint64_t put_queue_bytes = 64ull << 20;  // of each slot
+    // As PrefixCache::Options.
+    uint64_t overlap_bytes_min = 1 << 20;
+    int64_t step_tokens = 256;
     std::function<void(const std::string&)> say = {};  // lost, and found again
   };
   // Connects, once, before it returns. `model` and `clock` outlive this.

@@ -122,6 +122,7 @@ bool Scheduler::Step() {
     DropCancelled();
     Sweep();
     Admit();
+    NoteArrivals();
     plan = MakePlan();
     const MutexLock lock(&mutex_);
     woken = wake_;
@@ -140,6 +141,8 @@ bool Scheduler::Step() {
   for (size_t i = 0; i < plan.items.size(); ++i) {
     if (status.ok()) {
       Continue(*plan.sequences[i], computed, seconds, plan.items[i]);
+    } else if (plan.sequences[i]->session->arrival_failed()) {
+      GiveUpArrival(*plan.sequences[i]);
     } else {
       End(*plan.sequences[i], {.finish = FinishReason::kFailed, .status = status});
     }
@@ -160,14 +163,7 @@ void Scheduler::TakeBack() {
     kv_bytes_used_ -= sequence->GiveBackShared();
     if (sequence->ended || sequence->logits.empty()) continue;
     const std::vector<float> logits = std::exchange(sequence->logits, {});
-    if (sequence->settled) {
-      Produce(*sequence, logits);
-    } else {
-      ++metrics_.cache_failures;
-      sequence->cache_usable = false;
-      sequence->settled = true;
-      sequence->Renew(model());
-    }
+    sequence->settled ? Produce(*sequence, logits) : Recompute(*sequence);
   }
 }
 
@@ -210,6 +206,7 @@ Scheduler::Plan Scheduler::MakePlan() {
   for (const std::unique_ptr<Sequence>& sequence : running_) {
     if (!sequence->away && !sequence->ended) plan.sequences.push_back(sequence.get());
   }
+  KeepArrivingApart(plan.sequences);
   std::stable_sort(
       plan.sequences.begin(), plan.sequences.end(),
       [](const Sequence* a, const Sequence* b) { return a->to_compute() < b->to_compute(); });
@@ -259,8 +256,9 @@ void Scheduler::Start(Sequence& sequence) {
     sequence.slot = cache_->Take();
     if (sequence.slot == nullptr) return;
     sequence.slot->InterruptBy(&sequence.out->cancelled());
-    const ResumeReport report =
-        sequence.slot->cache().Resume(sequence.request.prompt, *sequence.session);
+    PrefixCache& cache = sequence.slot->cache();
+    const ResumeReport report = cache.Resume(sequence.request.prompt, *sequence.session);
+    cache.AwaitStart(sequence.to_compute());
     sequence.cached_tokens = report.prefix_tokens;
     metrics_.replay_token_layers += static_cast<uint64_t>(report.replay_token_layers);
     metrics_.replay_rectangle_token_layers +=

@@ -10,6 +10,10 @@
 // Calls to the cache that may wait (resume, check, finish) are tasks; meanwhile the others go on.
 // No token leaves before the rows that it was computed from have been checked (prefix_cache.h).
 //
+// A prefix of another host may arrive while its first layers are computed (prefix_cache.h). A step
+// with such a sequence waits for its bytes, so it is alone in it; when there are others to go on
+// with, it waits and they do not.
+//
 // Speculation (Options.speculate): the MTP block guesses the token after the last one, which the
 // step then computes too. The token is sampled from the model's own logits as ever, and what is
 // drawn is a function of those and its position (sampler.h). So answers are what they are without,
@@ -87,6 +91,11 @@ class Scheduler {
   void DropCancelled();
   void Admit();
   Plan MakePlan();
+  // arriving.cc: prefixes that are still on their way.
+  void NoteArrivals();
+  static void KeepArrivingApart(std::vector<Sequence*>& sequences);
+  void GiveUpArrival(Sequence& sequence);
+  void Recompute(Sequence& sequence);
   bool MayGuess(const Sequence& sequence) const;
   absl::Status Guess(Plan& plan);
   void HandOff(Sequence& sequence, std::function<void()> task);

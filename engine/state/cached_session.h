@@ -38,7 +38,12 @@ struct StoredPrefix {
   const cache::EntryView* checkpoint = nullptr;
   std::optional<ReplayPlan> replay = std::nullopt;  // REQUIRES: CachedModel::replays
   bool verified = false;                            // was checked, and nobody writes there since
-  std::shared_ptr<const void> owner = nullptr;      // of the bytes
+  // Not null: it still arrives, checked on its way, in these groups (FetchedPrefix::Await), of
+  // which the first is there. Held by `owner`. REQUIRES: CachedSession::takes_arriving(), a
+  // checkpoint.
+  const cache::FetchedPrefix* arriving = nullptr;
+  std::vector<LayerGroup> groups = {};
+  std::shared_ptr<const void> owner = nullptr;  // of the bytes
 };
 
 // Of a Restore.
@@ -64,6 +69,12 @@ class CachedSession {
   // Restored rows are read where they lie, and must be checked there again until they are replaced.
   // Else they were copied in the pass that checked them.
   virtual bool reads_in_place() const { return false; }
+  // A prefix may be restored while it arrives: a step then waits before each layer until that
+  // layer's bytes are there. Those after the first step do not.
+  virtual bool takes_arriving() const { return false; }
+  // What was restored did not arrive whole; the step that waited for it failed by that, and the
+  // session is good for nothing any more.
+  virtual bool arrival_failed() const { return false; }
   // By a copy of the same bytes; the prefix's owner is let go. REQUIRES: reads_in_place().
   virtual void ReplaceRows(int64_t /*block*/, std::shared_ptr<const std::vector<uint8_t>>) {}
 

@@ -81,6 +81,30 @@ ComponentSlot KvLayout::Add(LayoutScope scope, const std::string& name, int64_t 
   return slot;
 }
 
+std::vector<LayerGroup> KvLayout::Groups(int64_t blocks, size_t count) const {
+  const auto total = static_cast<double>(blocks * rows_entry_bytes_ + checkpoint_bytes_);
+  std::vector<LayerGroup> groups;
+  LayerGroup group;
+  int64_t bytes = 0;
+  for (const LayerSlots& slots : layers_) {
+    for (const ComponentSlot* slot : {&slots.rows, &slots.index_rows}) {
+      group.parts.rows_parts += slot->rows > 0 ? 1 : 0;
+      bytes += blocks * slot->bytes();
+    }
+    for (const ComponentSlot* slot : {&slots.window, &slots.overlap, &slots.index_overlap}) {
+      group.parts.checkpoint_parts += slot->rows > 0 ? 1 : 0;
+      bytes += slot->bytes();
+    }
+    ++group.layers;
+    const auto share = static_cast<double>(groups.size() + 1) / static_cast<double>(count);
+    const bool last = group.layers == std::ssize(layers_) || groups.size() + 1 == count;
+    if (!last && static_cast<double>(bytes) >= share * total) groups.push_back(group);
+  }
+  if (mtp_hidden_.rows > 0) ++group.parts.checkpoint_parts;
+  groups.push_back(group);
+  return groups;
+}
+
 cache::LayoutDescriptor KvLayout::Descriptor(const Digest& weights) const {
   cache::LayoutDescriptor descriptor;
   descriptor.model = model_;

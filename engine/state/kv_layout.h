@@ -16,6 +16,7 @@
 #include <string>
 #include <vector>
 
+#include "cache/client/cache_api.h"
 #include "cache/client/layout.h"
 #include "engine/model/config.h"
 #include "engine/state/numerics.h"
@@ -46,6 +47,13 @@ struct LayerSlots {
   ComponentSlot index_overlap;
 };
 
+// Layers whose bytes arrive together, so that a step can go through them while those of the layers
+// behind are on their way.
+struct LayerGroup {
+  int64_t layers = 0;      // of this and of the groups before; the MTP block's is one
+  cache::PartGroup parts;  // all parts of these
+};
+
 class KvLayout {
  public:
   KvLayout(const ModelConfig& config, Numerics numerics, RopeRows rope_rows = RopeRows::kBf16);
@@ -58,6 +66,9 @@ class KvLayout {
   int64_t checkpoint_bytes() const { return checkpoint_bytes_; }
 
   cache::LayoutDescriptor Descriptor(const Digest& weights) const;
+  // At most `count` groups of about equal bytes of a prefix of so many blocks and its checkpoint.
+  // The last one has what belongs to no layer too.
+  std::vector<LayerGroup> Groups(int64_t blocks, size_t count) const;
 
  private:
   void AddLayer(const ModelConfig& config, int64_t layer);

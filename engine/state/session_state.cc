@@ -131,24 +131,65 @@ void SessionState::SaveCheckpoint(std::span<uint8_t> out) const {
 }
 
 void SessionState::LoadCheckpoint(int64_t blocks, std::span<const uint8_t> in) {
-  for (size_t i = 0; i < layers_.size(); ++i) {
-    const LayerSlots& slots = layout_->layers()[i];
-    CopyIn(in, slots.window, layers_[i].window.bytes().data());
-    if (slots.ratio == 4) {
-      CopyIn(in, slots.overlap, layers_[i].main.overlap.values.data());
-      CopyIn(in, slots.index_overlap, layers_[i].indexer.overlap.values.data());
-    }
-    layers_[i].main.partial = {};
-    layers_[i].indexer.partial = {};
-  }
-  if (hidden_values_ > 0) {
-    last_hidden_.resize(static_cast<size_t>(hidden_values_));
-    CopyIn(in, layout_->mtp_hidden(), last_hidden_.data());
-  }
+  for (size_t i = 0; i < layers_.size(); ++i) LoadLayer(i, in);
+  LoadHidden(in);
   position_ = blocks * kBlockTokens;
 }
 
+void SessionState::LoadLayer(size_t i, std::span<const uint8_t> in) {
+  const LayerSlots& slots = layout_->layers()[i];
+  CopyIn(in, slots.window, layers_[i].window.bytes().data());
+  if (slots.ratio == 4) {
+    CopyIn(in, slots.overlap, layers_[i].main.overlap.values.data());
+    CopyIn(in, slots.index_overlap, layers_[i].indexer.overlap.values.data());
+  }
+  layers_[i].main.partial = {};
+  layers_[i].indexer.partial = {};
+}
+
+void SessionState::LoadHidden(std::span<const uint8_t> in) {
+  if (hidden_values_ == 0) return;
+  last_hidden_.resize(static_cast<size_t>(hidden_values_));
+  CopyIn(in, layout_->mtp_hidden(), last_hidden_.data());
+}
+
+absl::Status SessionState::AwaitLayer(int64_t layer) {
+  if (!arriving()) return absl::OkStatus();
+  while (arrival_.loaded <= layer) {
+    const auto group = static_cast<size_t>(
+        std::ranges::find_if(arrival_.groups,
+                             [&](const LayerGroup& g) { return g.layers > arrival_.loaded; }) -
+        arrival_.groups.begin());
+    if (const absl::Status there = arrival_.prefix->Await(group + 1); !there.ok()) {
+      arrival_.failed = true;
+      return there;
+    }
+    for (; arrival_.loaded < arrival_.groups[group].layers; ++arrival_.loaded) {
+      LoadLayer(static_cast<size_t>(arrival_.loaded), arrival_.checkpoint);
+    }
+  }
+  if (arrival_.loaded < std::ssize(layers_)) return absl::OkStatus();
+  LoadHidden(arrival_.checkpoint);
+  arrival_ = {};
+  return absl::OkStatus();
+}
+
+void SessionState::RestoreArriving(const StoredPrefix& prefix) {
+  for (const cache::EntryView& entry : prefix.rows) {
+    rows_.Adopt(entry.payload.data(), prefix.owner);
+  }
+  arrival_ = {.owner = prefix.owner,
+              .prefix = prefix.arriving,
+              .checkpoint = prefix.checkpoint->payload,
+              .groups = prefix.groups};
+  position_ = std::ssize(prefix.rows) * kBlockTokens;
+}
+
 absl::Status SessionState::Restore(const StoredPrefix& prefix) {
+  if (prefix.arriving != nullptr) {
+    RestoreArriving(prefix);
+    return absl::OkStatus();
+  }
   if (!prefix.verified) {
     for (const cache::EntryView& entry : prefix.rows) CAIRN_RETURN_IF_ERROR(entry.Verify());
   }
@@ -169,6 +210,7 @@ absl::Status SessionState::Restore(const StoredPrefix& prefix) {
 }
 
 absl::StatusOr<std::shared_ptr<const uint8_t>> SessionState::ShareCheckpoint() {
+  CAIRN_RETURN_IF_ERROR(AwaitAll());
   auto state =
       std::make_shared<std::vector<uint8_t>>(static_cast<size_t>(layout_->checkpoint_bytes()));
   SaveCheckpoint(*state);

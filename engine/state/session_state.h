@@ -141,6 +141,17 @@ class SessionState final : public CachedSession {
   // above.
   void LoadCheckpoint(int64_t blocks, std::span<const uint8_t> in);
 
+  // What was restored while it arrived. Before a step reads or writes anything of a layer: returns
+  // when that layer's bytes are there, and of those before it. OK at once for any other session.
+  // Else why they never will be: arrival_failed() from then on.
+  absl::Status AwaitLayer(int64_t layer);
+  // And of all layers, with what belongs to none.
+  absl::Status AwaitAll() { return AwaitLayer(static_cast<int64_t>(layers_.size()) - 1); }
+  // Not all was awaited yet. What is there of the state is nobody's until then, but for a step.
+  bool arriving() const { return arrival_.prefix != nullptr; }
+  // And awaiting it might wait.
+  bool on_its_way() const { return arriving() && !arrival_.prefix->arrival().ended; }
+
   // From rows alone: the next tokens, from plan.From(0) to its end, are replayed. Until then the
   // state is nobody's. REQUIRES: a fresh session, but for rows(), which holds the plan's blocks.
   void StartReplay(const ReplayPlan& plan) {
@@ -152,15 +163,31 @@ class SessionState final : public CachedSession {
   // Rows are adopted where they lie; the checkpoint is copied.
   absl::Status Restore(const StoredPrefix& prefix) override;
   bool reads_in_place() const override { return true; }
+  bool takes_arriving() const override { return true; }
+  bool arrival_failed() const override { return arrival_.failed; }
   void ReplaceRows(int64_t block, std::shared_ptr<const std::vector<uint8_t>> bytes) override {
     rows_.Replace(block, std::move(bytes));
   }
   absl::StatusOr<std::shared_ptr<const uint8_t>> ShareRows(int64_t block) override {
+    CAIRN_RETURN_IF_ERROR(AwaitAll());
     return rows_.Share(block);
   }
   absl::StatusOr<std::shared_ptr<const uint8_t>> ShareCheckpoint() override;
 
  private:
+  struct Arriving {
+    std::shared_ptr<const void> owner;
+    const cache::FetchedPrefix* prefix = nullptr;  // null: all is there
+    std::span<const uint8_t> checkpoint;
+    std::vector<LayerGroup> groups;
+    int64_t loaded = 0;  // layers
+    bool failed = false;
+  };
+
+  void RestoreArriving(const StoredPrefix& prefix);
+  void LoadLayer(size_t i, std::span<const uint8_t> checkpoint);
+  void LoadHidden(std::span<const uint8_t> checkpoint);
+
   const KvLayout* layout_;
   std::vector<LayerState> layers_;
   RowBlocks rows_;
@@ -169,6 +196,7 @@ class SessionState final : public CachedSession {
   int64_t hidden_values_ = 0;
   int64_t position_ = 0;
   ReplayPlan replay_;
+  Arriving arrival_;
 };
 
 }  // namespace cairn::engine

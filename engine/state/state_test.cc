@@ -99,6 +99,53 @@ TEST(KvLayout, SlotsTileTheEntries) {
   }
 }
 
+// Whatever the number asked for: whole layers, in order, all of them, in about equal bytes.
+TEST(KvLayout, GroupsAreWholeLayersOfAboutEqualBytes) {
+  for (const ModelConfig& config : {PresetConfig("nano").value(), Flash(), Pro()}) {
+    const KvLayout layout(config, Numerics::kFull);
+    const cache::EntryShapes shapes(layout.Descriptor({}));
+    for (const int64_t blocks : {1, 8, 1000}) {
+      for (const size_t count : {1u, 2u, 4u, 8u, 64u}) {
+        const std::vector<LayerGroup> groups = layout.Groups(blocks, count);
+        ASSERT_FALSE(groups.empty());
+        EXPECT_LE(groups.size(), count);
+        int64_t layers = 0, largest = 0, total = 0, layer_max = 0;
+        size_t rows = 0, checkpoint = 0;
+        for (const LayerGroup& group : groups) {
+          int64_t bytes = 0;
+          EXPECT_GT(group.layers, layers);
+          // The parts of exactly these layers.
+          for (; layers < group.layers; ++layers) {
+            const LayerSlots& slots = layout.layers()[static_cast<size_t>(layers)];
+            int64_t layer_bytes = 0;
+            for (const ComponentSlot& slot : {slots.rows, slots.index_rows}) {
+              if (slot.rows == 0) continue;
+              EXPECT_EQ(shapes.rows[rows++], slot.bytes());
+              layer_bytes += blocks * slot.bytes();
+            }
+            for (const ComponentSlot& slot : {slots.window, slots.overlap, slots.index_overlap}) {
+              if (slot.rows == 0) continue;
+              EXPECT_EQ(shapes.checkpoint[checkpoint++], slot.bytes());
+              layer_bytes += slot.bytes();
+            }
+            layer_max = std::max(layer_max, layer_bytes);
+            bytes += layer_bytes;
+          }
+          if (layers == std::ssize(layout.layers())) checkpoint += 1;  // mtp.hidden
+          EXPECT_EQ(group.parts.rows_parts, rows);
+          EXPECT_EQ(group.parts.checkpoint_parts, checkpoint);
+          largest = std::max(largest, bytes);
+          total += bytes;
+        }
+        EXPECT_EQ(layers, std::ssize(layout.layers()));
+        EXPECT_EQ(rows, shapes.rows.size());
+        EXPECT_EQ(checkpoint, shapes.checkpoint.size());
+        EXPECT_LE(largest, total / static_cast<int64_t>(count) + 2 * layer_max);
+      }
+    }
+  }
+}
+
 TEST(KvLayout, IdentityChangesWithAllThatBytesDependOn) {
   const ModelConfig nano = PresetConfig("nano").value();
   Digest weights;

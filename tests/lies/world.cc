@@ -50,6 +50,7 @@ class Engine {
   PrefixCache::Options Options(absl::Duration wait) {
     PrefixCache::Options options;
     options.wait = wait;
+    options.overlap_bytes_min = 0;  // harm may come while the first layers are computed
     options.say = [this](const std::string&) { ++said_; };
     return options;
   }

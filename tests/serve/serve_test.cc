@@ -4,113 +4,15 @@
 // for it costs nobody else a step. Method: tasks are kept by the test and run where it says, so
 // that every order is a chosen one; answers are compared with those without a cache, logits to the
 // bit.
-#include <gtest/gtest.h>
-
-#include <deque>
-#include <map>
 #include <thread>
 
-#include "engine/serve/scheduler.h"
 #include "engine/serve/task_pool.h"
-#include "engine/text/byte_tokenizer.h"
-#include "tests/resume/resume_rig.h"
+#include "tests/serve/serve_rig.h"
 
 namespace cairn::engine {
 namespace {
 
 using cache::CacheApi;
-
-struct Answer {
-  std::vector<int32_t> tokens;
-  std::vector<float> logits;
-  int64_t cached_tokens = 0;
-  std::optional<FinishReason> finish;
-};
-
-class Server {
- public:
-  explicit Server(CacheSlots::Connect connect, Clock& clock_used = RealClock())
-      : clock_(clock_used),
-        slots(std::move(connect), SmallModel(), clock_used,
-              {.wait = absl::Seconds(20),
-               .say = [this](const std::string& line) { said.push_back(line); }}),
-        scheduler(forward_, tokenizer_, &slots,
-                  [this](std::function<void()> task) { tasks.push_back(std::move(task)); },
-                  clock_used, metrics, {.step_tokens = 100, .sequences_max = 4}) {
-    scheduler.set_logits_probe(
-        [this](const GenerationRequest& request, int64_t, std::span<const float> logits) {
-          std::vector<float>& all = logits_[request.sampling.seed];
-          all.insert(all.end(), logits.begin(), logits.end());
-        });
-  }
-  explicit Server(const Daemon& daemon) : Server([&daemon] { return daemon.Connect(); }) {}
-  ~Server() {
-    while (scheduler.Step() || RunTask()) {
-    }
-  }
-
-  std::shared_ptr<Generation> Submit(const std::vector<int32_t>& prompt, uint64_t seed = 1) {
-    auto out = scheduler.Submit({.prompt = prompt, .max_tokens = 4, .sampling = {.seed = seed}});
-    EXPECT_TRUE(out.ok()) << out.status();
-    return *out;
-  }
-  bool RunTask() {
-    if (tasks.empty()) return false;
-    const std::function<void()> task = std::move(tasks.front());
-    tasks.pop_front();
-    task();
-    return true;
-  }
-  Answer Finish(Generation& out, uint64_t seed = 1) {
-    Answer answer;
-    while (!answer.finish.has_value()) {
-      if (const std::optional<Output> more = out.Take()) {
-        for (const SampledToken& token : more->tokens) answer.tokens.push_back(token.token);
-        answer.cached_tokens = more->cached_tokens;
-        answer.finish = more->finish;
-      } else if (!scheduler.Step() && !RunTask()) {
-        ADD_FAILURE() << "it never ends";
-        break;
-      }
-    }
-    answer.logits = logits_[seed];
-    return answer;
-  }
-  Answer Run(const std::vector<int32_t>& prompt) {
-    logits_.clear();
-    const std::shared_ptr<Generation> out = Submit(prompt);
-    Answer answer = Finish(*out);
-    while (RunTask()) {
-    }
-    slots.Flush(absl::Seconds(20));
-    return answer;
-  }
-
- private:
-  Clock& clock_;
-  ByteTokenizer tokenizer_{256};
-  Forward forward_{SmallModel(), 1};
-  std::map<uint64_t, std::vector<float>> logits_;
-
- public:
-  std::vector<std::string> said;
-  std::deque<std::function<void()>> tasks;
-  Metrics metrics;
-  CacheSlots slots;
-  Scheduler scheduler;
-};
-
-CacheSlots::Connect Nobody() {
-  return [] { return absl::UnavailableError("nobody listens"); };
-}
-
-Answer Cold(const std::vector<int32_t>& prompt) { return Server(Nobody()).Run(prompt); }
-
-void ExpectSame(const Answer& a, const Answer& b) {
-  EXPECT_EQ(a.tokens, b.tokens);
-  EXPECT_EQ(a.logits, b.logits);
-  EXPECT_EQ(a.finish, b.finish);
-}
 
 // Of what two sequences restored, the rows are once in memory, and are admitted once.
 TEST(Serve, SequencesThatBeginAlikeShareTheirRows) {
