@@ -15,6 +15,7 @@ std::vector<Bench> AllBenches() {
   AddFirstPassBench(benches);
   AddEngineBenches(benches);
   AddExpertBenches(benches);
+  AddOverlapBenches(benches);
   AddLinearBenches(benches);
   AddTextBenches(benches);
   AddServeBenches(benches);

@@ -20,6 +20,7 @@ void AddMemoryBenches(std::vector<Bench>& benches);   // memory_bench.cc
 void AddFirstPassBench(std::vector<Bench>& benches);  // first_pass_bench.cc
 void AddEngineBenches(std::vector<Bench>& benches);   // engine_bench.cc
 void AddExpertBenches(std::vector<Bench>& benches);   // expert_bench.cc
+void AddOverlapBenches(std::vector<Bench>& benches);  // overlap_bench.cc
 void AddLinearBenches(std::vector<Bench>& benches);   // linear_bench.cc
 void AddTextBenches(std::vector<Bench>& benches);     // text_bench.cc
 void AddServeBenches(std::vector<Bench>& benches);    // serve_bench.cc

@@ -48,6 +48,10 @@ std::vector<Place> Places(const Options& options) {
   for (const double megabytes : options.megabytes) {
     places.push_back({absl::StrFormat("disk at %g MB/s", megabytes), megabytes * 1e6});
   }
+  for (const double megabytes : options.megabytes) {
+    places.push_back({absl::StrFormat("another host at %g MB/s", megabytes), megabytes * 1e6,
+                      /*rows_alone=*/false, /*distant=*/true});
+  }
   places.push_back({absl::StrFormat("disk at %g MB/s, rows alone", options.megabytes.front()),
                     options.megabytes.front() * 1e6, true});
   return places;
@@ -269,7 +273,8 @@ int ResumeBench(int argc, char** argv) {
   app.add_option("--preset", options.preset, "the model's shape");
   app.add_option("--lengths", options.lengths, "prefixes in tokens, ascending multiples of 128")
       ->delimiter(',');
-  app.add_option("--megabytes", options.megabytes, "bandwidths of the disk, in MB/s")
+  app.add_option("--megabytes", options.megabytes,
+                 "bandwidths of the disk and the other host, in MB/s")
       ->delimiter(',');
   app.add_option("--rounds", options.rounds, "of each")->check(CLI::Range(1, 1000));
   app.add_option("--threads", options.threads, "compute threads")->check(CLI::Range(1, 256));
