@@ -28,7 +28,9 @@ constexpr uint64_t kSegmentBytes = 256ull << 20;
 constexpr size_t kBatch = 2000;
 
 absl::StatusOr<std::unique_ptr<DaemonProcess>> Start(const std::string& folder) {
-  return DaemonProcess::Start(folder, {"--host-bytes", "4GiB", "--disk-bytes", "2000GiB"});
+  // Without the scrubber, which would find that there are no payloads.
+  return DaemonProcess::Start(
+      folder, {"--host-bytes", "4GiB", "--disk-bytes", "2000GiB", "--scrub-rate", "off"});
 }
 
 absl::StatusOr<std::unique_ptr<cache::CacheApi>> Connect(const std::string& folder) {
