@@ -16,6 +16,9 @@ constexpr size_t kBlockTagBytes = sizeof(kBlockTag) - 1;
 constexpr size_t kMessageBytes =
     kBlockTagBytes + Digest::kBytes + sizeof(uint64_t) + sizeof(uint32_t) + 4 * kBlockTokens;
 
+constexpr size_t kLineBytes = 64, kTokensPerLine = kLineBytes / sizeof(int32_t);
+static_assert(kBlockTokens % kTokensPerLine == 0);
+
 template <typename T>
 uint8_t* PutLittleEndian(uint8_t* out, T value) {
   for (size_t i = 0; i < sizeof(T); ++i) *out++ = static_cast<uint8_t>(value >> (8 * i));
@@ -45,7 +48,10 @@ Digest BlockDigest(const Digest& parent, uint64_t index, std::span<const int32_t
   out = PutLittleEndian(out, index);
   out = PutLittleEndian(out, static_cast<uint32_t>(tokens.size()));
   static_assert(std::endian::native == std::endian::little);
-  std::memcpy(out, tokens.data(), tokens.size_bytes());
+  // A line at a time: GCC makes `rep movs` of the whole, which took a tenth of the digest's time.
+  for (size_t i = 0; i < kBlockTokens; i += kTokensPerLine, out += kLineBytes) {
+    std::memcpy(out, &tokens[i], kLineBytes);
+  }
   return Sha256(message);
 }
 
