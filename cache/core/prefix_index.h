@@ -154,8 +154,8 @@ class PrefixIndex {
   // than its ancestors.
   void Touch(EntryRef ref) { Touch(ref, clock_.NowNanos()); }
   void Touch(EntryRef ref, int64_t now_nanos);
-  // Touches that the policies have not learned from, and learning from some of each tier's: whether
-  // more are left.
+  // Touches that the policies have not learned from. Some of each tier's are learned from, or
+  // passed without it: whether more are left.
   size_t unlearned_uses() const { return order_[0].noted_uses() + order_[1].noted_uses(); }
   bool PassUses(size_t uses) {
     const bool left = order_[0].Pass(uses);

@@ -40,7 +40,7 @@ class TierOrder {
   size_t noted_uses() const { return used_.size() - told_; }
   // From at most `uses` of those noted. Returns whether some are left.
   bool Learn(size_t uses) { return Tell(uses, &EvictionPolicy::Used); }
-  // The same without learning: a tenth of the cost or less.
+  // The same without learning, at a fraction of the cost.
   bool Pass(size_t uses) { return Tell(uses, &EvictionPolicy::UsedUnlearned); }
   void SetWorth(uint32_t slot, uint64_t bytes, uint64_t tokens) {
     policy_->SetWorth(slot, bytes, tokens);

@@ -10,8 +10,8 @@ constexpr size_t kLearnAtOnce = 64;
 // Between two such holds. So learning takes a tenth of a core at most, and a hundred thousand uses
 // a second are learned from.
 constexpr absl::Duration kRest = absl::Microseconds(500);
-// More than this many are not waited for: the policy is told of them, some 20 us at once, and
-// learns from others.
+// More than this many are not waited for: the policy is told of them, a few at
+// once, and learns from others.
 constexpr size_t kBacklogMax = 1 << 14;
 constexpr size_t kPassAtOnce = 256;
 

@@ -135,9 +135,9 @@ class TrialRun {
       daemon_->Kill();
       CAIRN_RETURN_IF_ERROR(AwaitKilled({}));
     }
-    return absl::DataLossError(absl::StrCat(kTailAttemptsMax,
-                                            " starts behind an unfinished put and ",
-                                            "none reached ", std::string(InfoOf(point).text)));
+    return absl::DataLossError(absl::StrCat("none of ", kTailAttemptsMax,
+                                            " starts behind an unfinished put reached ",
+                                            std::string(InfoOf(point).text)));
   }
 
   absl::Status CrashWorking(FaultPoint point) {

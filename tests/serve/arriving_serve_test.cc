@@ -43,6 +43,16 @@ class ArrivingServe : public testing::Test {
     ASSERT_EQ(api_->last->arrived(), 1u);
   }
 
+  // A sequence that has got its first token.
+  auto StartOther() {
+    auto other = server_->Submit(other_, 2);
+    server_->scheduler.Step();
+    while (server_->RunTask()) {
+    }
+    EXPECT_TRUE(server_->scheduler.Step());
+    return other;
+  }
+
   const Daemon daemon_{"ends"};
   std::vector<int32_t> prompt_ = Prompt(300);
   const std::vector<int32_t> other_ = Prompt(90, 7);
@@ -66,11 +76,7 @@ TEST_F(ArrivingServe, AloneItComputesBesideItsArrival) {
 
 // The others' steps go on without it, and without waiting; once it is there it joins them.
 TEST_F(ArrivingServe, InCompanyItWaitsAndTheOthersDoNot) {
-  const auto other = server_->Submit(other_, 2);
-  server_->scheduler.Step();
-  while (server_->RunTask()) {
-  }
-  ASSERT_TRUE(server_->scheduler.Step());
+  const auto other = StartOther();
   const auto out = server_->Submit(prompt_, 1);
   Resume();
   const uint64_t before = server_->metrics.computed_tokens;
@@ -102,11 +108,7 @@ TEST_F(ArrivingServe, WhatDoesNotArriveIsComputedFromNothing) {
 }
 
 TEST_F(ArrivingServe, WhatDoesNotArriveFailsNobodyElsesStep) {
-  const auto other = server_->Submit(other_, 2);
-  server_->scheduler.Step();
-  while (server_->RunTask()) {
-  }
-  ASSERT_TRUE(server_->scheduler.Step());
+  const auto other = StartOther();
   const auto out = server_->Submit(prompt_, 1);
   Resume();
   api_->last->End(absl::DataLossError("damaged"));
