@@ -17,6 +17,7 @@ absl::Status Wrong(const std::string& what) {
 struct AttachClient::Reply {
   AttachAnswer answer;
   store::FileDescriptor descriptor;
+  std::unique_ptr<store::Connection> connection;
 };
 
 absl::StatusOr<AttachClient::Reply> AttachClient::Ask(uint32_t kind, uint64_t bytes,
@@ -47,6 +48,7 @@ absl::StatusOr<AttachClient::Reply> AttachClient::Ask(uint32_t kind, uint64_t by
   const std::string text(reply.answer.message.data(),
                          ::strnlen(reply.answer.message.data(), reply.answer.message.size()));
   CAIRN_RETURN_IF_ERROR(StatusFromWire(reply.answer.code, text));
+  reply.connection = std::move(connection);
   return reply;
 }
 
@@ -78,6 +80,11 @@ absl::StatusOr<uint32_t> AttachClient::GiveStaging(int descriptor, uint64_t byte
   CAIRN_ASSIGN_OR_RETURN(Reply reply,
                          Ask(static_cast<uint32_t>(AttachKind::kStaging), bytes, descriptor));
   return reply.answer.staging;
+}
+
+absl::StatusOr<std::unique_ptr<store::Connection>> AttachClient::OpenLookups() {
+  CAIRN_ASSIGN_OR_RETURN(Reply reply, Ask(static_cast<uint32_t>(AttachKind::kLookups), 0, -1));
+  return std::move(reply.connection);
 }
 
 }  // namespace cairn::cache

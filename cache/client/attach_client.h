@@ -33,6 +33,9 @@ class AttachClient {
   // The id under which commits name this piece.
   absl::StatusOr<uint32_t> GiveStaging(int descriptor, uint64_t bytes);
 
+  // For LookupLane.
+  absl::StatusOr<std::unique_ptr<store::Connection>> OpenLookups();
+
  private:
   struct Reply;
   absl::StatusOr<Reply> Ask(uint32_t kind, uint64_t bytes, int descriptor);

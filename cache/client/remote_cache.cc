@@ -10,7 +10,9 @@
 #include "cache/client/attach_client.h"
 #include "cache/client/attach_protocol.h"
 #include "cache/client/bulk_client.h"
+#include "cache/client/commit_batch.h"
 #include "cache/client/daemon_link.h"
+#include "cache/client/lookup_lane.h"
 #include "cache/client/protocol.h"
 #include "cache/client/receive_pool.h"
 #include "cache/client/remote_fetch.h"
@@ -32,46 +34,6 @@ class OwnStaging final : public StagingBuffer {
  private:
   std::unique_ptr<uint8_t[]> memory_;
 };
-
-uint64_t PayloadBytes(const CommitItem& item) {
-  uint64_t sum = 0;
-  for (const EntryPart& part : item.parts) sum += part.bytes;
-  return sum;
-}
-
-absl::Status CheckItem(const CommitItem& item) {
-  if (item.staging == nullptr) return absl::InvalidArgumentError("commit item without staging");
-  if (item.parts.empty() || item.parts.size() > kPartsPerEntryMax) {
-    return absl::InvalidArgumentError(absl::StrCat("commit item of ", item.parts.size(),
-                                                   " parts, must have 1 to ", kPartsPerEntryMax));
-  }
-  if (PayloadBytes(item) > item.staging->bytes.size()) {
-    return absl::InvalidArgumentError(absl::StrCat("commit item of ", PayloadBytes(item),
-                                                   " bytes in staging of ",
-                                                   item.staging->bytes.size()));
-  }
-  return absl::OkStatus();
-}
-
-void EncodeItem(const CommitItem& item, v1::CommitItem* out) {
-  out->set_reservation(item.reservation);
-  for (const EntryPart& part : item.parts) {
-    out->add_part_bytes(part.bytes);
-    out->add_part_xxh3(part.xxh3);
-  }
-}
-
-// Leading items that go in one request.
-size_t BatchOf(std::span<const CommitItem> items, uint64_t bytes_max) {
-  size_t count = 0;
-  uint64_t bytes = 0;
-  while (count < items.size() && count < kEntriesPerCommitMax) {
-    bytes += PayloadBytes(items[count]);
-    if (count > 0 && bytes > bytes_max) break;
-    ++count;
-  }
-  return count;
-}
 
 bool IsWrongAnswer(const absl::Status& status) {
   return absl::StartsWith(status.message(), "the daemon's answer is wrong");
@@ -126,6 +88,7 @@ class RemoteCache final : public CacheApi {
     registration_.mapped = true;
     CAIRN_RETURN_IF_ERROR(AttachGpuPool());
     if (options_.gpu != nullptr && options_.pin) PinArena();
+    CAIRN_RETURN_IF_ERROR(OpenLane());
     StagingPool::Options pool;
     pool.bytes_max = std::min(options_.staging_bytes_max, kStagingBytesMax);
     pool.pieces_max = kStagingPiecesMax;
@@ -140,17 +103,12 @@ class RemoteCache final : public CacheApi {
   absl::StatusOr<MatchResult> Match(std::span<const Digest> chain,
                                     const MatchOptions& options) override {
     CAIRN_RETURN_IF_ERROR(CheckChain(chain));
-    v1::MatchRequest request;
-    request.set_token(token());
-    request.set_chain(EncodeChain(chain));
-    const bool lease = options.lease_host && mapping_.arena != nullptr;
-    request.set_lease_host(lease);
-    if (lease) request.set_lease(SystemRandom().Next());
+    std::optional<uint64_t> lease;
+    if (options.lease_host && mapping_.arena != nullptr) lease = SystemRandom().Next();
     v1::MatchResponse answer;
-    const absl::Status status =
-        link_->Call(&v1::Cache::Stub::Match, request, &answer, options_.call_timeout);
+    const absl::Status status = AskMatch(chain, lease, &answer);
     // A lease may have come with an answer that came late.
-    if (lease && absl::IsDeadlineExceeded(status)) link_->ReleaseLater(request.lease());
+    if (lease && absl::IsDeadlineExceeded(status)) link_->ReleaseLater(*lease);
     CAIRN_RETURN_IF_ERROR(status);
     CAIRN_ASSIGN_OR_RETURN(MatchResult match, Believed(CheckMatch(answer, chain.size())));
     // Unasked for it is ignored; the session's end frees it.
@@ -256,7 +214,34 @@ class RemoteCache final : public CacheApi {
   }
 
  private:
+  // By the lane if there is one.
+  absl::Status AskMatch(std::span<const Digest> chain, std::optional<uint64_t> lease,
+                        v1::MatchResponse* answer) {
+    CAIRN_RETURN_IF_ERROR(link_->Alive());
+    if (lane_ != nullptr) {
+      const auto status = lane_->Match(chain, lease, answer, options_.call_timeout);
+      if (status.has_value()) return IsWrongAnswer(*status) ? link_->Break(*status) : *status;
+    }
+    v1::MatchRequest request;
+    request.set_token(token());
+    request.set_chain(EncodeChain(chain));
+    request.set_lease_host(lease.has_value());
+    request.set_lease(lease.value_or(0));
+    return link_->Call(&v1::Cache::Stub::Match, request, answer, options_.call_timeout);
+  }
+
   const std::string& token() const { return link_->registered().token; }
+
+  // A daemon that gives none is asked by gRPC.
+  absl::Status OpenLane() {
+    if (!options_.lookups) return absl::OkStatus();
+    absl::StatusOr<std::unique_ptr<store::Connection>> lookups = attach_->OpenLookups();
+    if (lookups.ok()) {
+      lane_ = std::make_unique<LookupLane>(*std::move(lookups));
+      return absl::OkStatus();
+    }
+    return IsWrongAnswer(lookups.status()) ? link_->Break(lookups.status()) : absl::OkStatus();
+  }
 
   // A pool that this process's driver does not take is done without: host memory has the same.
   absl::Status AttachGpuPool() {
@@ -347,6 +332,7 @@ class RemoteCache final : public CacheApi {
   Mapping mapping_;
   Registration registration_;
   std::unique_ptr<AttachClient> attach_;
+  std::unique_ptr<LookupLane> lane_;  // null: by gRPC
   std::optional<StagingPool> staging_;
   ReceivePool receive_pool_;
   const std::shared_ptr<BulkClient> bulk_;  // also of fetches that still arrive

@@ -36,6 +36,8 @@ struct RemoteCacheOptions {
   absl::Duration stall_timeout = absl::Milliseconds(500);
   absl::Duration commit_timeout = absl::Seconds(30);
   bool map = true;  // false: stream even on the same host
+  // Where the arena is mapped: match by a connection for it (lookup_lane.h); false: by gRPC.
+  bool lookups = true;
   // On which to map the daemon's pool in GPU memory too, if it has one. Outlives the cache and all
   // that was fetched. Null: it is not mapped.
   store::Gpu* gpu = nullptr;

@@ -277,6 +277,7 @@ absl::StatusOr<LeasedPrefix> CoreImpl::Fetch(SessionId session, const FetchReque
   LeasedPrefix prefix;
   std::vector<EntryRef> entries;
   store::HostPins pins;
+  uint64_t arena_bytes_held = 0;
   if (gathered.ok()) {
     uint64_t disk_bytes = 0;
     const auto take = [&](FetchWant& want) {
@@ -286,10 +287,8 @@ absl::StatusOr<LeasedPrefix> CoreImpl::Fetch(SessionId session, const FetchReque
     };
     for (FetchWant& want : work.rows) take(want);
     if (work.checkpoint.has_value()) take(*work.checkpoint);
-    prefix = HandOut(request.chain.first(work.rows.size()), pins);
+    prefix = HandOut(request.chain.first(work.rows.size()), pins, &arena_bytes_held);
     prefix.disk_bytes = disk_bytes;
-    for (const LeasedEntry& entry : prefix.rows) prefix.host_bytes += entry.payload.size();
-    if (prefix.checkpoint.has_value()) prefix.host_bytes += prefix.checkpoint->payload.size();
     prefix.host_bytes -= disk_bytes;
   }
 
@@ -311,8 +310,8 @@ absl::StatusOr<LeasedPrefix> CoreImpl::Fetch(SessionId session, const FetchReque
   counters.fetch_disk_bytes.Add(prefix.disk_bytes);
   if (entries.empty()) return prefix;
   GpuLease gpu = LeaseGpuLocked(**s, request.chain.first(prefix.rows.size()), prefix);
-  prefix.lease = AddLeaseLocked(session, **s, request.lease, ArenaBytesOf(prefix),
-                                std::move(entries), std::move(pins), std::move(gpu));
+  prefix.lease = AddLeaseLocked(session, **s, request.lease, arena_bytes_held, std::move(entries),
+                                std::move(pins), std::move(gpu));
   return prefix;
 }
 

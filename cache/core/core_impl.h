@@ -105,8 +105,9 @@ class CoreImpl final : public CacheCore {
                                               std::span<const Digest> chain,
                                               std::span<Block* const> blocks, LeaseId lease);
   // Rows of the leading digests, then, if there is a pin more, the last one's checkpoint.
-  static LeasedPrefix HandOut(std::span<const Digest> digests, const store::HostPins& pins);
-  static uint64_t ArenaBytesOf(const LeasedPrefix& prefix);
+  // All payloads counted in host_bytes; adds what they take in the arena to `arena_bytes`.
+  static LeasedPrefix HandOut(std::span<const Digest> digests, const store::HostPins& pins,
+                              uint64_t* arena_bytes);
   // RESOURCE_EXHAUSTED: the session would hold too much of an arena that is nearly all held, so
   // that one that lets go of nothing cannot stop everybody's puts. Its first lease is any size.
   absl::Status CheckArenaShareLocked(const Session& session, uint64_t more_bytes) const;

@@ -110,10 +110,8 @@ std::optional<LeasedPrefix> CoreImpl::LeaseHostLocked(SessionId id, Session& ses
   // The tier lost what the index says is there: Fetch counts and mends that.
   if (pins.size() < digests.size() || !pin.has_value()) return std::nullopt;
   pins.Add(std::move(*pin));
-  LeasedPrefix prefix = HandOut(digests, pins);
-  for (const LeasedEntry& entry : prefix.rows) prefix.host_bytes += entry.payload.size();
-  prefix.host_bytes += prefix.checkpoint->payload.size();
-  const uint64_t arena_bytes_held = ArenaBytesOf(prefix);
+  uint64_t arena_bytes_held = 0;
+  LeasedPrefix prefix = HandOut(digests, pins, &arena_bytes_held);
   if (!CheckArenaShareLocked(session, arena_bytes_held).ok()) return std::nullopt;
   // The bytes are held by their pins. In the index the tip is enough: rows do not go from a tier
   // before their children's.
@@ -129,28 +127,21 @@ std::optional<LeasedPrefix> CoreImpl::LeaseHostLocked(SessionId id, Session& ses
   return prefix;
 }
 
-LeasedPrefix CoreImpl::HandOut(std::span<const Digest> digests, const store::HostPins& pins) {
+LeasedPrefix CoreImpl::HandOut(std::span<const Digest> digests, const store::HostPins& pins,
+                               uint64_t* arena_bytes) {
+  LeasedPrefix prefix;
   const auto entry = [&](size_t pin, size_t block, EntryKind kind) {
     const store::HostExtent extent = pins[pin];
+    prefix.host_bytes += extent.payload.size();
+    *arena_bytes += store::HostRoomBytes(extent.payload.size(), extent.part_xxh3.size());
     return LeasedEntry{
         {digests[block], kind}, extent.offset, extent.payload, extent.part_xxh3, extent.table_xxh3};
   };
-  LeasedPrefix prefix;
   const size_t rows = std::min(digests.size(), pins.size());
   prefix.rows.reserve(rows);
   for (size_t i = 0; i < rows; ++i) prefix.rows.push_back(entry(i, i, EntryKind::kRows));
   if (pins.size() > rows) prefix.checkpoint = entry(rows, rows - 1, EntryKind::kCheckpoint);
   return prefix;
-}
-
-uint64_t CoreImpl::ArenaBytesOf(const LeasedPrefix& prefix) {
-  uint64_t bytes = 0;
-  const auto add = [&bytes](const LeasedEntry& entry) {
-    bytes += store::HostRoomBytes(entry.payload.size(), entry.part_xxh3.size());
-  };
-  for (const LeasedEntry& entry : prefix.rows) add(entry);
-  if (prefix.checkpoint.has_value()) add(*prefix.checkpoint);
-  return bytes;
 }
 
 absl::Status CoreImpl::CheckNewLeaseLocked(LeaseId lease) const {

@@ -19,8 +19,9 @@ struct Outcome {
   uint64_t bytes = 0;
 };
 
-absl::StatusOr<Outcome> Handle(store::SocketMessage message, CacheCore& core,
-                               SessionTable& sessions) {
+absl::StatusOr<Outcome> Handle(store::SocketMessage message,
+                               const std::shared_ptr<store::Connection>& connection,
+                               CacheCore& core, SessionTable& sessions, LookupServer* lookups) {
   AttachRequest request;
   if (message.bytes.size() != sizeof(request)) {
     return absl::InvalidArgumentError(absl::StrCat("attach: ", message.bytes.size(),
@@ -56,9 +57,15 @@ absl::StatusOr<Outcome> Handle(store::SocketMessage message, CacheCore& core,
       outcome.bytes = outcome.gpu.bytes;
       return outcome;
     }
+    case AttachKind::kLookups: {
+      if (lookups == nullptr) return absl::FailedPreconditionError("attach: look up by gRPC");
+      CAIRN_RETURN_IF_ERROR(lookups->Take(connection, session));
+      return Outcome{};
+    }
   }
-  return absl::InvalidArgumentError(absl::StrCat(
-      "attach: kind ", request.kind, " is neither arena (1), staging (2) nor GPU pool (3)"));
+  return absl::InvalidArgumentError(
+      absl::StrCat("attach: kind ", request.kind,
+                   " is neither arena (1), staging (2), GPU pool (3) nor look-ups (4)"));
 }
 
 }  // namespace
@@ -66,15 +73,18 @@ absl::StatusOr<Outcome> Handle(store::SocketMessage message, CacheCore& core,
 absl::StatusOr<std::unique_ptr<AttachServer>> AttachServer::Start(const std::string& path,
                                                                   store::SocketDoor& door,
                                                                   CacheCore& core,
-                                                                  SessionTable& sessions) {
+                                                                  SessionTable& sessions,
+                                                                  LookupServer* lookups) {
   CAIRN_ASSIGN_OR_RETURN(std::unique_ptr<store::Listener> listener, door.Listen(path));
-  return std::unique_ptr<AttachServer>(new AttachServer(std::move(listener), core, sessions));
+  return std::unique_ptr<AttachServer>(
+      new AttachServer(std::move(listener), core, sessions, lookups));
 }
 
 AttachServer::AttachServer(std::unique_ptr<store::Listener> listener, CacheCore& core,
-                           SessionTable& sessions)
+                           SessionTable& sessions, LookupServer* lookups)
     : core_(core),
       sessions_(sessions),
+      lookups_(lookups),
       listener_(std::move(listener)),
       answering_({.threads_max = 4, .queue_max = 64}),
       accepting_([this] { AcceptLoop(); }) {}
@@ -100,15 +110,16 @@ void AttachServer::AcceptLoop() {
     }
     const std::shared_ptr<store::Connection> shared = *std::move(connection);
     // Refused when too many are waiting: the connection closes, and the client goes on by streams.
-    if (answering_.TryRun([this, shared] { Serve(*shared); }).has_value()) continue;
+    if (answering_.TryRun([this, shared] { Serve(shared); }).has_value()) continue;
   }
 }
 
-void AttachServer::Serve(store::Connection& connection) {
+void AttachServer::Serve(const std::shared_ptr<store::Connection>& connection) {
   absl::StatusOr<store::SocketMessage> message =
-      connection.Receive(sizeof(AttachRequest), kAttachTimeout);
+      connection->Receive(sizeof(AttachRequest), kAttachTimeout);
   absl::StatusOr<Outcome> outcome =
-      message.ok() ? Handle(*std::move(message), core_, sessions_) : message.status();
+      message.ok() ? Handle(*std::move(message), connection, core_, sessions_, lookups_)
+                   : message.status();
   AttachAnswer answer;
   int descriptor = -1;
   if (outcome.ok()) {
@@ -124,7 +135,7 @@ void AttachServer::Serve(store::Connection& connection) {
   std::vector<uint8_t> raw(sizeof(answer));
   std::memcpy(raw.data(), &answer, sizeof(answer));
   // A client that is gone does not need the answer.
-  connection.Send(raw, descriptor, kAttachTimeout).IgnoreError();
+  connection->Send(raw, descriptor, kAttachTimeout).IgnoreError();
 }
 
 }  // namespace cairn::cache

@@ -1,8 +1,9 @@
 // attach_server.h: the daemon's side of attach_protocol.h: gives the arena, and the pool in GPU
-// memory if there is one, to clients of open sessions on this host, takes their staging memory.
+// memory if there is one, to clients of open sessions on this host, takes their staging memory, and
+// hands connections for look-ups on.
 //
 // Threads:   one accepts, few answer. Shutdown from any thread.
-// Ownership: core, sessions and the door outlive it. A piece belongs to its session.
+// Ownership: core, sessions, lookups and the door outlive it. A piece belongs to its session.
 // Errors:    answered to the client; a connection that says nothing is closed after a second.
 #ifndef CAIRN_CACHE_SERVICE_ATTACH_SERVER_H_
 #define CAIRN_CACHE_SERVICE_ATTACH_SERVER_H_
@@ -14,6 +15,7 @@
 #include <thread>
 
 #include "cache/core/cache_core.h"
+#include "cache/service/lookup_server.h"
 #include "cache/service/session_table.h"
 #include "cache/service/worker_pool.h"
 #include "store/device/socket.h"
@@ -22,20 +24,23 @@ namespace cairn::cache {
 
 class AttachServer {
  public:
-  // FAILED_PRECONDITION: a live daemon listens there.
+  // FAILED_PRECONDITION: a live daemon listens there. `lookups` null: all is looked up by gRPC.
   static absl::StatusOr<std::unique_ptr<AttachServer>> Start(const std::string& path,
                                                              store::SocketDoor& door,
                                                              CacheCore& core,
-                                                             SessionTable& sessions);
+                                                             SessionTable& sessions,
+                                                             LookupServer* lookups = nullptr);
   ~AttachServer();
 
  private:
-  AttachServer(std::unique_ptr<store::Listener> listener, CacheCore& core, SessionTable& sessions);
+  AttachServer(std::unique_ptr<store::Listener> listener, CacheCore& core, SessionTable& sessions,
+               LookupServer* lookups);
   void AcceptLoop();
-  void Serve(store::Connection& connection);
+  void Serve(const std::shared_ptr<store::Connection>& connection);
 
   CacheCore& core_;
   SessionTable& sessions_;
+  LookupServer* const lookups_;
   std::unique_ptr<store::Listener> listener_;
   std::mutex mutex_;
   std::condition_variable stop_;

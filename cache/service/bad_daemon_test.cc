@@ -9,88 +9,13 @@
 #include <utility>
 
 #include "cache/client/protocol.h"
+#include "cache/service/scripted_core.h"
 #include "cache/service/service_rig.h"
 #include "gmock/gmock.h"
 #include "store/device/fake_gpu.h"
 
 namespace cairn::cache {
 namespace {
-
-// Answers matches and Fetch by what the test says; all else as an empty cache.
-class ScriptedCore final : public CacheCore {
- public:
-  ScriptedCore() : arena_(*store::SharedMemory::Create("scripted", {.bytes = 64 * kIoAlignment})) {}
-
-  std::function<absl::StatusOr<MatchResult>()> match = [] { return MatchResult(); };
-  std::function<absl::StatusOr<LeasedPrefix>()> fetch = [] { return LeasedPrefix(); };
-  std::function<absl::StatusOr<CoreMatch>()> match_and_lease = [] { return CoreMatch(); };
-  std::atomic<LeaseId> asked_lease = 0, released_lease = 0;  // the last ones
-  std::function<absl::StatusOr<store::GpuExport>()> attach_gpu = [] { return store::GpuExport(); };
-  uint64_t claimed_arena_bytes = 64 * kIoAlignment;
-  uint64_t claimed_gpu_bytes = 0;
-
-  // An entry of true bytes and sizes for the rig's layout.
-  LeasedEntry Entry(EntryKind kind, uint64_t offset) {
-    const EntryKey key{{}, kind};
-    const std::vector<uint8_t> payload = PayloadOf(key);
-    std::copy(payload.begin(), payload.end(), arena_.writable().begin() + ptrdiff_t(offset));
-    const std::vector<EntryPart> parts = PartsOf(kind, payload);
-    uint8_t* const table = arena_.writable().data() + offset + PartTableOffset(payload.size());
-    for (size_t i = 0; i < parts.size(); ++i) {
-      std::memcpy(table + i * sizeof(uint64_t), &parts[i].xxh3, sizeof(uint64_t));
-    }
-    return {key,
-            offset,
-            arena_.bytes().subspan(offset, payload.size()),
-            {reinterpret_cast<const uint64_t*>(table), parts.size()},
-            Checksum({table, parts.size() * sizeof(uint64_t)})};
-  }
-  LeasedPrefix Honest() {
-    LeasedPrefix prefix;
-    prefix.rows = {Entry(EntryKind::kRows, 4096), Entry(EntryKind::kRows, 8192)};
-    prefix.checkpoint = Entry(EntryKind::kCheckpoint, 12288);
-    return prefix;
-  }
-
-  absl::StatusOr<SessionId> OpenSession(const NamespaceSpec&, Registration*) override { return 1; }
-  void CloseSession(SessionId) override {}
-  absl::StatusOr<MatchResult> Match(SessionId, std::span<const Digest>) override { return match(); }
-  absl::StatusOr<CoreMatch> MatchAndLease(SessionId, std::span<const Digest>,
-                                          LeaseId lease) override {
-    asked_lease = lease;
-    return match_and_lease();
-  }
-  absl::StatusOr<LeasedPrefix> Fetch(SessionId, const FetchRequest&) override { return fetch(); }
-  absl::Status Release(SessionId, LeaseId lease) override {
-    released_lease = lease;
-    return absl::OkStatus();
-  }
-  absl::StatusOr<std::vector<ReserveResult>> Reserve(SessionId, std::span<const ReserveItem>,
-                                                     absl::Duration) override {
-    return std::vector<ReserveResult>(3);
-  }
-  absl::StatusOr<std::vector<absl::Status>> Commit(SessionId, std::span<const CoreCommitItem>,
-                                                   bool) override {
-    return std::vector<absl::Status>();
-  }
-  absl::Status Abort(SessionId, std::span<const uint64_t>) override { return absl::OkStatus(); }
-  absl::StatusOr<store::GpuExport> AttachGpu(SessionId) override { return attach_gpu(); }
-  std::vector<NamedCount> Stats() override { return std::vector<NamedCount>(2000); }
-  std::vector<ListedPrefix> List(const ListFilter&) override { return {}; }
-  absl::StatusOr<uint64_t> Evict(const ListFilter&, uint64_t*) override { return 0; }
-  absl::Status Pin(const Digest&, bool) override { return absl::OkStatus(); }
-  absl::StatusOr<VerifyReport> Verify(const VerifyOptions&,
-                                      const std::function<bool(const VerifyReport&)>&) override {
-    return VerifyReport();
-  }
-  absl::Status Flush(absl::Duration) override { return absl::OkStatus(); }
-  int arena_fd() const override { return arena_.descriptor(); }
-  uint64_t arena_bytes() const override { return claimed_arena_bytes; }
-  uint64_t gpu_bytes() const override { return claimed_gpu_bytes; }
-
- private:
-  store::SharedMemory arena_;
-};
 
 class LyingDaemon : public testing::Test {
  protected:
@@ -99,11 +24,12 @@ class LyingDaemon : public testing::Test {
     ASSERT_TRUE(started.ok()) << started.status();
     server_ = std::move(*started);
   }
-  std::unique_ptr<CacheApi> Connect(bool mapped, bool bulk = false) {
+  std::unique_ptr<CacheApi> Connect(bool mapped, bool bulk = false, bool lookups = true) {
     const std::string target =
         mapped ? "unix:" + folder_ / "cairn.sock" : absl::StrCat("127.0.0.1:", server_->tcp_port());
     RemoteCacheOptions options = PatientOptions();
     options.bulk = bulk;
+    options.lookups = lookups;
     auto cache = ConnectCache(target, RigSpec(), options);
     EXPECT_TRUE(cache.ok()) << cache.status();
     return std::move(*cache);
@@ -205,14 +131,14 @@ TEST_F(LyingDaemon, LeasesThatDoNotFitTheirMatch) {
       [](auto& m) { m.leased->rows[1].arena_offset = 64 * kIoAlignment; },
       [](auto& m) { m.leased->rows[1].arena_offset += 8; },
   };
-  for (size_t i = 0; i < lies.size(); ++i) {
+  for (size_t i = 0; i < 2 * lies.size(); ++i) {
     SCOPED_TRACE(i);
     core_.match_and_lease = [&] {
       CoreMatch lie = honest();
-      lies[i](lie);
+      lies[i / 2](lie);
       return lie;
     };
-    cache = Connect(true);
+    cache = Connect(true, false, i % 2 == 0);
     ExpectBroken(*cache, cache->Match(chain_, {.lease_host = true}).status());
   }
 }
@@ -235,6 +161,8 @@ TEST_F(LyingDaemon, OtherAnswersThatDoNotFit) {
   Start();
   core_.match = [] { return MatchResult{.rows_blocks = 3}; };
   auto cache = Connect(true);
+  ExpectBroken(*cache, cache->Match(chain_).status());
+  cache = Connect(true, false, false);
   ExpectBroken(*cache, cache->Match(chain_).status());
   cache = Connect(true);
   const ReserveItem item;
@@ -306,14 +234,17 @@ TEST_F(LyingDaemon, AHungCallCostsItsDeadline) {
     held.wait();
     return MatchResult();
   };
-  RemoteCacheOptions options = PatientOptions();
-  options.call_timeout = absl::Milliseconds(50);
-  auto cache = ConnectCache("unix:" + folder_ / "cairn.sock", RigSpec(), options);
-  ASSERT_TRUE(cache.ok()) << cache.status();
-  const int64_t begin = RealClock().NowNanos();
-  EXPECT_TRUE(absl::IsDeadlineExceeded((*cache)->Match(chain_).status()));
-  EXPECT_GE(RealClock().NowNanos() - begin, 45'000'000);
-  EXPECT_LT(RealClock().NowNanos() - begin, 10'000'000'000);
+  for (const bool lookups : {true, false}) {
+    RemoteCacheOptions options = PatientOptions();
+    options.call_timeout = absl::Milliseconds(50);
+    options.lookups = lookups;
+    auto cache = ConnectCache("unix:" + folder_ / "cairn.sock", RigSpec(), options);
+    ASSERT_TRUE(cache.ok()) << cache.status();
+    const int64_t begin = RealClock().NowNanos();
+    EXPECT_TRUE(absl::IsDeadlineExceeded((*cache)->Match(chain_).status()));
+    EXPECT_GE(RealClock().NowNanos() - begin, 45'000'000);
+    EXPECT_LT(RealClock().NowNanos() - begin, 10'000'000'000);
+  }
   release.set_value();
 }
 
@@ -325,14 +256,18 @@ TEST_F(LyingDaemon, ALeaseWhoseAnswerCameTooLateIsReleased) {
     held.wait();
     return CoreMatch();
   };
-  RemoteCacheOptions options = PatientOptions();
-  options.call_timeout = absl::Milliseconds(50);
-  auto cache = ConnectCache("unix:" + folder_ / "cairn.sock", RigSpec(), options);
-  ASSERT_TRUE(cache.ok()) << cache.status();
-  EXPECT_TRUE(absl::IsDeadlineExceeded((*cache)->Match(chain_, {.lease_host = true}).status()));
-  EXPECT_TRUE(Eventually([&] { return core_.released_lease != 0; }));
-  // 0: the machine is so slow that the call was over before it arrived.
-  EXPECT_THAT(core_.asked_lease.load(), testing::AnyOf(0u, core_.released_lease.load()));
+  for (const bool lookups : {true, false}) {
+    core_.asked_lease = core_.released_lease = 0;
+    RemoteCacheOptions options = PatientOptions();
+    options.call_timeout = absl::Milliseconds(50);
+    options.lookups = lookups;
+    auto cache = ConnectCache("unix:" + folder_ / "cairn.sock", RigSpec(), options);
+    ASSERT_TRUE(cache.ok()) << cache.status();
+    EXPECT_TRUE(absl::IsDeadlineExceeded((*cache)->Match(chain_, {.lease_host = true}).status()));
+    EXPECT_TRUE(Eventually([&] { return core_.released_lease != 0; }));
+    // 0: the machine is so slow that the call was over before it arrived.
+    EXPECT_THAT(core_.asked_lease.load(), testing::AnyOf(0u, core_.released_lease.load()));
+  }
   release.set_value();
 }
 

@@ -12,6 +12,7 @@
 
 #include "cache/client/attach_protocol.h"
 #include "cache/client/protocol.h"
+#include "cache/service/lookup_server.h"
 #include "store/device/file_descriptor.h"
 
 namespace cairn::cache {
@@ -105,8 +106,9 @@ CacheServer::CacheServer(const CacheServerOptions& options, CacheCore& core, Clo
 
 absl::Status CacheServer::Listen(const CacheServerOptions& options, store::SocketDoor& door) {
   CAIRN_RETURN_IF_ERROR(CheckSocketFree(options.socket));
-  CAIRN_ASSIGN_OR_RETURN(attach_, AttachServer::Start(options.socket + kAttachSuffix, door,
-                                                      state_.core, state_.sessions));
+  CAIRN_ASSIGN_OR_RETURN(attach_,
+                         AttachServer::Start(options.socket + kAttachSuffix, door, state_.core,
+                                             state_.sessions, state_.lookups.get()));
   CAIRN_RETURN_IF_ERROR(ListenForBulk(options));
   if (!options.admin_socket.empty()) {
     CAIRN_RETURN_IF_ERROR(CheckSocketFree(options.admin_socket));
@@ -154,6 +156,7 @@ CacheServer::~CacheServer() { Shutdown(absl::ZeroDuration()); }
 
 void CacheServer::Shutdown(absl::Duration deadline) {
   attach_.reset();
+  state_.lookups->Stop();
   admin_.EndVerification();
   const gpr_timespec relative =
       gpr_time_from_millis(absl::ToInt64Milliseconds(deadline), GPR_TIMESPAN);

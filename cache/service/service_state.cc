@@ -3,6 +3,7 @@
 #include <utility>
 
 #include "cache/service/bulk_server.h"
+#include "cache/service/lookup_server.h"
 #include "cache/service/session_stream.h"
 
 namespace cairn::cache {
@@ -12,7 +13,8 @@ ServiceState::ServiceState(CacheCore& the_core, Random& random, std::string vers
     : core(the_core),
       sessions(random),
       daemon_version(std::move(version)),
-      attach_socket(std::move(attach)) {}
+      attach_socket(std::move(attach)),
+      lookups(std::make_unique<LookupServer>(*this)) {}
 
 ServiceState::~ServiceState() = default;
 
@@ -55,6 +57,8 @@ std::vector<NamedCount> ServiceState::Stats() {
   counts.push_back({"service_refused_calls", counters.refused_calls.load()});
   counts.push_back({"service_invalid_calls", counters.invalid_calls.load()});
   counts.push_back({"service_undone_calls", counters.undone_calls.load()});
+  counts.push_back({"service_lookups", counters.lookups.load()});
+  counts.push_back({"service_lookup_connections", counters.lookup_connections.load()});
   counts.push_back({"service_sent_bytes", counters.sent_bytes.load()});
   counts.push_back({"service_received_bytes", counters.received_bytes.load()});
   counts.push_back({"service_bulk_transfers", counters.bulk_transfers.load()});

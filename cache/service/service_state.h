@@ -32,6 +32,8 @@ struct ServiceCounters {
   std::atomic<uint64_t> received_bytes{0};  // payload, by CommitStream
   std::atomic<uint64_t> undone_calls{
       0};  // leases and reservations whose asker was gone before the answer
+  std::atomic<uint64_t> lookups{0};                   // matches without gRPC
+  std::atomic<uint64_t> lookup_connections{0};        // made for them
   std::atomic<uint64_t> bulk_transfers{0};            // whole
   std::atomic<uint64_t> bulk_cut_transfers{0};        // stuck, late, or the client went
   std::atomic<uint64_t> bulk_bad_tickets{0};          // wrong, used, too old, another session's
@@ -71,6 +73,7 @@ class WorkGauge {
 
 class SessionStream;
 class BulkServer;
+class LookupServer;
 
 // Session streams that are open, so that a stop can end them: by themselves they never do.
 class OpenStreams {
@@ -99,6 +102,7 @@ struct ServiceState {
   WorkGauge work;
   OpenStreams streams;
   std::unique_ptr<BulkServer> bulk_port;  // null: none. Set before the first call comes
+  const std::unique_ptr<LookupServer> lookups;
 
   // By how long the work may block. The last members: their destructors finish work that uses the
   // others.

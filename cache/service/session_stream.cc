@@ -5,6 +5,7 @@
 #include "absl/strings/match.h"
 #include "cache/client/protocol.h"
 #include "cache/service/bulk_server.h"
+#include "cache/service/lookup_server.h"
 #include "cache/service/refusal.h"
 #include "cache/service/validate.h"
 
@@ -113,6 +114,7 @@ void SessionStream::OnDone() {
   if (session != nullptr) {
     state_.quick.Run([&state = state_, session] {
       state.sessions.Remove(session->token());
+      state.lookups->EndSession(*session);
       if (state.bulk_port != nullptr) state.bulk_port->EndSession(*session);
       state.core.CloseSession(session->core_id());
     });

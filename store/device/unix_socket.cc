@@ -107,9 +107,18 @@ class UnixConnection final : public Connection {
   absl::StatusOr<SocketMessage> Receive(size_t bytes_max, absl::Duration timeout) override {
     const int64_t deadline = DeadlineOf(timeout);
     SocketMessage message;
-    message.bytes.resize(std::min(bytes_max, kSocketMessageBytesMax));
     alignas(cmsghdr) char control[CMSG_SPACE(sizeof(int) * kDescriptorsSeenMax)];
     while (true) {
+      // Its length first: memory for the longest would cost more than the call.
+      const ssize_t length = ::recv(fd_.get(), nullptr, 0, MSG_PEEK | MSG_TRUNC | MSG_DONTWAIT);
+      if (length < 0 && errno == EINTR) continue;
+      if (length < 0 && errno == EAGAIN) {
+        CAIRN_RETURN_IF_ERROR(WaitFor(fd_.get(), POLLIN, deadline, "receive"));
+        continue;
+      }
+      if (length < 0) return ErrnoStatus(errno, "receive from", "the socket's peer");
+      message.bytes.resize(
+          std::min({static_cast<size_t>(length), bytes_max, kSocketMessageBytesMax}));
       iovec slice{.iov_base = message.bytes.data(), .iov_len = message.bytes.size()};
       msghdr header{};
       header.msg_iov = &slice;
@@ -117,11 +126,7 @@ class UnixConnection final : public Connection {
       header.msg_control = control;
       header.msg_controllen = sizeof(control);
       const ssize_t got = ::recvmsg(fd_.get(), &header, MSG_CMSG_CLOEXEC | MSG_DONTWAIT);
-      if (got < 0 && errno == EINTR) continue;
-      if (got < 0 && errno == EAGAIN) {
-        CAIRN_RETURN_IF_ERROR(WaitFor(fd_.get(), POLLIN, deadline, "receive"));
-        continue;
-      }
+      if (got < 0 && (errno == EINTR || errno == EAGAIN)) continue;
       if (got < 0) return ErrnoStatus(errno, "receive from", "the socket's peer");
       std::vector<FileDescriptor> descriptors = DescriptorsOf(header);
       if (got == 0) return absl::UnavailableError("the socket's peer has closed the connection");

@@ -50,14 +50,6 @@ bool HostPin::TableIntact() const {
   return Checksum(AsBytes(TableOf(arena_, *pin_.slot()))) == pin_.slot()->table_xxh3;
 }
 
-HostExtent HostPins::operator[](size_t i) const {
-  const ArenaSlot& slot = pins_[i];
-  return {slot.offset,
-          {arena_ + slot.offset, slot.payload_bytes},
-          TableOf(arena_, slot),
-          slot.table_xxh3};
-}
-
 void HostPins::Add(HostPin pin) {
   arena_ = pin.arena_;
   pins_.Add(std::move(pin.pin_));

@@ -80,7 +80,14 @@ class HostPin {
 class HostPins {
  public:
   size_t size() const { return pins_.size(); }
-  HostExtent operator[](size_t i) const;
+  // Here, because a hit asks for hundreds.
+  HostExtent operator[](size_t i) const {
+    const ArenaSlot& slot = pins_[i];
+    const uint8_t* const entry = arena_ + slot.offset;
+    const auto* const table =
+        reinterpret_cast<const uint64_t*>(entry + PartTableOffset(slot.payload_bytes));
+    return {slot.offset, {entry, slot.payload_bytes}, {table, slot.part_count}, slot.table_xxh3};
+  }
   // Takes over one more. REQUIRES: it holds an entry of the same tier as the others.
   void Add(HostPin pin);
 

@@ -231,6 +231,21 @@ void AttachSeeds() {
   Seed("attach_answer", "refused", Byte(1) + Raw(answer));
 }
 
+void LookupSeeds() {
+  const auto message = [](uint32_t number, uint32_t code, const std::string& body) {
+    const std::string whole = Raw(cache::LookupAnswer{.number = number, .code = code}) + body;
+    return Raw(static_cast<uint16_t>(whole.size())) + whole;
+  };
+  v1::MatchResponse found;
+  found.set_rows_blocks(3);
+  found.add_checkpoints()->set_blocks(2);
+  found.mutable_leased()->add_offsets(4096);
+  Seed("lookup_answer", "found", message(1, 0, found.SerializeAsString()));
+  Seed("lookup_answer", "late",
+       message(0, 0, found.SerializeAsString()) + message(1, 0, found.SerializeAsString()));
+  Seed("lookup_answer", "refused", message(1, 10, "the session is over"));
+}
+
 void FillExtent(v1::Extent* out, const std::vector<uint32_t>& parts, std::string& payloads) {
   uint64_t bytes = 0;
   for (const uint32_t part : parts) {
@@ -357,6 +372,7 @@ int main(int argc, char** argv) {
   cairn::TextSeeds();
   cairn::RequestSeeds();
   cairn::AttachSeeds();
+  cairn::LookupSeeds();
   cairn::AnswerSeeds();
   cairn::ModelSeeds();
   cairn::ApiSeeds();

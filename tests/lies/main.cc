@@ -71,13 +71,15 @@ std::string NameOf(const Case& c) {
 
 bool OnThisHost(Way way) { return way == Way::kMapped || way == Way::kMappedDisk; }
 
-cache::RemoteCacheOptions OptionsFor(Way way) {
+cache::RemoteCacheOptions OptionsFor(const Case& c) {
   cache::RemoteCacheOptions options;
   options.connect_timeout = absl::Milliseconds(500);
   options.call_timeout = absl::Milliseconds(100);
   options.stall_timeout = absl::Milliseconds(200);
   options.commit_timeout = absl::Seconds(2);
-  options.bulk = way == Way::kBulk;
+  options.bulk = c.way == Way::kBulk;
+  // Where gRPC is attacked, matches go that way too.
+  options.lookups = c.line == Line::kAttach;
   return options;
 }
 
@@ -158,7 +160,7 @@ class Attacker {
   }
 
   bool Attack(const std::string& target, const std::function<void()>& release) {
-    return world_.Attack(target, OptionsFor(case_.way), release, counts_);
+    return world_.Attack(target, OptionsFor(case_), release, counts_);
   }
   static void Link(const std::string& to, const std::string& at) {
     std::filesystem::create_symlink(to, at);

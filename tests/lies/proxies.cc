@@ -157,6 +157,15 @@ void StreamProxy::Carry(Line& line, bool from_client) {
   line.Cut();
 }
 
+struct AttachProxy::Line {
+  std::unique_ptr<store::Connection> ends[2];  // client, daemon
+  std::thread thread;
+
+  void Cut() const {
+    for (const auto& end : ends) end->Shutdown();
+  }
+};
+
 AttachProxy::AttachProxy(const std::string& listen, const std::string& upstream, Saboteur& saboteur)
     : upstream_(upstream), saboteur_(saboteur) {
   auto listener = store::UnixSockets().Listen(listen);
@@ -169,31 +178,40 @@ AttachProxy::~AttachProxy() {
   listener_->Shutdown();
   saboteur_.Release();
   thread_.join();
+  const MutexLock lock(&mutex_);
+  for (const auto& line : lines_) line->Cut();
+  for (const auto& line : lines_) line->thread.join();
 }
 
 void AttachProxy::Serve() {
   while (true) {
-    const auto client = listener_->Accept();
+    auto client = listener_->Accept();
     if (!client.ok()) return;
-    Carry(**client);
+    auto daemon = store::UnixSockets().Connect(upstream_, kPatience);
+    if (!daemon.ok()) continue;
+    auto line = std::make_unique<Line>();
+    line->ends[0] = *std::move(client);
+    line->ends[1] = *std::move(daemon);
+    line->thread = std::thread([this, at = line.get()] { Carry(*at); });
+    const MutexLock lock(&mutex_);
+    lines_.push_back(std::move(line));
   }
 }
 
-// One request, one answer.
-void AttachProxy::Carry(store::Connection& client) {
-  const auto daemon = store::UnixSockets().Connect(upstream_, kPatience);
-  if (!daemon.ok()) return;
-  store::Connection* const ends[] = {&client, daemon->get()};
-  for (const int from : {0, 1}) {
-    auto message = ends[from]->Receive(store::kSocketMessageBytesMax, kPatience);
-    if (!message.ok()) return;
+void AttachProxy::Carry(Line& line) {
+  for (size_t from = 0;; from = 1 - from) {
+    auto message =
+        line.ends[from]->Receive(store::kSocketMessageBytesMax, absl::InfiniteDuration());
+    if (!message.ok()) break;
     const Saboteur::Then then = saboteur_.Meet(Wire::kAttach, message->bytes);
-    if (then == Saboteur::Then::kCutBefore) return;
+    if (then == Saboteur::Then::kCutBefore) break;
     std::span<const uint8_t> sent = message->bytes;
     if (then == Saboteur::Then::kCutInside) sent = sent.first(sent.size() / 2);
     const int descriptor = message->descriptor.valid() ? message->descriptor.get() : -1;
-    if (!ends[1 - from]->Send(sent, descriptor, kPatience).ok()) return;
+    if (!line.ends[1 - from]->Send(sent, descriptor, kPatience).ok()) break;
+    if (then == Saboteur::Then::kCutInside) break;
   }
+  line.Cut();
 }
 
 }  // namespace cairn::lies

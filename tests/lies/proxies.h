@@ -57,12 +57,16 @@ class AttachProxy {
   ~AttachProxy();
 
  private:
+  struct Line;
   void Serve();
-  void Carry(store::Connection& client);
+  // Requests and answers in turn, until an end is gone or it is cut.
+  void Carry(Line& line);
 
   const std::string upstream_;
   Saboteur& saboteur_;
   std::unique_ptr<store::Listener> listener_;
+  Mutex mutex_;
+  std::vector<std::unique_ptr<Line>> lines_ ABSL_GUARDED_BY(mutex_);
   std::thread thread_;
 };
 

@@ -1,12 +1,11 @@
 // A hit in host memory on the same host, by one call, beside the barest call there is; and how long
 // a match of a million tokens takes.
-#include <grpcpp/grpcpp.h>
-
 #include <algorithm>
 
-#include "cairn/v1/cache.grpc.pb.h"
 #include "store/base/clock.h"
+#include "tools/cairn-bench/bare_call.h"
 #include "tools/cairn-bench/benches.h"
+#include "tools/cairn-bench/daemon_process.h"
 #include "tools/cairn-bench/flash_layout.h"
 #include "tools/cairn-bench/host_fixture.h"
 
@@ -16,47 +15,6 @@ namespace {
 constexpr size_t kHitCalls = 1000;
 constexpr size_t kMatchBlocks = 8192;
 constexpr size_t kMatchCalls = 200;
-
-// Answers one call with nothing, as our service answers what needs only the index.
-class EmptyService final : public v1::Cache::CallbackService {
- public:
-  grpc::ServerUnaryReactor* Release(grpc::CallbackServerContext* context, const v1::ReleaseRequest*,
-                                    v1::ReleaseResponse*) override {
-    grpc::ServerUnaryReactor* const reactor = context->DefaultReactor();
-    reactor->Finish(grpc::Status::OK);
-    return reactor;
-  }
-};
-
-class BareServer {
- public:
-  explicit BareServer(const std::string& directory) {
-    const std::string target = "unix:" + directory + "/bare.sock";
-    grpc::ServerBuilder builder;
-    builder.AddListeningPort(target, grpc::InsecureServerCredentials());
-    builder.RegisterService(&service_);
-    server_ = builder.BuildAndStart();
-    grpc::ChannelArguments arguments;
-    arguments.SetInt(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1);
-    stub_ = v1::Cache::NewStub(
-        grpc::CreateCustomChannel(target, grpc::InsecureChannelCredentials(), arguments));
-  }
-  ~BareServer() {
-    if (server_ != nullptr) server_->Shutdown();
-  }
-  absl::Status Call() {
-    grpc::ClientContext context;
-    context.set_deadline(gpr_time_from_seconds(10, GPR_TIMESPAN));
-    v1::ReleaseResponse answer;
-    const grpc::Status status = stub_->Release(&context, v1::ReleaseRequest(), &answer);
-    return status.ok() ? absl::OkStatus() : absl::UnavailableError(status.error_message());
-  }
-
- private:
-  EmptyService service_;
-  std::unique_ptr<grpc::Server> server_;
-  std::unique_ptr<v1::Cache::Stub> stub_;
-};
 
 constexpr double kMedian = 0.5;
 
@@ -78,9 +36,10 @@ absl::StatusOr<double> QuantileMicros(double quantile, size_t calls, Between bet
 
 struct HitRig {
   double quantile = kMedian;
-  std::unique_ptr<HostFixture> host;
-  std::unique_ptr<cache::CacheApi> cache;
-  std::unique_ptr<BareServer> bare;
+  std::unique_ptr<HostFixture> host;      // in this process, or
+  std::unique_ptr<DaemonProcess> daemon;  // a cairnd
+  std::unique_ptr<cache::CacheApi> cache, by_grpc;
+  std::unique_ptr<BareCall> bare;
   std::vector<Digest> chain;
   cache::MatchResult hit;
 
@@ -88,20 +47,20 @@ struct HitRig {
     return QuantileMicros(
         quantile, kHitCalls, [this] { return bare->Call(); }, [this] { return bare->Call(); });
   }
-  absl::StatusOr<double> Ours() {
+  absl::StatusOr<double> Hit(cache::CacheApi& api) {
     // The lease goes by a call in the background, which is over before the next hit is timed.
-    const auto let_go = [this]() -> absl::Status {
+    const auto let_go = [this, &api]() -> absl::Status {
       hit.leased.reset();
       for (uint64_t open = 1; open != 0;) {
-        CAIRN_ASSIGN_OR_RETURN(const std::vector<cache::NamedCount> counts, cache->Stats());
+        CAIRN_ASSIGN_OR_RETURN(const std::vector<cache::NamedCount> counts, api.Stats());
         for (const cache::NamedCount& count : counts) {
           if (count.name == "open_leases") open = count.value;
         }
       }
       return absl::OkStatus();
     };
-    return QuantileMicros(quantile, kHitCalls, let_go, [this] {
-      absl::StatusOr<cache::MatchResult> match = cache->Match(chain, {.lease_host = true});
+    return QuantileMicros(quantile, kHitCalls, let_go, [this, &api] {
+      absl::StatusOr<cache::MatchResult> match = api.Match(chain, {.lease_host = true});
       CAIRN_RETURN_IF_ERROR(match.status());
       hit = *std::move(match);
       if (hit.leased != nullptr && hit.leased->rows.size() == chain.size()) return absl::OkStatus();
@@ -113,16 +72,18 @@ struct HitRig {
 absl::StatusOr<Prepared> PrepareHit(const BenchContext& context, size_t blocks, double quantile) {
   auto rig = std::make_shared<HitRig>();
   rig->quantile = quantile;
-  CAIRN_ASSIGN_OR_RETURN(rig->host, HostFixture::Make(FlashLayout(), blocks));
-  CAIRN_RETURN_IF_ERROR(rig->host->Serve(context.directory));
-  CAIRN_ASSIGN_OR_RETURN(rig->cache, rig->host->Connect());
+  CAIRN_ASSIGN_OR_RETURN(rig->daemon, DaemonProcess::Start(context.directory, {}));
+  CAIRN_ASSIGN_OR_RETURN(rig->cache, ConnectToDaemon(context.directory, {FlashLayout(), ""}));
   rig->chain = ChainOf(*rig->cache, blocks, 1);
-  CAIRN_RETURN_IF_ERROR(PutPrefix(*rig->cache, rig->host->layout(), rig->chain));
-  rig->bare = std::make_unique<BareServer>(context.directory);
-  CAIRN_RETURN_IF_ERROR(rig->bare->Call());
+  CAIRN_RETURN_IF_ERROR(PutPrefix(*rig->cache, FlashLayout(), rig->chain));
+  CAIRN_ASSIGN_OR_RETURN(rig->by_grpc,
+                         ConnectToDaemon(context.directory, {FlashLayout(), ""},
+                                         {.call_timeout = absl::Seconds(10), .lookups = false}));
+  CAIRN_ASSIGN_OR_RETURN(rig->bare, BareCall::Start(context.directory));
   return Prepared{
       {{"gRPC unary call of empty messages, unix", Role::kLimit, [rig] { return rig->Limit(); }},
-       {"match, lease, mapped entries", Role::kOurs, [rig] { return rig->Ours(); }}},
+       {"match, lease, mapped entries", Role::kOurs, [rig] { return rig->Hit(*rig->cache); }},
+       {"the same by gRPC", Role::kRival, [rig] { return rig->Hit(*rig->by_grpc); }}},
       {}};
 }
 
@@ -134,7 +95,8 @@ absl::StatusOr<Prepared> PrepareHitInProcess(size_t blocks) {
   rig->chain = ChainOf(*rig->cache, blocks, 1);
   CAIRN_RETURN_IF_ERROR(PutPrefix(*rig->cache, rig->host->layout(), rig->chain));
   return Prepared{
-      {{"match, lease, entries in process", Role::kOurs, [rig] { return rig->Ours(); }}}, {}};
+      {{"match, lease, entries in process", Role::kOurs, [rig] { return rig->Hit(*rig->cache); }}},
+      {}};
 }
 
 struct MatchRig {
@@ -175,7 +137,7 @@ void AddHit(std::vector<Bench>& benches, const std::string& name, size_t blocks,
             const std::string& what, double quantile, double ratio_bound) {
   benches.push_back(
       {.name = name,
-       .what = absl::StrCat("a hit of ", blocks, " mapped Flash blocks by one call, ", what),
+       .what = absl::StrCat("a hit of ", blocks, " mapped Flash blocks of a cairnd, ", what),
        .unit = "us",
        .higher_is_better = false,
        .ratio_bound = ratio_bound,

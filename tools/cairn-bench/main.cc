@@ -7,6 +7,7 @@
 #include <cstdio>
 #include <filesystem>
 
+#include "tools/cairn-bench/bare_call.h"
 #include "tools/cairn-bench/bench.h"
 #include "tools/cairn-bench/resume_bench.h"
 #include "tools/cairn-bench/wire_server.h"
@@ -23,7 +24,10 @@ bool Wanted(const Bench& bench, const std::vector<std::string>& only) {
 }  // namespace
 
 int main(int argc, char** argv) {
-  // This program again, as the other host of a wire comparison.
+  // This program again, as the other side of a comparison.
+  if (argc == 3 && argv[1] == std::string(cairn::bench::kBareServe)) {
+    return cairn::bench::BareServe(argv[2]);
+  }
   if (argc == 3 && argv[1] == std::string(cairn::bench::kWireServe)) {
     return cairn::bench::WireServe(argv[2]);
   }

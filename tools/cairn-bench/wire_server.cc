@@ -1,12 +1,8 @@
 #include "tools/cairn-bench/wire_server.h"
 
-#include <fcntl.h>
 #include <grpc/slice.h>
 #include <grpcpp/generic/async_generic_service.h>
 #include <grpcpp/grpcpp.h>
-#include <spawn.h>
-#include <sys/wait.h>
-#include <unistd.h>
 
 #include <array>
 #include <cstdio>
@@ -135,12 +131,7 @@ absl::Status Serve(const std::string& directory) {
       const std::unique_ptr<store::ByteListener> tcp,
       (tls_streams != nullptr ? *tls_streams : store::TcpStreams()).Listen("127.0.0.1:0"));
   std::thread([&tcp] { AcceptBareTcp(*tcp); }).detach();
-  std::printf("%d %d %d\n", server->tcp_port(), grpc_port, tcp->port());
-  std::fflush(stdout);
-  char ignored = 0;
-  while (::read(STDIN_FILENO, &ignored, 1) > 0) {
-  }
-  std::_Exit(0);  // what the parent's end left open ends with the process
+  ServingChild::ServeUntilLetGo(absl::StrCat(server->tcp_port(), " ", grpc_port, " ", tcp->port()));
 }
 
 }  // namespace
@@ -164,39 +155,12 @@ absl::StatusOr<std::unique_ptr<WireHost>> WireHost::Start(
     std::ofstream(CertificateIn(directory)) << tls->certificate;
     std::ofstream(KeyIn(directory)) << tls->key;
   }
-  int to[2] = {-1, -1}, from[2] = {-1, -1};
-  if (::pipe2(to, O_CLOEXEC) != 0) return absl::UnavailableError("no pipe");
-  const store::FileDescriptor to_read(to[0]);
-  host->input_ = store::FileDescriptor(to[1]);
-  if (::pipe2(from, O_CLOEXEC) != 0) return absl::UnavailableError("no pipe");
-  const store::FileDescriptor from_read(from[0]);
-  store::FileDescriptor from_write(from[1]);
-  posix_spawn_file_actions_t actions;
-  posix_spawn_file_actions_init(&actions);
-  posix_spawn_file_actions_adddup2(&actions, to_read.get(), STDIN_FILENO);
-  posix_spawn_file_actions_adddup2(&actions, from_write.get(), STDOUT_FILENO);
-  const std::array<std::string, 3> words = {"cairn-bench", kWireServe, directory};
-  std::array<char*, 4> arguments = {const_cast<char*>(words[0].c_str()),
-                                    const_cast<char*>(words[1].c_str()),
-                                    const_cast<char*>(words[2].c_str()), nullptr};
-  const int error =
-      ::posix_spawn(&host->child_, "/proc/self/exe", &actions, nullptr, arguments.data(), environ);
-  posix_spawn_file_actions_destroy(&actions);
-  if (error != 0) return absl::UnavailableError("cannot start this program again");
-  from_write.reset();
-  std::string line;
-  char c = 0;
-  while (::read(from_read.get(), &c, 1) == 1 && c != '\n') line += c;
-  if (std::sscanf(line.c_str(), "%d %d %d", &host->cache_port_, &host->grpc_port_,
+  CAIRN_ASSIGN_OR_RETURN(host->child_, ServingChild::Start(kWireServe, directory));
+  if (std::sscanf(host->child_->said().c_str(), "%d %d %d", &host->cache_port_, &host->grpc_port_,
                   &host->tcp_port_) != 3) {
     return absl::UnavailableError("the serving process did not start");
   }
   return host;
-}
-
-WireHost::~WireHost() {
-  input_.reset();
-  if (child_ > 0) ::waitpid(child_, nullptr, 0);
 }
 
 }  // namespace cairn::bench

@@ -3,12 +3,10 @@
 // as many bytes in slices of the same size out of memory that is touched and warm.
 //
 // Threads:   WireServe is a process's main; WireHost is used by one thread.
-// Ownership: the process ends when the WireHost goes, or its parent dies.
+// Ownership: the process ends when the WireHost goes, or its parent dies (serving_child.h).
 // Units:     bytes. Errors: UNAVAILABLE: it did not start.
 #ifndef CAIRN_TOOLS_CAIRN_BENCH_WIRE_SERVER_H_
 #define CAIRN_TOOLS_CAIRN_BENCH_WIRE_SERVER_H_
-
-#include <sys/types.h>
 
 #include <cstdint>
 #include <memory>
@@ -16,8 +14,8 @@
 #include <string>
 
 #include "store/base/status.h"
-#include "store/device/file_descriptor.h"
 #include "store/device/tls_stream.h"
+#include "tools/cairn-bench/serving_child.h"
 
 namespace cairn::bench {
 
@@ -35,15 +33,13 @@ class WireHost {
  public:
   static absl::StatusOr<std::unique_ptr<WireHost>> Start(
       const std::string& directory, const std::optional<store::TlsCredentials>& tls = std::nullopt);
-  ~WireHost();
   int cache_port() const { return cache_port_; }  // of the CacheServer, by gRPC
   int grpc_port() const { return grpc_port_; }    // of the bare stream
   int tcp_port() const { return tcp_port_; }  // of the bare TCP server: a byte asks for a transfer
 
  private:
   WireHost() = default;
-  pid_t child_ = -1;
-  store::FileDescriptor input_;  // its end ends the process
+  std::unique_ptr<ServingChild> child_;
   int cache_port_ = 0, grpc_port_ = 0, tcp_port_ = 0;
 };
 

@@ -1,0 +1,68 @@
+#include "cache/client/lookup_lane.h"
+
+#include <cstring>
+
+#include "cache/client/attach_protocol.h"
+#include "cache/client/protocol.h"
+#include "store/base/clock.h"
+
+namespace cairn::cache {
+namespace {
+
+absl::Status Wrong(const char* what) {
+  return absl::UnavailableError(absl::StrCat("the daemon's answer is wrong: look-up: ", what));
+}
+
+}  // namespace
+
+std::optional<absl::Status> LookupLane::Match(std::span<const Digest> chain,
+                                              std::optional<uint64_t> lease,
+                                              v1::MatchResponse* answer, absl::Duration timeout) {
+  if (chain.size() > kLookupBlocksMax) return std::nullopt;
+  const std::unique_lock<std::mutex> lock(mutex_, std::try_to_lock);
+  if (!lock.owns_lock() || connection_ == nullptr) return std::nullopt;
+  std::optional<absl::Status> status = Ask(chain, lease, answer, timeout);
+  // Closed by the daemon: why, gRPC's call will say.
+  if (!status.has_value()) connection_.reset();
+  return status;
+}
+
+std::optional<absl::Status> LookupLane::Ask(std::span<const Digest> chain,
+                                            std::optional<uint64_t> lease,
+                                            v1::MatchResponse* answer, absl::Duration timeout) {
+  const int64_t end = RealClock().NowNanos() + absl::ToInt64Nanoseconds(timeout);
+  const LookupRequest asked{
+      .number = ++number_, .lease_host = lease.has_value(), .lease = lease.value_or(0)};
+  request_.resize(sizeof(asked) + chain.size_bytes());
+  std::memcpy(request_.data(), &asked, sizeof(asked));
+  if (!chain.empty())
+    std::memcpy(request_.data() + sizeof(asked), chain.data(), chain.size_bytes());
+  absl::Status sent = connection_->Send(request_, -1, timeout);
+  if (absl::IsDeadlineExceeded(sent)) return sent;
+  if (!sent.ok()) return std::nullopt;
+  while (true) {
+    const absl::StatusOr<store::SocketMessage> message = connection_->Receive(
+        store::kSocketMessageBytesMax, absl::Nanoseconds(end - RealClock().NowNanos()));
+    if (absl::IsDeadlineExceeded(message.status())) return message.status();
+    if (!message.ok()) return std::nullopt;
+    LookupAnswer header;
+    if (message->bytes.size() < sizeof(header)) return Wrong("no header");
+    std::memcpy(&header, message->bytes.data(), sizeof(header));
+    const std::span<const uint8_t> body = std::span(message->bytes).subspan(sizeof(header));
+    if (header.number != asked.number) {
+      // Of a look-up that was given up. By wrap-around arithmetic such a number is smaller.
+      if (static_cast<int32_t>(header.number - asked.number) < 0) continue;
+      return Wrong("of no question");
+    }
+    if (header.code != 0) {
+      return StatusFromWire(header.code,
+                            std::string(reinterpret_cast<const char*>(body.data()), body.size()));
+    }
+    if (!answer->ParseFromArray(body.data(), static_cast<int>(body.size()))) {
+      return Wrong("not a MatchResponse");
+    }
+    return absl::OkStatus();
+  }
+}
+
+}  // namespace cairn::cache
