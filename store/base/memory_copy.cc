@@ -12,6 +12,9 @@ namespace {
 
 // Measured: beyond what the processor fetches ahead by itself, which ends at each page.
 constexpr size_t kPrefetchBytes = 2048;
+// Into which cache, is measured too: what passes by an Intel's outer caches comes slower (5.3
+// against 7.0 GB/s on a Xeon); AMD's are best left to others.
+const bool kPrefetchNear = __builtin_cpu_is("intel") != 0;
 constexpr size_t kVector = sizeof(__m256i);
 constexpr size_t kStripe = 64;  // XXH3's
 constexpr size_t kStripesPerBlock = 16;
@@ -82,10 +85,11 @@ class Xxh3Lanes {
 };
 
 // Through `to`, which is in the first-level cache.
+template <_mm_hint kHint>
 void HashAndKeep(Xxh3Lanes& lanes, const uint8_t* from, size_t stripes, uint8_t* to) {
   for (size_t i = 0; i < stripes; ++i) {
     const uint8_t* stripe = from + i * kStripe;
-    _mm_prefetch(reinterpret_cast<const char*>(stripe + kPrefetchBytes), _MM_HINT_NTA);
+    _mm_prefetch(reinterpret_cast<const char*>(stripe + kPrefetchBytes), kHint);
     const __m256i low = LoadOnce(stripe), high = LoadOnce(stripe + kVector);
     Store(to + i * kStripe, low);
     Store(to + i * kStripe + kVector, high);
@@ -129,20 +133,26 @@ uint64_t StreamingWriter::Append(std::span<const uint8_t> piece) {
 }
 
 uint64_t StreamingWriter::AppendLong(std::span<const uint8_t> piece) {
+  return kPrefetchNear ? AppendLongBy<_MM_HINT_T0>(piece) : AppendLongBy<_MM_HINT_NTA>(piece);
+}
+
+template <int kHint>
+uint64_t StreamingWriter::AppendLongBy(std::span<const uint8_t> piece) {
+  constexpr auto kPrefetch = static_cast<_mm_hint>(kHint);
   static_assert(kBlock == kStripesPerBlock * kStripe && kLine == kStripe);
   Xxh3Lanes lanes;
   const uint8_t* from = piece.data();
   size_t left = piece.size();
   // The last block is never whole: it ends with a stripe that has a rule of its own.
   for (; left > kBlock; left -= kBlock, from += kBlock) {
-    HashAndKeep(lanes, from, kStripesPerBlock, buffer_ + kLine + pending_);
+    HashAndKeep<kPrefetch>(lanes, from, kStripesPerBlock, buffer_ + kLine + pending_);
     lanes.Scramble();
     pending_ += kBlock;
     Flush();
   }
   const size_t stripes = (left - 1) / kStripe;
   uint8_t* const kept = buffer_ + kLine + pending_;
-  HashAndKeep(lanes, from, stripes, kept);
+  HashAndKeep<kPrefetch>(lanes, from, stripes, kept);
   std::memcpy(kept + stripes * kStripe, from + stripes * kStripe, left - stripes * kStripe);
   asm volatile("" : : : "memory");
   const uint8_t* last = kept + left - kStripe;  // may begin in the line before

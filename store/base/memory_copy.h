@@ -43,6 +43,8 @@ class StreamingWriter {
   static constexpr size_t kBlock = 1024;  // of XXH3
 
   uint64_t AppendLong(std::span<const uint8_t> piece);
+  template <int kHint>  // _mm_hint: how what comes next is fetched ahead
+  uint64_t AppendLongBy(std::span<const uint8_t> piece);
   void Flush();
 
   uint8_t* line_;   // where pending_ goes; a line's begin
