@@ -23,6 +23,7 @@
 #define CAIRN_CACHE_CLIENT_ATTACH_PROTOCOL_H_
 
 #include <array>
+#include <cstddef>
 #include <cstdint>
 #include <type_traits>
 

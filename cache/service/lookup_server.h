@@ -36,7 +36,8 @@ class LookupServer {
   absl::Status Take(std::shared_ptr<store::Connection> connection,
                     std::shared_ptr<ClientSession> session);
   void EndSession(const ClientSession& session);
-  // Ends all connections, and returns when nothing is asked of the core any more. Idempotent.
+  // Ends all connections, and returns when nothing is asked of the core any more. Idempotent; not
+  // beside Take.
   void Stop();
   size_t connections() const;
 
