@@ -27,7 +27,8 @@ class LookupLane {
       : connection_(std::move(connection)) {}
 
   // `lease`: what is in host memory is to be leased under this number. Nothing: the lane is in use,
-  // or closed, or the chain too long for it; nothing was leased by it.
+  // or closed, or the chain too long for it. What a daemon leased that then closed the lane it
+  // gives back itself, at the latest with the session.
   std::optional<absl::Status> Match(std::span<const Digest> chain, std::optional<uint64_t> lease,
                                     v1::MatchResponse* answer, absl::Duration timeout);
 
