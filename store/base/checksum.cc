@@ -3,8 +3,22 @@
 
 #include <xxhash.h>
 
-namespace cairn {
+#include "store/base/checksum_avx512.h"
 
-uint64_t Checksum(std::span<const uint8_t> data) { return XXH3_64bits(data.data(), data.size()); }
+namespace cairn {
+namespace {
+
+// Below, a call more costs what the wider vectors save.
+constexpr size_t kWideBytesMin = 1024;
+
+const bool kWide = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+                   __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
+
+}  // namespace
+
+uint64_t Checksum(std::span<const uint8_t> data) {
+  if (kWide && data.size() >= kWideBytesMin) return ChecksumAvx512(data.data(), data.size());
+  return XXH3_64bits(data.data(), data.size());
+}
 
 }  // namespace cairn
