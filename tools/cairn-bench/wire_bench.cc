@@ -276,13 +276,13 @@ absl::StatusOr<Prepared> PrepareBulk(const BenchContext& context) {
 
 void AddWireBenches(std::vector<Bench>& benches) {
   benches.push_back({.name = "wire-grpc",
-                     .what = "fetch of 64 Flash blocks (449,824 B each) by gRPC stream, TCP "
+                     .what = "fetch of 512 Flash blocks (449,824 B each) by gRPC stream, TCP "
                              "loopback, servers in another process",
                      .unit = "GB/s",
                      .ratio_bound = 0.9,
                      .prepare = PrepareGrpc});
   benches.push_back({.name = "wire-bulk",
-                     .what = "fetch of 64 Flash blocks (449,824 B each) by the bulk port, TCP "
+                     .what = "fetch of 512 Flash blocks (449,824 B each) by the bulk port, TCP "
                              "loopback, servers in another process",
                      .unit = "GB/s",
                      .ratio_bound = 0.9,

@@ -22,7 +22,7 @@ namespace cairn::bench {
 inline constexpr char kWireServe[] = "wire-serve";
 inline constexpr char kBareStreamMethod[] = "/cairn.bench.Bare/Stream";
 // What one transfer of each is.
-inline constexpr uint64_t kWireBlocks = 64;
+inline constexpr uint64_t kWireBlocks = 512;
 uint64_t WireBlockBytes();
 
 // Serves until its standard input ends. `directory` is for its Unix sockets, and holds what a
