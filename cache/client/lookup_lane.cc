@@ -23,7 +23,7 @@ std::optional<absl::Status> LookupLane::Match(std::span<const Digest> chain,
   if (!lock.owns_lock() || connection_ == nullptr) return std::nullopt;
   std::optional<absl::Status> status = Ask(chain, lease, answer, timeout);
   // Closed by the daemon: why, gRPC's call will say.
-  if (!status.has_value()) connection_.reset();
+  if (!status.has_value() || absl::IsCancelled(*status)) connection_.reset();
   return status;
 }
 
@@ -44,7 +44,7 @@ std::optional<absl::Status> LookupLane::Ask(std::span<const Digest> chain,
     const absl::StatusOr<store::SocketMessage> message = connection_->Receive(
         store::kSocketMessageBytesMax, absl::Nanoseconds(end - RealClock().NowNanos()));
     if (absl::IsDeadlineExceeded(message.status())) return message.status();
-    if (!message.ok()) return std::nullopt;
+    if (!message.ok()) return absl::CancelledError("the daemon closed the connection of look-ups");
     LookupAnswer header;
     if (message->bytes.size() < sizeof(header)) return Wrong("no header");
     std::memcpy(&header, message->bytes.data(), sizeof(header));

@@ -3,8 +3,10 @@
 //
 // Threads:   any; one at a time is served, others are told to go another way.
 // Ownership: the connection is this one's.
-// Errors:    DEADLINE_EXCEEDED after `timeout`: what the answer may have leased is the caller's to
-//            release. UNAVAILABLE "the daemon's answer is wrong: ...". Else the daemon's.
+// Errors:    DEADLINE_EXCEEDED after `timeout`, and CANCELLED when the lane was closed in the
+// middle
+//            of it: what the answer may have leased is the caller's to release. UNAVAILABLE "the
+//            daemon's answer is wrong: ...". Else the daemon's.
 #ifndef CAIRN_CACHE_CLIENT_LOOKUP_LANE_H_
 #define CAIRN_CACHE_CLIENT_LOOKUP_LANE_H_
 
@@ -26,9 +28,8 @@ class LookupLane {
   explicit LookupLane(std::unique_ptr<store::Connection> connection)
       : connection_(std::move(connection)) {}
 
-  // `lease`: what is in host memory is to be leased under this number. Nothing: the lane is in use,
-  // or closed, or the chain too long for it. What a daemon leased that then closed the lane it
-  // gives back itself, at the latest with the session.
+  // `lease`: what is in host memory is to be leased under this number. Nothing: it was not asked,
+  // as the lane is in use, or closed, or the chain too long for it.
   std::optional<absl::Status> Match(std::span<const Digest> chain, std::optional<uint64_t> lease,
                                     v1::MatchResponse* answer, absl::Duration timeout);
 

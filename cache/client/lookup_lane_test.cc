@@ -94,6 +94,18 @@ TEST_F(LookupLaneTest, AClosedLaneIsNoLane) {
   EXPECT_FALSE(Ask().has_value());
 }
 
+TEST_F(LookupLaneTest, OneThatClosesUnderAQuestionSaysSo) {
+  std::thread daemon([this] {
+    EXPECT_TRUE(daemon_->Receive(store::kSocketMessageBytesMax, kPatience).ok());
+    daemon_->Shutdown();
+  });
+  const std::optional<absl::Status> status = Ask();
+  daemon.join();
+  ASSERT_TRUE(status.has_value());
+  EXPECT_TRUE(absl::IsCancelled(*status)) << *status;
+  EXPECT_FALSE(Ask().has_value());
+}
+
 TEST_F(LookupLaneTest, AChainTooLongForItIsNotSent) {
   const std::vector<Digest> chain(kLookupBlocksMax + 1);
   EXPECT_FALSE(lane_->Match(chain, std::nullopt, &answer_, kPatience).has_value());

@@ -5,10 +5,8 @@
 namespace cairn::cache {
 namespace {
 
-constexpr size_t kMessageBytesMax = 1024;
-
 std::string Cut(std::string text) {
-  if (text.size() > kMessageBytesMax) text.resize(kMessageBytesMax);
+  if (text.size() > kErrorTextBytesMax) text.resize(kErrorTextBytesMax);
   return text;
 }
 

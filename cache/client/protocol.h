@@ -37,6 +37,7 @@ inline constexpr uint32_t kDigestPrefixBytesMin = 4;
 inline constexpr uint32_t kCheckpointHitsMax = 16;
 inline constexpr uint32_t kStatsCountsMax = 1024;
 inline constexpr uint32_t kNameBytesMax = 256;
+inline constexpr size_t kErrorTextBytesMax = 1024;
 inline constexpr absl::Duration kStreamDeadlineMax = absl::Minutes(10);
 
 static_assert(kBlocksPerPrefixMax * Digest::kBytes + 4096 < kRequestBytesMax);

@@ -106,7 +106,7 @@ class RemoteCache final : public CacheApi {
     std::optional<uint64_t> lease;
     if (options.lease_host && mapping_.arena != nullptr) lease = SystemRandom().Next();
     v1::MatchResponse answer;
-    const absl::Status status = AskMatch(chain, lease, &answer);
+    const absl::Status status = AskMatch(chain, &lease, &answer);
     // A lease may have come with an answer that came late.
     if (lease && absl::IsDeadlineExceeded(status)) link_->ReleaseLater(*lease);
     CAIRN_RETURN_IF_ERROR(status);
@@ -214,19 +214,26 @@ class RemoteCache final : public CacheApi {
   }
 
  private:
-  // By the lane if there is one.
-  absl::Status AskMatch(std::span<const Digest> chain, std::optional<uint64_t> lease,
+  // By the lane if there is one. `lease`: in the end the one that was answered.
+  absl::Status AskMatch(std::span<const Digest> chain, std::optional<uint64_t>* lease,
                         v1::MatchResponse* answer) {
     CAIRN_RETURN_IF_ERROR(link_->Alive());
     if (lane_ != nullptr) {
-      const auto status = lane_->Match(chain, lease, answer, options_.call_timeout);
-      if (status.has_value()) return IsWrongAnswer(*status) ? link_->Break(*status) : *status;
+      const auto status = lane_->Match(chain, *lease, answer, options_.call_timeout);
+      if (status.has_value() && !absl::IsCancelled(*status)) {
+        return IsWrongAnswer(*status) ? link_->Break(*status) : *status;
+      }
+      // A number that the daemon may know by now it would refuse.
+      if (status.has_value() && lease->has_value()) {
+        link_->ReleaseLater(**lease);
+        *lease = SystemRandom().Next();
+      }
     }
     v1::MatchRequest request;
     request.set_token(token());
     request.set_chain(EncodeChain(chain));
-    request.set_lease_host(lease.has_value());
-    request.set_lease(lease.value_or(0));
+    request.set_lease_host(lease->has_value());
+    request.set_lease(lease->value_or(0));
     return link_->Call(&v1::Cache::Stub::Match, request, answer, options_.call_timeout);
   }
 

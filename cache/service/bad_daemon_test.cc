@@ -271,6 +271,28 @@ TEST_F(LyingDaemon, ALeaseWhoseAnswerCameTooLateIsReleased) {
   release.set_value();
 }
 
+// A look-up whose answer does not come (here: no message holds it) is asked again by gRPC, under
+// another number: the first may be leased.
+TEST_F(LyingDaemon, ALeaseWhoseAnswerWasLostIsNotAskedForAgain) {
+  Start();
+  std::vector<LeaseId> asked;
+  core_.match_and_lease = [&] {
+    asked.push_back(core_.asked_lease);
+    CoreMatch match{{.rows_blocks = 2, .rows_host_blocks = 2}, core_.Honest()};
+    match.found.checkpoints = {{2, Tier::kHost}};
+    match.leased->lease = asked.back();
+    if (asked.size() == 1) match.leased->gpu_offsets.resize(store::kSocketMessageBytesMax);
+    return match;
+  };
+  auto cache = Connect(true);
+  const auto match = cache->Match(chain_, {.lease_host = true});
+  ASSERT_TRUE(match.ok()) << match.status();
+  ExpectPrefix(*match->leased, chain_);
+  ASSERT_EQ(asked.size(), 2u);
+  EXPECT_NE(asked[0], asked[1]);
+  EXPECT_TRUE(Eventually([&] { return core_.released_lease == asked[0]; }));
+}
+
 TEST(BadDaemon, ADaemonThatNeverAnswersCostsTheConnectTimeout) {
   TestFolder folder;
   sockaddr_un address{};

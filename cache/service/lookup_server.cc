@@ -6,13 +6,12 @@
 #include <vector>
 
 #include "cache/client/attach_protocol.h"
+#include "cache/client/protocol.h"
 #include "cache/service/match_answer.h"
 #include "cache/service/service_state.h"
 
 namespace cairn::cache {
 namespace {
-
-constexpr size_t kTextBytesMax = 1024;
 
 struct Lookup {
   LookupRequest request;
@@ -34,7 +33,7 @@ std::optional<Lookup> Decode(std::span<const uint8_t> message) {
 std::vector<uint8_t> Encode(uint32_t number, const absl::Status& status,
                             const v1::MatchResponse& answer) {
   const LookupAnswer header{.number = number, .code = static_cast<uint32_t>(status.code())};
-  const std::string text(status.message().substr(0, kTextBytesMax));
+  const std::string text(status.message().substr(0, kErrorTextBytesMax));
   std::vector<uint8_t> message(sizeof(header) +
                                (status.ok() ? answer.ByteSizeLong() : text.size()));
   std::memcpy(message.data(), &header, sizeof(header));

@@ -52,7 +52,8 @@ TEST(DigestTest, EveryBitDecidesEquality) {
 TEST(ChecksumTest, IsXxh3) {
   EXPECT_EQ(Checksum({}), 0x2d06800538d394c2u);
   EXPECT_NE(Checksum(Bytes("a")), Checksum(Bytes("b")));
-  // Long enough for the wider vectors where the processor has them; by the shared library's XXH3_64bits.
+  // Long enough for the wider vectors where the processor has them; by the shared library's
+  // XXH3_64bits.
   std::vector<uint8_t> bytes(5000);
   for (size_t i = 0; i < bytes.size(); ++i) bytes[i] = static_cast<uint8_t>(i * 31 + i / 256);
   EXPECT_EQ(Checksum(bytes), 0xc0dd97972a4d2de3u);
