@@ -1,19 +1,19 @@
 #!/usr/bin/env bash
-# Fails if code with 512-bit vectors could run where the processor has none: if another file of the library than
-# products_avx512.cc holds any, or if that one defines more than its one function. An inline function of a header that is
-# compiled there too would be such a symbol, and the linker keeps one copy of those for everybody.
-# Usage: check_avx512.sh LIBRARY
+# Fails if code with 512-bit vectors could run where the processor has none: if another file of the library than SOURCE
+# holds any, or if that one defines more than its one function. An inline function of a header that is compiled there too
+# would be such a symbol, and the linker keeps one copy of those for everybody.
+# Usage: check_avx512.sh LIBRARY SOURCE FUNCTION
 set -euo pipefail
-library=$1
+library=$1 source=$2 function=$3
 [ -s "$library" ] || { echo "no library $library"; exit 1; }
-defined=$(nm -A -C --defined-only --extern-only "$library" | sed -n 's/^.*:products_avx512\.cc\.o:[0-9a-f]* //p')
-if [ "$defined" != "T cairn::kernels::Avx512Products()" ]; then
-  echo "products_avx512.cc defines, beside Avx512Products(), what others may be linked to:"
+defined=$(nm -A -C --defined-only --extern-only "$library" | sed -n "s/^.*:$source\.o:[0-9a-f]* //p")
+if [ "$defined" != "T $function" ]; then
+  echo "$source defines, beside $function, what others may be linked to:"
   echo "$defined"
   exit 1
 fi
 wide=$(objdump -d --no-show-raw-insn "$library" | awk '/^[^ ]+:     file format/ {file = $1} /%zmm/ {print file}' | sort -u)
-if [ "$wide" != "products_avx512.cc.o:" ]; then
-  echo "512-bit vectors are to be in products_avx512.cc only, and are in: $wide"
+if [ "$wide" != "$source.o:" ]; then
+  echo "512-bit vectors are to be in $source only, and are in: $wide"
   exit 1
 fi

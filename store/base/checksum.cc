@@ -1,5 +1,5 @@
-// Bytes fetched ahead: by the library's own 384 or 512, bytes that are in no near cache are hashed at
-// half the speed (12 against 27 GB/s on a Xeon).
+// Bytes fetched ahead: by the library's own 384 or 512, bytes that are in no near cache are hashed
+// at half the speed (12 against 27 GB/s on a Xeon).
 #define XXH_PREFETCH_DIST 2048
 #define XXH_INLINE_ALL
 #include "store/base/checksum.h"
