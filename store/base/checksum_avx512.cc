@@ -1,8 +1,7 @@
 // Compiled for AVX-512, and called only where the processor has it: nothing here may be shared with
 // other sources, which is why this includes nothing that has functions of its own but xxhash.h,
 // whose are static so.
-// As in checksum.cc.
-#define XXH_PREFETCH_DIST 2048
+#define XXH_PREFETCH_DIST 2048  // as in checksum.cc
 #define XXH_INLINE_ALL
 #include "store/base/checksum_avx512.h"
 
