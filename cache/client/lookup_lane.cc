@@ -21,10 +21,7 @@ std::optional<absl::Status> LookupLane::Match(std::span<const Digest> chain,
   if (chain.size() > kLookupBlocksMax) return std::nullopt;
   const std::unique_lock<std::mutex> lock(mutex_, std::try_to_lock);
   if (!lock.owns_lock() || connection_ == nullptr) return std::nullopt;
-  std::optional<absl::Status> status = Ask(chain, lease, answer, timeout);
-  // Closed by the daemon: why, gRPC's call will say.
-  if (!status.has_value() || absl::IsCancelled(*status)) connection_.reset();
-  return status;
+  return Ask(chain, lease, answer, timeout);
 }
 
 std::optional<absl::Status> LookupLane::Ask(std::span<const Digest> chain,
@@ -39,12 +36,18 @@ std::optional<absl::Status> LookupLane::Ask(std::span<const Digest> chain,
     std::memcpy(request_.data() + sizeof(asked), chain.data(), chain.size_bytes());
   absl::Status sent = connection_->Send(request_, -1, timeout);
   if (absl::IsDeadlineExceeded(sent)) return sent;
-  if (!sent.ok()) return std::nullopt;
+  if (!sent.ok()) {  // closed by the daemon: why, gRPC's call will say
+    connection_.reset();
+    return std::nullopt;
+  }
   while (true) {
     const absl::StatusOr<store::SocketMessage> message = connection_->Receive(
         store::kSocketMessageBytesMax, absl::Nanoseconds(end - RealClock().NowNanos()));
     if (absl::IsDeadlineExceeded(message.status())) return message.status();
-    if (!message.ok()) return absl::CancelledError("the daemon closed the connection of look-ups");
+    if (!message.ok()) {
+      connection_.reset();
+      return absl::UnavailableError("the daemon closed the connection of look-ups");
+    }
     LookupAnswer header;
     if (message->bytes.size() < sizeof(header)) return Wrong("no header");
     std::memcpy(&header, message->bytes.data(), sizeof(header));

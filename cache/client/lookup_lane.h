@@ -3,9 +3,8 @@
 //
 // Threads:   any; one at a time is served, others are told to go another way.
 // Ownership: the connection is this one's.
-// Errors:    DEADLINE_EXCEEDED after `timeout`, and CANCELLED when the lane was closed in the
-// middle
-//            of it: what the answer may have leased is the caller's to release. UNAVAILABLE "the
+// Errors:    DEADLINE_EXCEEDED after `timeout`, and UNAVAILABLE when the daemon closed the lane
+//            before it answered: what was leased is the caller's to release. UNAVAILABLE "the
 //            daemon's answer is wrong: ...". Else the daemon's.
 #ifndef CAIRN_CACHE_CLIENT_LOOKUP_LANE_H_
 #define CAIRN_CACHE_CLIENT_LOOKUP_LANE_H_

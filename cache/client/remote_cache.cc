@@ -220,9 +220,8 @@ class RemoteCache final : public CacheApi {
     CAIRN_RETURN_IF_ERROR(link_->Alive());
     if (lane_ != nullptr) {
       const auto status = lane_->Match(chain, *lease, answer, options_.call_timeout);
-      if (status.has_value() && !absl::IsCancelled(*status)) {
-        return IsWrongAnswer(*status) ? link_->Break(*status) : *status;
-      }
+      if (status.has_value() && IsWrongAnswer(*status)) return link_->Break(*status);
+      if (status.has_value() && !absl::IsUnavailable(*status)) return *status;
       // A number that the daemon may know by now it would refuse.
       if (status.has_value() && lease->has_value()) {
         link_->ReleaseLater(**lease);
