@@ -118,10 +118,13 @@ bool Scheduler::Step() {
       const MutexLock lock(&mutex_);
       wake_ = false;
     }
+    AwaitTasks();
     TakeBack();
     DropCancelled();
     Sweep();
     Admit();
+    AwaitTasks();
+    TakeBack();
     NoteArrivals();
     plan = MakePlan();
     const MutexLock lock(&mutex_);
@@ -132,7 +135,7 @@ bool Scheduler::Step() {
   const int64_t start = clock_.NowNanos();
   absl::Status status = Guess(plan);
   if (status.ok()) status = forward_.Run(plan.items);
-  const double seconds = SecondsSince(start);
+  const double seconds = step_seconds_ = SecondsSince(start);
   int64_t computed = 0;  // tokens; replayed ones by what they needed
   for (const StepItem& item : plan.items) computed += item.token_layers;
   computed /= model().config.layers;
@@ -149,22 +152,6 @@ bool Scheduler::Step() {
   }
   Sweep();
   return true;
-}
-
-// What returned from its task goes on where it was.
-void Scheduler::TakeBack() {
-  std::vector<Sequence*> returned;
-  {
-    const MutexLock lock(&mutex_);
-    returned.swap(returned_);
-  }
-  for (Sequence* sequence : returned) {
-    sequence->away = false;
-    kv_bytes_used_ -= sequence->GiveBackShared();
-    if (sequence->ended || sequence->logits.empty()) continue;
-    const std::vector<float> logits = std::exchange(sequence->logits, {});
-    sequence->settled ? Produce(*sequence, logits) : Recompute(*sequence);
-  }
 }
 
 void Scheduler::DropCancelled() {
@@ -235,16 +222,6 @@ Scheduler::Plan Scheduler::MakePlan() {
 }
 
 // ---- one sequence ----
-
-void Scheduler::HandOff(Sequence& sequence, std::function<void()> task) {
-  sequence.away = true;
-  spawn_([this, &sequence, task = std::move(task)] {
-    task();
-    const MutexLock lock(&mutex_);
-    returned_.push_back(&sequence);
-    wake_ = true;
-  });
-}
 
 void Scheduler::Start(Sequence& sequence) {
   metrics_.queue_seconds.Observe(SecondsSince(sequence.arrived_nanos));

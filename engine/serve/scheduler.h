@@ -7,7 +7,8 @@
 // gets at least one token into every step. What a request is answered does not depend on the others
 // (forward.h, sampler.h).
 //
-// Calls to the cache that may wait (resume, check, finish) are tasks; meanwhile the others go on.
+// Calls to the cache that may wait (resume, check, finish) are tasks; meanwhile the others go on,
+// once they have waited an eighth of a step for them.
 // No token leaves before the rows that it was computed from have been checked (prefix_cache.h).
 //
 // A prefix of another host may arrive while its first layers are computed (prefix_cache.h). A step
@@ -87,10 +88,13 @@ class Scheduler {
 
   const Model& model() const { return forward_.model(); }
   absl::Status Check(const GenerationRequest& request) const;
-  void TakeBack();
   void DropCancelled();
   void Admit();
   Plan MakePlan();
+  // tasks.cc: what may wait, on other threads.
+  void HandOff(Sequence& sequence, std::function<void()> task);
+  void AwaitTasks();
+  void TakeBack();
   // arriving.cc: prefixes that are still on their way.
   void NoteArrivals();
   static void KeepArrivingApart(std::vector<Sequence*>& sequences);
@@ -98,7 +102,6 @@ class Scheduler {
   void Recompute(Sequence& sequence);
   bool MayGuess(const Sequence& sequence) const;
   absl::Status Guess(Plan& plan);
-  void HandOff(Sequence& sequence, std::function<void()> task);
   void Start(Sequence& sequence);
   void Continue(Sequence& sequence, int64_t computed, double seconds, StepItem& item);
   void ContinueGuessed(Sequence& sequence, const StepItem& item);
@@ -126,10 +129,13 @@ class Scheduler {
   // The stepping thread's.
   std::vector<std::unique_ptr<Sequence>> running_;  // admitted, in order
   int64_t kv_bytes_used_ = 0;                       // without the rows that sequences share
+  double step_seconds_ = 0;                         // the last one's
 
   mutable Mutex mutex_;
   std::deque<std::unique_ptr<Sequence>> waiting_ ABSL_GUARDED_BY(mutex_);
   std::vector<Sequence*> returned_ ABSL_GUARDED_BY(mutex_);  // from tasks
+  int64_t new_tasks_ ABSL_GUARDED_BY(mutex_) = 0;            // not awaited yet, and not back
+  uint64_t task_round_ ABSL_GUARDED_BY(mutex_) = 0;          // counts AwaitTasks
   int64_t unfinished_ ABSL_GUARDED_BY(mutex_) = 0;           // waiting and running
   double request_seconds_ ABSL_GUARDED_BY(mutex_) = 0;       // a running mean
   bool wake_ ABSL_GUARDED_BY(mutex_) = false;  // something came since the last step began

@@ -4,6 +4,7 @@
 // for it costs nobody else a step. Method: tasks are kept by the test and run where it says, so
 // that every order is a chosen one; answers are compared with those without a cache, logits to the
 // bit.
+#include <atomic>
 #include <thread>
 
 #include "engine/serve/task_pool.h"
@@ -76,6 +77,60 @@ TEST(Serve, WaitingForTheCacheCostsNobodyElseAStep) {
     const auto out = other.Submit(Prompt(300), 2);
     return other.Finish(*out, 2);
   }());
+}
+
+// A clock by which every step takes minutes, so that a task on a thread is short beside any.
+class SlowClock final : public Clock {
+ public:
+  int64_t NowNanos() const override { return nanos_ += absl::ToInt64Nanoseconds(absl::Minutes(5)); }
+  int64_t WallMicros() const override { return NowNanos() / 1000; }
+
+ private:
+  mutable std::atomic<int64_t> nanos_{0};
+};
+
+// The end of one and the beginning of the next ask the cache; the step after the one's last has the
+// next one in it all the same. Tasks give a step that does not wait for them the time to end first.
+TEST(Serve, ShortTasksMissNoStep) {
+  const Daemon daemon;
+  SlowClock clock;
+  Metrics metrics;
+  Forward forward(SmallModel(), 1);
+  const ByteTokenizer tokenizer(256);
+  CacheSlots slots([&] { return daemon.Connect(); }, SmallModel(), RealClock(), {});
+  Mutex mutex;
+  int tokens = 0;
+  TaskPool pool(4);
+  const auto spawn = [&](std::function<void()> task) {
+    pool.Add([&, task = std::move(task), before = tokens] {
+      {
+        const MutexLock lock(&mutex);
+        mutex.AwaitWithTimeout([&] { return tokens > before; }, absl::Milliseconds(20));
+      }
+      task();
+    });
+  };
+  Scheduler scheduler(forward, tokenizer, &slots, spawn, clock, metrics,
+                      {.step_tokens = 100, .sequences_max = 2});
+  scheduler.set_logits_probe([&](const GenerationRequest&, int64_t, std::span<const float>) {
+    const MutexLock lock(&mutex);
+    ++tokens;
+  });
+  const auto submit = [&](size_t prompt, int64_t max_tokens) {
+    return *scheduler.Submit({.prompt = Prompt(prompt), .max_tokens = max_tokens});
+  };
+  const auto long_one = submit(10, 6);
+  while (!scheduler.Step()) {  // until its task is back: there was no step yet to compare it with
+  }
+  const auto short_one = submit(20, 1);
+  ASSERT_TRUE(scheduler.Step());
+  EXPECT_EQ(short_one->Take()->finish, FinishReason::kLength);
+  const auto next = submit(30, 1);
+  ASSERT_TRUE(scheduler.Step());
+  EXPECT_EQ(next->Take()->finish, FinishReason::kLength);
+  EXPECT_EQ(long_one->Take()->answer_tokens, 3);
+  while (scheduler.Step()) {
+  }
 }
 
 // Two requests with one prompt at once: the second waits for the first one's prefill, on a thread
