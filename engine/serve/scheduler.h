@@ -21,8 +21,9 @@
 // greedy or not; a guess that was right has saved a step, one that was wrong is taken back.
 //
 // Threads:   Submit, Drain, Stop, expert_stats and RetryAfterSeconds from any; Step and Run from
-// one. Ownership: everything given to the constructor outlives this. Errors:    of Submit:
-// INVALID_ARGUMENT, OUT_OF_RANGE (longer than the model or the memory) naming
+//            one.
+// Ownership: everything given to the constructor outlives this.
+// Errors:    of Submit: INVALID_ARGUMENT, OUT_OF_RANGE (longer than the model or the memory) naming
 //            the field, RESOURCE_EXHAUSTED (the queue is full), UNAVAILABLE (shutting down).
 #ifndef CAIRN_ENGINE_SERVE_SCHEDULER_H_
 #define CAIRN_ENGINE_SERVE_SCHEDULER_H_
