@@ -5,40 +5,22 @@
 #include <algorithm>
 #include <cstring>
 
+#include "kernels/cpu/cpu_path.h"
+#include "kernels/cpu/row_loops.h"
 #include "kernels/cpu/vector_ops.h"
 
 namespace cairn::kernels {
 namespace {
 
-// kHeads heads against kRows rows at once: each loaded vector serves several products.
-template <int kHeads, int kRows>
-inline void Scores(const float* q, int64_t dim, const float* rows, float scale, float* z,
-                   int64_t ldz) {
-  __m256 acc[kHeads][kRows];
-  for (auto& head : acc) {
-    for (__m256& v : head) v = _mm256_setzero_ps();
-  }
-  for (int64_t e = 0; e < dim; e += 8) {
-    __m256 row[kRows];
-    for (int r = 0; r < kRows; ++r) row[r] = _mm256_loadu_ps(rows + r * dim + e);
-    for (int h = 0; h < kHeads; ++h) {
-      const __m256 v = _mm256_loadu_ps(q + h * dim + e);
-      for (int r = 0; r < kRows; ++r) acc[h][r] = _mm256_fmadd_ps(v, row[r], acc[h][r]);
+constexpr int64_t kHeadsMax = 8;  // at once
+
+// q [heads][dim] to [dim / 8][heads][8].
+void InterleaveHeads(const float* q, int64_t heads, int64_t dim, float* to) {
+  for (int64_t h = 0; h < heads; ++h) {
+    for (int64_t e = 0; e < dim; e += 8) {
+      _mm256_storeu_ps(to + e * heads + h * 8, _mm256_loadu_ps(q + h * dim + e));
     }
   }
-  for (int h = 0; h < kHeads; ++h) {
-    for (int r = 0; r < kRows; ++r) z[h * ldz + r] = AddLanes(acc[h][r]) * scale;
-  }
-}
-
-template <int kHeads>
-void ScoreSegment(const float* q, int64_t dim, const RowSegment& segment, float scale, float* z,
-                  int64_t ldz) {
-  int64_t j = 0;
-  for (; j + 2 <= segment.count; j += 2) {
-    Scores<kHeads, 2>(q, dim, segment.rows + j * dim, scale, z + j, ldz);
-  }
-  if (j < segment.count) Scores<kHeads, 1>(q, dim, segment.rows + j * dim, scale, z + j, ldz);
 }
 
 // z becomes exp(z - max); returns the denominator.
@@ -61,70 +43,54 @@ float SoftmaxInPlace(float* z, int64_t n, float sink) {
   return AddLanes(sum) + Exp(sink - top);
 }
 
-// out[h] += sum over the segment of p[h][j] * row_j, four rows at a time so that sums stay in
-// registers longer.
-template <int kHeads, int kRows>
-inline void AddRows(const float* p, int64_t ldp, const float* rows, int64_t dim, float* out) {
-  __m256 weight[kHeads][kRows];
-  for (int h = 0; h < kHeads; ++h) {
-    for (int r = 0; r < kRows; ++r) weight[h][r] = _mm256_set1_ps(p[h * ldp + r]);
-  }
-  for (int64_t e = 0; e < dim; e += 8) {
-    __m256 acc[kHeads];
-    for (int h = 0; h < kHeads; ++h) acc[h] = _mm256_loadu_ps(out + h * dim + e);
-    for (int r = 0; r < kRows; ++r) {
-      const __m256 row = _mm256_loadu_ps(rows + r * dim + e);
-      for (int h = 0; h < kHeads; ++h) acc[h] = _mm256_fmadd_ps(weight[h][r], row, acc[h]);
-    }
-    for (int h = 0; h < kHeads; ++h) _mm256_storeu_ps(out + h * dim + e, acc[h]);
-  }
-}
-
-template <int kHeads>
-void AddSegment(const float* p, int64_t ldp, const RowSegment& segment, int64_t dim, float* out) {
-  int64_t j = 0;
-  for (; j + 4 <= segment.count; j += 4) {
-    AddRows<kHeads, 4>(p + j, ldp, segment.rows + j * dim, dim, out);
-  }
-  for (; j < segment.count; ++j) AddRows<kHeads, 1>(p + j, ldp, segment.rows + j * dim, dim, out);
-}
-
-template <int kHeads>
-void AttendHeads(const float* q, int64_t dim, const RowSegment& window,
-                 const RowSegment& compressed, float scale, const float* sink, float* out,
-                 float* z) {
+void AttendHeads(const RowLoops& loops, const float* q, int64_t heads, int64_t dim,
+                 const RowSegment& window, const RowSegment& compressed, float scale,
+                 const float* sink, float* out, float* scratch) {
   const int64_t n = window.count + compressed.count;
-  ScoreSegment<kHeads>(q, dim, window, scale, z, n);
-  ScoreSegment<kHeads>(q, dim, compressed, scale, z + window.count, n);
-  float denominator[kHeads];
-  for (int h = 0; h < kHeads; ++h) denominator[h] = SoftmaxInPlace(z + h * n, n, sink[h]);
-  std::memset(out, 0, sizeof(float) * static_cast<size_t>(kHeads * dim));
-  AddSegment<kHeads>(z, n, window, dim, out);
-  AddSegment<kHeads>(z + window.count, n, compressed, dim, out);
-  for (int h = 0; h < kHeads; ++h) {
+  float* const z = scratch;
+  float* const interleaved = scratch + heads * n;
+  InterleaveHeads(q, heads, dim, interleaved);
+  loops.scores(interleaved, heads, dim, window.rows, window.count, scale, z, n);
+  loops.scores(interleaved, heads, dim, compressed.rows, compressed.count, scale, z + window.count,
+               n);
+  float denominator[kHeadsMax];
+  for (int64_t h = 0; h < heads; ++h) denominator[h] = SoftmaxInPlace(z + h * n, n, sink[h]);
+  std::memset(out, 0, sizeof(float) * static_cast<size_t>(heads * dim));
+  loops.add(z, n, heads, dim, window.rows, window.count, out);
+  loops.add(z + window.count, n, heads, dim, compressed.rows, compressed.count, out);
+  for (int64_t h = 0; h < heads; ++h) {
     for (int64_t e = 0; e < dim; ++e) out[h * dim + e] /= denominator[h];
   }
 }
 
 }  // namespace
 
+const RowLoops& ChosenRowLoops() {
+  static const RowLoops avx2 = Avx2RowLoops();
+  static const RowLoops avx512 = Avx512RowLoops();
+  return ChosenCpuPath() == CpuPath::kAvx2 ? avx2 : avx512;
+}
+
 void Attend(const float* q, int64_t heads, int64_t dim, const RowSegment& window,
             const RowSegment& compressed, float scale, const float* sink, float* out,
             std::vector<float>& scratch) {
-  const int64_t n = window.count + compressed.count;
-  if (scratch.size() < static_cast<size_t>(4 * n)) scratch.resize(static_cast<size_t>(4 * n));
-  int64_t h = 0;
-  for (; h + 4 <= heads; h += 4) {
-    AttendHeads<4>(q + h * dim, dim, window, compressed, scale, sink + h, out + h * dim,
-                   scratch.data());
-  }
-  for (; h + 2 <= heads; h += 2) {
-    AttendHeads<2>(q + h * dim, dim, window, compressed, scale, sink + h, out + h * dim,
-                   scratch.data());
-  }
-  for (; h < heads; ++h) {
-    AttendHeads<1>(q + h * dim, dim, window, compressed, scale, sink + h, out + h * dim,
-                   scratch.data());
+  Attend(ChosenRowLoops(), q, heads, dim, window, compressed, scale, sink, out, scratch);
+}
+
+void Attend(const RowLoops& widest, const float* q, int64_t heads, int64_t dim,
+            const RowSegment& window, const RowSegment& compressed, float scale, const float* sink,
+            float* out, std::vector<float>& scratch) {
+  static const RowLoops any = Avx2RowLoops();
+  const auto room = static_cast<size_t>(kHeadsMax * (window.count + compressed.count + dim));
+  if (scratch.size() < room) scratch.resize(room);
+  int64_t at_once = kHeadsMax;
+  for (int64_t h = 0; h < heads; h += at_once) {
+    const auto takes = [&](const RowLoops& loops) {
+      return at_once >= loops.heads_min && at_once <= loops.heads_max && dim % loops.lanes == 0;
+    };
+    while (at_once > heads - h || !(takes(widest) || takes(any))) at_once /= 2;
+    AttendHeads(takes(widest) ? widest : any, q + h * dim, at_once, dim, window, compressed, scale,
+                sink + h, out + h * dim, scratch.data());
   }
 }
 

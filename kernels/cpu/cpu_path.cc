@@ -10,9 +10,10 @@ namespace {
 
 CpuPath WidestRight() {
   if (!HasCpuPath(CpuPath::kAvx512)) return CpuPath::kAvx2;
-  if (SameBits(Avx2Products(), Avx512Products())) return CpuPath::kAvx512;
-  std::fputs("cairn: products with AVX-512 have other bits than with AVX2 here: not used\n",
-             stderr);
+  if (SameBits(Avx2Products(), Avx512Products()) && SameBits(Avx2RowLoops(), Avx512RowLoops())) {
+    return CpuPath::kAvx512;
+  }
+  std::fputs("cairn: AVX-512 gives other bits than AVX2 here: not used\n", stderr);
   return CpuPath::kAvx2;
 }
 

@@ -1,5 +1,5 @@
-// cpu_path.h: which instructions Linear and PanelMultiply are computed with. Results have the same
-// bits on every path; only the speed differs.
+// cpu_path.h: which instructions Linear, PanelMultiply and Attend are computed with, and rows of
+// FP8 decoded. Results have the same bits on every path; only the speed differs.
 //
 // Threads: any, but for ChooseCpuPath.
 #ifndef CAIRN_KERNELS_CPU_CPU_PATH_H_

@@ -9,6 +9,7 @@
 #include "kernels/cpu/formats.h"
 #include "kernels/cpu/nibbles.h"
 #include "kernels/cpu/rounding.h"
+#include "kernels/cpu/row_loops.h"
 
 namespace cairn::kernels {
 namespace {
@@ -29,20 +30,13 @@ void EncodeFp8(const float* x, int64_t n, uint8_t* data, uint8_t* scales) {
 }
 
 void DecodeFp8(const uint8_t* data, int64_t n, const uint8_t* scales, float* x) {
-  for (int64_t g = 0; g < n / kFp8Group; ++g) {
-    // 256: an e4m3 code read as half precision is 2^-8 of its value (the biases differ by 8).
-    const __m256 scale = _mm256_set1_ps(E8m0ToF32(scales[g]) * 256.0f);
-    for (int64_t i = g * kFp8Group; i < (g + 1) * kFp8Group; i += 16) {
-      // A code in the upper byte, moved to a half's exponent and mantissa; the sign stays.
-      const __m128i codes = _mm_loadu_si128(reinterpret_cast<const __m128i*>(data + i));
-      const __m128i mask = _mm_set1_epi16(static_cast<short>(0xbf80));
-      const __m128i low = _mm_srai_epi16(_mm_unpacklo_epi8(_mm_setzero_si128(), codes), 1);
-      const __m128i high = _mm_srai_epi16(_mm_unpackhi_epi8(_mm_setzero_si128(), codes), 1);
-      const __m256 first = _mm256_cvtph_ps(_mm_and_si128(low, mask));
-      const __m256 second = _mm256_cvtph_ps(_mm_and_si128(high, mask));
-      _mm256_storeu_ps(x + i, _mm256_mul_ps(first, scale));
-      _mm256_storeu_ps(x + i + 8, _mm256_mul_ps(second, scale));
-    }
+  constexpr int64_t kAtOnce = 8;  // groups
+  const RowLoops& loops = ChosenRowLoops();
+  float values[kAtOnce];
+  for (int64_t g = 0; g < n / kFp8Group; g += kAtOnce) {
+    const int64_t groups = std::min(kAtOnce, n / kFp8Group - g);
+    for (int64_t i = 0; i < groups; ++i) values[i] = E8m0ToF32(scales[g + i]);
+    loops.decode_fp8(data + g * kFp8Group, groups, values, x + g * kFp8Group);
   }
 }
 

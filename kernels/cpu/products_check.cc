@@ -72,6 +72,30 @@ Results PanelOf(const Products& products, const std::vector<float>& panel,
   return y;
 }
 
+constexpr int64_t kHeads = 15;  // 8 + 4 + 2 + 1
+constexpr int64_t kDim = 48;
+constexpr int64_t kRowsSeenMax = 20;
+
+Results HeadsOf(const RowLoops& loops, int64_t near, int64_t far) {
+  Numbers numbers;
+  Results q(kHeads * kDim), rows(kRowsSeenMax * kDim), sinks(kHeads), out(kHeads * kDim), scratch;
+  for (Results* values : {&q, &rows, &sinks}) {
+    for (float& v : *values) v = numbers.Small();
+  }
+  Attend(loops, q.data(), kHeads, kDim, {rows.data(), near}, {rows.data() + near * kDim, far}, 0.5f,
+         sinks.data(), out.data(), scratch);
+  return out;
+}
+
+Results CodesOf(const RowLoops& loops) {
+  std::vector<uint8_t> codes(256);
+  for (size_t i = 0; i < codes.size(); ++i) codes[i] = static_cast<uint8_t>(i);
+  constexpr float kScales[] = {1, 0x1p-20f, 0x1p100f, 0x1p-127f};
+  Results x(codes.size());
+  loops.decode_fp8(codes.data(), 4, kScales, x.data());
+  return x;
+}
+
 bool Same(const Results& a, const Results& b) {
   return std::memcmp(a.data(), b.data(), a.size() * sizeof(float)) == 0;
 }
@@ -95,6 +119,15 @@ bool SameBits(const Products& one, const Products& other) {
     if (!Same(PanelOf(one, panel, x, rows), PanelOf(other, panel, x, rows))) return false;
   }
   return true;
+}
+
+bool SameBits(const RowLoops& one, const RowLoops& other) {
+  for (int64_t rows = 1; rows <= kRowsSeenMax; ++rows) {
+    for (const int64_t far : {int64_t{0}, rows / 3}) {
+      if (!Same(HeadsOf(one, rows - far, far), HeadsOf(other, rows - far, far))) return false;
+    }
+  }
+  return Same(CodesOf(one), CodesOf(other));
 }
 
 }  // namespace cairn::kernels

@@ -1,5 +1,4 @@
-// products_check.h: whether two sets of inner loops give the same bits: every format, every number
-// of rows up to beyond two tiles, edges of panels, slabs and groups. Some 10 ms. What a process
+// products_check.h: whether two sets of inner loops give the same bits. Some 10 ms. What a process
 // asks before it uses instructions that are seldom tested, and the tests ask of all.
 //
 // Threads: any.
@@ -7,10 +6,14 @@
 #define CAIRN_KERNELS_CPU_PRODUCTS_CHECK_H_
 
 #include "kernels/cpu/products.h"
+#include "kernels/cpu/row_loops.h"
 
 namespace cairn::kernels {
 
+// Every format, every number of rows up to beyond two tiles, edges of panels, slabs and groups.
 bool SameBits(const Products& one, const Products& other);
+// Every number of heads and of rows up to beyond what is taken at once; every code.
+bool SameBits(const RowLoops& one, const RowLoops& other);
 
 }  // namespace cairn::kernels
 

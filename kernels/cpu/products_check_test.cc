@@ -11,7 +11,8 @@
 namespace cairn::kernels {
 namespace {
 
-// What is spoiled: a result of so many rows with such weights. (The loops are plain functions.)
+// What is spoiled: a result of so many rows (or heads, or of that code) with such weights. (The
+// loops are plain functions.)
 struct Spoiled {
   WeightFormat format = WeightFormat::kF32;
   int64_t rows = 0;
@@ -30,8 +31,10 @@ bool IsSpoiled(const Product& product, const Task& task) {
 
 TEST(ProductsCheck, ThePathsOfThisProcessorAreRight) {
   EXPECT_TRUE(SameBits(Avx2Products(), Avx2Products()));
+  EXPECT_TRUE(SameBits(Avx2RowLoops(), Avx2RowLoops()));
   if (!HasCpuPath(CpuPath::kAvx512)) GTEST_SKIP() << "no AVX-512 here";
   EXPECT_TRUE(SameBits(Avx2Products(), Avx512Products()));
+  EXPECT_TRUE(SameBits(Avx2RowLoops(), Avx512RowLoops()));
 }
 
 TEST(ProductsCheck, OneWrongBitOfFewRowsIsFound) {
@@ -69,6 +72,38 @@ TEST(ProductsCheck, OneWrongBitOfManyRowsOrAPanelIsFound) {
     if (m == spoiled.rows) Spoil(y + (m - 1) * ldy + 15);
   };
   EXPECT_FALSE(SameBits(Avx2Products(), wrong));
+}
+
+TEST(ProductsCheck, OneWrongBitOfAHeadOrACodeIsFound) {
+  RowLoops wrong = Avx2RowLoops();
+  wrong.scores = [](const float* q, int64_t heads, int64_t dim, const float* rows, int64_t count,
+                    float scale, float* z, int64_t ldz) {
+    Avx2RowLoops().scores(q, heads, dim, rows, count, scale, z, ldz);
+    if (heads == spoiled.rows && count > 6) z[(heads - 1) * ldz + 6] += 0x1p-10f;
+  };
+  for (const int64_t heads : {1, 2, 4}) {
+    spoiled.rows = heads;
+    EXPECT_FALSE(SameBits(Avx2RowLoops(), wrong)) << heads;
+  }
+  wrong = Avx2RowLoops();
+  wrong.add = [](const float* p, int64_t ldp, int64_t heads, int64_t dim, const float* rows,
+                 int64_t count, float* out) {
+    Avx2RowLoops().add(p, ldp, heads, dim, rows, count, out);
+    if (count == spoiled.rows) Spoil(out + heads * dim - 1);
+  };
+  for (const int64_t rows : {1, 2, 3, 4, 5, 11, 13}) {
+    spoiled.rows = rows;
+    EXPECT_FALSE(SameBits(wrong, Avx2RowLoops())) << rows;
+  }
+  wrong = Avx2RowLoops();
+  wrong.decode_fp8 = [](const uint8_t* codes, int64_t groups, const float* scales, float* x) {
+    Avx2RowLoops().decode_fp8(codes, groups, scales, x);
+    Spoil(x + spoiled.rows);
+  };
+  for (int64_t code = 0; code < 256; ++code) {
+    spoiled.rows = code;
+    EXPECT_FALSE(SameBits(Avx2RowLoops(), wrong)) << code;
+  }
 }
 
 }  // namespace

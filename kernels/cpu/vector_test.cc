@@ -227,7 +227,7 @@ TEST_P(AttendShapes, MatchesDefinitionAndHeadsAreIndependent) {
 
 INSTANTIATE_TEST_SUITE_P(Shapes, AttendShapes,
                          testing::Values(AttendCase{1, 8, 1, 0}, AttendCase{2, 128, 128, 5},
-                                         AttendCase{4, 64, 37, 16}, AttendCase{7, 512, 128, 33}));
+                                         AttendCase{4, 64, 37, 16}, AttendCase{15, 512, 128, 33}));
 
 TEST(TopK, EqualsAStableSortAndTiesGoToTheLowerIndex) {
   std::mt19937 random(41);
