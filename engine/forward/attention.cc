@@ -63,62 +63,50 @@ struct SpanRows {
   float* dense;  // [dense_count, c]
 };
 
-// Rows that are decoded at a time, unless one sequence alone has more: 32 MiB of 512 dims.
-constexpr int64_t kDecodedRowsMax = 16384;
-constexpr int64_t kRowsPerTask = 32;
-
-// Takes room for as many of the spans from `first` on as may be decoded at a time.
-std::vector<SpanRows> TakeSpans(Step& step, const BlockOp& block, size_t first) {
-  const ModelConfig& config = step.model.config;
-  std::vector<SpanRows> taken;
-  for (int64_t rows = 0; first < step.spans.size() && rows < kDecodedRowsMax; ++first) {
-    const StepSpan& span = step.spans[first];
-    const int64_t before = std::min(span.position, config.window - 1);
-    const int64_t dense = block.ratio == 128 ? (span.position + span.count) / block.ratio : 0;
-    float* room = step.workspace.Floats((before + span.count + dense) * config.head_dim);
-    taken.push_back({&span, before, room, dense, room + (before + span.count) * config.head_dim});
-    rows += before + span.count + dense;
-  }
-  return taken;
+int64_t RowsBefore(const Step& step, const StepSpan& span) {
+  return std::min(span.position, step.model.config.window - 1);
+}
+int64_t DenseRows(const BlockOp& block, const StepSpan& span) {
+  return block.ratio == 128 ? (span.position + span.count) / block.ratio : 0;
+}
+int64_t RowCount(const Step& step, const BlockOp& block, const StepSpan& span) {
+  return RowsBefore(step, span) + span.count + DenseRows(block, span);
 }
 
-// Decodes them. The rings then hold the spans' last rows.
-void ReadSpans(Step& step, const BlockOp& block, std::span<const SpanRows> spans, const float* kv) {
+// room: [RowCount, c].
+SpanRows RowsIn(const Step& step, const BlockOp& block, const StepSpan& span, float* room) {
+  const int64_t before = RowsBefore(step, span);
+  return {&span, before, room, DenseRows(block, span),
+          room + (before + span.count) * step.model.config.head_dim};
+}
+
+// Decodes rows [begin, end) of those before the span, then the compressed ones.
+void ReadRows(const Step& step, const BlockOp& block, const SpanRows& rows, int64_t begin,
+              int64_t end) {
   const int64_t c = step.model.config.head_dim;
   const ComponentSlot& slot = step.model.layout->layers()[static_cast<size_t>(block.index)].rows;
-  struct Part {
-    const SpanRows* rows;
-    int64_t begin;
-  };
-  std::vector<Part> parts;
-  for (const SpanRows& rows : spans) {
-    for (int64_t i = 0; i < rows.before + rows.dense_count; i += kRowsPerTask) {
-      parts.push_back({&rows, i});
+  const StepSpan& span = *rows.span;
+  const WindowRing& ring = span.session->layer(block.index).window;
+  for (int64_t i = begin; i < end; ++i) {
+    const int64_t j = i - rows.before;
+    if (j < 0) {
+      ring.Get(span.position + j, rows.window + i * c);
+    } else {
+      span.session->ReadRow(slot, step.model.layout->row_codec(), j, rows.dense + j * c);
     }
   }
-  step.pool.Run(static_cast<int64_t>(parts.size()), [&](int64_t task) {
-    const auto& [rows, begin] = parts[static_cast<size_t>(task)];
-    const StepSpan& span = *rows->span;
-    const WindowRing& ring = span.session->layer(block.index).window;
-    const int64_t end = std::min(begin + kRowsPerTask, rows->before + rows->dense_count);
-    for (int64_t i = begin; i < end; ++i) {
-      const int64_t j = i - rows->before;
-      if (j < 0) {
-        ring.Get(span.position + j, rows->window + i * c);
-      } else {
-        span.session->ReadRow(slot, step.model.layout->row_codec(), j, rows->dense + j * c);
-      }
-    }
-  });
-  step.pool.Run(static_cast<int64_t>(spans.size()), [&](int64_t task) {
-    const SpanRows& rows = spans[static_cast<size_t>(task)];
-    const StepSpan& span = *rows.span;
-    WindowRing& ring = span.session->layer(block.index).window;
-    for (int64_t i = 0; i < span.count; ++i) {
-      ring.Put(span.position + i, kv + (span.begin + i) * c);
-      ring.Get(span.position + i, rows.window + (rows.before + i) * c);
-    }
-  });
+}
+
+// The span's own rows, as they are stored. The ring then holds its last ones, so all before them
+// have been read.
+void PutRows(const Step& step, const BlockOp& block, const SpanRows& rows, const float* kv) {
+  const int64_t c = step.model.config.head_dim;
+  const StepSpan& span = *rows.span;
+  WindowRing& ring = span.session->layer(block.index).window;
+  for (int64_t i = 0; i < span.count; ++i) {
+    ring.Put(span.position + i, kv + (span.begin + i) * c);
+    ring.Get(span.position + i, rows.window + (rows.before + i) * c);
+  }
 }
 
 // Heads of row r of the step, one of the span's.
@@ -159,24 +147,89 @@ void AttendRow(const Step& step, const BlockOp& block, const SpanRows& rows, int
   }
 }
 
-// heads [R, H, c] of all rows: tokens of different sequences side by side.
-void AttendSpans(Step& step, const BlockOp& block, const float* kv,
-                 const std::vector<std::vector<int32_t>>& selected, const float* angles,
-                 const float* q, float* heads) {
-  for (size_t first = 0; first < step.spans.size();) {
-    const Workspace::Frame frame(step.workspace);
-    const std::vector<SpanRows> spans = TakeSpans(step, block, first);
-    ReadSpans(step, block, spans, kv);
-    std::vector<const SpanRows*> of_row;
-    for (const SpanRows& rows : spans) {
-      of_row.insert(of_row.end(), static_cast<size_t>(rows.span->count), &rows);
+// What all rows of a step have of one layer.
+struct Heads {
+  const float* kv;
+  const std::vector<std::vector<int32_t>>& selected;
+  const float* angles;
+  const float* q;
+  float* out;  // [R, H, c]
+};
+
+// Spans of one token: whoever decodes its rows attends to them, while they are in its core's cache.
+void AttendAlone(Step& step, const BlockOp& block, std::span<const StepSpan* const> spans,
+                 const Heads& heads) {
+  step.pool.Run(std::ssize(spans), [&](int64_t i) {
+    const StepSpan& span = *spans[static_cast<size_t>(i)];
+    thread_local std::vector<float> room;
+    const auto floats =
+        static_cast<size_t>(RowCount(step, block, span) * step.model.config.head_dim);
+    if (room.size() < floats) room.resize(floats);
+    const SpanRows rows = RowsIn(step, block, span, room.data());
+    ReadRows(step, block, rows, 0, rows.before + rows.dense_count);
+    PutRows(step, block, rows, heads.kv);
+    AttendRow(step, block, rows, span.begin, heads.selected, heads.angles, heads.q, heads.out);
+  });
+}
+
+// Rows that are decoded at a time, unless one sequence alone has more: 32 MiB of 512 dims.
+constexpr int64_t kDecodedRowsMax = 16384;
+constexpr int64_t kRowsPerTask = 32;
+
+// As many of `spans` as may be decoded at a time: all threads decode, then all attend. Returns how
+// many these were.
+size_t AttendTogether(Step& step, const BlockOp& block, std::span<const StepSpan* const> spans,
+                      const Heads& heads) {
+  const Workspace::Frame frame(step.workspace);
+  std::vector<SpanRows> taken;
+  for (int64_t count = 0; taken.size() < spans.size() && count < kDecodedRowsMax;) {
+    const StepSpan& span = *spans[taken.size()];
+    const int64_t rows = RowCount(step, block, span);
+    float* room = step.workspace.Floats(rows * step.model.config.head_dim);
+    taken.push_back(RowsIn(step, block, span, room));
+    count += rows;
+  }
+  struct Part {
+    const SpanRows* rows;
+    int64_t begin;
+  };
+  std::vector<Part> parts, rows;
+  for (const SpanRows& span : taken) {
+    for (int64_t i = 0; i < span.before + span.dense_count; i += kRowsPerTask) {
+      parts.push_back({&span, i});
     }
-    const int64_t begin = spans.front().span->begin;
-    step.pool.Run(static_cast<int64_t>(of_row.size()), [&](int64_t i) {
-      AttendRow(step, block, *of_row[static_cast<size_t>(i)], begin + i, selected, angles, q,
-                heads);
-    });
-    first += spans.size();
+    for (int64_t i = 0; i < span.span->count; ++i) rows.push_back({&span, span.span->begin + i});
+  }
+  step.pool.Run(std::ssize(parts), [&](int64_t task) {
+    const auto& [span, begin] = parts[static_cast<size_t>(task)];
+    ReadRows(step, block, *span, begin,
+             std::min(begin + kRowsPerTask, span->before + span->dense_count));
+  });
+  step.pool.Run(std::ssize(taken),
+                [&](int64_t i) { PutRows(step, block, taken[static_cast<size_t>(i)], heads.kv); });
+  step.pool.Run(std::ssize(rows), [&](int64_t i) {
+    const auto& [span, r] = rows[static_cast<size_t>(i)];
+    AttendRow(step, block, *span, r, heads.selected, heads.angles, heads.q, heads.out);
+  });
+  return taken.size();
+}
+
+// A core's second-level cache: 1 MiB of 512 dims.
+constexpr int64_t kAloneRowsMax = 512;
+
+void AttendSpans(Step& step, const BlockOp& block, const Heads& heads) {
+  std::vector<const StepSpan*> alone, together;
+  for (const StepSpan& span : step.spans) {
+    const bool fits = span.count == 1 && RowCount(step, block, span) <= kAloneRowsMax;
+    (fits ? alone : together).push_back(&span);
+  }
+  if (std::ssize(alone) < step.pool.threads()) {
+    together.insert(together.end(), alone.begin(), alone.end());
+    alone.clear();
+  }
+  if (!alone.empty()) AttendAlone(step, block, alone, heads);
+  for (size_t first = 0; first < together.size();) {
+    first += AttendTogether(step, block, std::span(together).subspan(first), heads);
   }
 }
 
@@ -222,7 +275,7 @@ void AttentionLayer(Step& step, const BlockOp& block, const float* x, float* out
   std::vector<std::vector<int32_t>> selected;
   if (block.ratio == 4) SelectRows(step, block, latent, input, selected);
   float* heads = step.workspace.Floats(rows * config.heads * config.head_dim);
-  AttendSpans(step, block, kv, selected, angles, q, heads);
+  AttendSpans(step, block, {kv, selected, angles, q, heads});
   ProjectOutput(step, block, heads, out);
 }
 
