@@ -16,10 +16,9 @@ namespace {
 // cos and sin of every row's position: [R, rope].
 const float* RowAngles(Step& step, const kernels::RopeTable& rope) {
   float* angles = step.workspace.Floats(step.rows() * rope.dim());
-  step.pool.Run((step.rows() + 15) / 16, [&](int64_t task) {
-    for (int64_t r = task * 16; r < std::min(step.rows(), task * 16 + 16); ++r) {
-      rope.Angles(step.positions[static_cast<size_t>(r)], angles + r * rope.dim());
-    }
+  // A sine takes as long as reading some dozen floats.
+  ForRows(step.pool, step.rows(), 16 * rope.dim(), [&](int64_t r) {
+    rope.Angles(step.positions[static_cast<size_t>(r)], angles + r * rope.dim());
   });
   return angles;
 }
@@ -31,10 +30,10 @@ float* WindowRows(Step& step, const BlockOp& block, LinearInput& x, const float*
   float* kv = step.workspace.Floats(step.rows() * c);
   x.Apply(block.attn.wkv, kv);
   NormRows(step, kv, block.attn.kv_norm, step.rows(), kv);
-  for (int64_t r = 0; r < step.rows(); ++r) {
+  ForRows(step.pool, step.rows(), 2 * config.rope_dim, [&](int64_t r) {
     kernels::Rotate(kv + (r + 1) * c - config.rope_dim, angles + r * config.rope_dim,
                     config.rope_dim, false);
-  }
+  });
   return kv;
 }
 

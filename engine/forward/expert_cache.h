@@ -76,6 +76,8 @@ class ExpertCache {
     Use& operator=(const Use&) = delete;
     // The next of `wanted`, once it is there; until the next call.
     absl::StatusOr<const ExpertOp*> Next();
+    // What Next returns stays for as long as the Use does.
+    bool all_stay() const { return !waits_; }
 
    private:
     ExpertCache& cache_;

@@ -11,14 +11,8 @@
 namespace cairn::engine {
 namespace {
 
-constexpr int64_t kRowsPerTask = 16;
-
-void ForRows(Step& step, int64_t rows, const std::function<void(int64_t)>& body) {
-  step.pool.Run((rows + kRowsPerTask - 1) / kRowsPerTask, [&](int64_t task) {
-    const int64_t end = std::min(rows, (task + 1) * kRowsPerTask);
-    for (int64_t r = task * kRowsPerTask; r < end; ++r) body(r);
-  });
-}
+// Sinkhorn's divisions take as long as reading about so many floats.
+constexpr int64_t kSinkhornFloats = 4096;
 
 // mix [rows, n] = (fn . streams) * rsqrt(mean(streams^2) + eps).
 void Mixes(Step& step, const HyperConnectionOp& op, const float* streams, int64_t rows,
@@ -27,7 +21,7 @@ void Mixes(Step& step, const HyperConnectionOp& op, const float* streams, int64_
   const int64_t width = config.hc * config.dim;
   const int64_t n = op.fn.n();
   kernels::Linear(step.pool, op.fn, streams, width, rows, mix, n);
-  ForRows(step, rows, [&](int64_t r) {
+  ForRows(step.pool, rows, width, [&](int64_t r) {
     const float mean = kernels::SumSquares(streams + r * width, width) / static_cast<float>(width);
     const float scale = 1.0f / std::sqrt(mean + static_cast<float>(config.norm_eps));
     for (int64_t i = 0; i < n; ++i) mix[r * n + i] *= scale;
@@ -69,7 +63,7 @@ void HcMix(Step& step, const HyperConnectionOp& op, const float* streams, int64_
   const Workspace::Frame frame(step.workspace);
   float* mix = step.workspace.Floats(rows * n);
   Mixes(step, op, streams, rows, mix);
-  ForRows(step, rows, [&](int64_t r) {
+  ForRows(step.pool, rows, hc * config.dim + kSinkhornFloats, [&](int64_t r) {
     const float* m = mix + r * n;
     float pre[kernels::kStreamsMax];
     for (int64_t j = 0; j < hc; ++j) {
@@ -92,7 +86,7 @@ void HcMerge(Step& step, const float* f, const float* post, const float* comb, i
              float* streams) {
   const int64_t hc = step.model.config.hc;
   const int64_t dim = step.model.config.dim;
-  ForRows(step, rows, [&](int64_t r) {
+  ForRows(step.pool, rows, 2 * hc * dim, [&](int64_t r) {
     kernels::MergeStreams(f + r * dim, post + r * hc, comb + r * hc * hc, hc, dim,
                           streams + r * hc * dim);
   });
@@ -105,7 +99,7 @@ void HcCollapse(Step& step, const HyperConnectionOp& op, const float* streams, i
   const Workspace::Frame frame(step.workspace);
   float* mix = step.workspace.Floats(rows * hc);
   Mixes(step, op, streams, rows, mix);
-  ForRows(step, rows, [&](int64_t r) {
+  ForRows(step.pool, rows, hc * config.dim, [&](int64_t r) {
     float pre[kernels::kStreamsMax];
     for (int64_t j = 0; j < hc; ++j) {
       pre[j] = kernels::Sigmoid(mix[r * hc + j] * op.scale[0] + op.base[static_cast<size_t>(j)]) +

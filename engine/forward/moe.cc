@@ -8,6 +8,7 @@
 #include <cstring>
 
 #include "engine/forward/step.h"
+#include "kernels/cpu/formats.h"
 #include "kernels/cpu/linear.h"
 #include "kernels/cpu/top_k.h"
 #include "kernels/cpu/vector_ops.h"
@@ -68,72 +69,130 @@ std::vector<int32_t> Taken(const std::vector<std::vector<Route>>& by_expert) {
   return taken;
 }
 
-void GatherRows(const float* x, int64_t width, const std::vector<Route>& routes, float* out) {
-  for (size_t i = 0; i < routes.size(); ++i) {
-    std::memcpy(out + static_cast<int64_t>(i) * width, x + routes[i].row * width,
-                static_cast<size_t>(width) * sizeof(float));
+// What an expert computes for its rows, in floats of the step's workspace.
+struct ExpertWork {
+  const ExpertOp* expert = nullptr;
+  // Null: all rows, with weights of 1.
+  const std::vector<Route>* routes = nullptr;
+  int64_t rows = 0;
+  // [R, d]: the same input, rounded as each weight wants it, and room for the rows of `routes`.
+  const float *from1 = nullptr, *from3 = nullptr;
+  float *x1 = nullptr, *x3 = nullptr;
+  float *gate = nullptr, *up = nullptr;  // [rows, width]
+  float* y = nullptr;                    // [rows, d]
+};
+
+ExpertWork WorkOf(Step& step, const ExpertOp& expert, LinearInput& x,
+                  const std::vector<Route>* routes) {
+  const int64_t d = step.model.config.dim;
+  const int64_t rows = routes == nullptr ? step.rows() : std::ssize(*routes);
+  const int64_t width = expert.w1.w.n();
+  ExpertWork work;
+  work.expert = &expert;
+  work.routes = routes;
+  work.rows = rows;
+  work.from1 = x.For(expert.w1);
+  work.from3 = x.For(expert.w3);
+  if (routes != nullptr) {
+    work.x1 = step.workspace.Floats(rows * d);
+    work.x3 = work.from3 == work.from1 ? work.x1 : step.workspace.Floats(rows * d);
   }
+  work.gate = step.workspace.Floats(rows * width);
+  work.up = step.workspace.Floats(rows * width);
+  work.y = step.workspace.Floats(rows * d);
+  return work;
 }
 
-// y [rows, d] = w2 . (silu(w1 x1) * (w3 x3) * weight). x1 and x3 are the same input, rounded as
-// each weight wants it. The weight is applied before w2, whose input rounding sees it. `routes`
-// null: weights of 1.
-void RunExpert(Step& step, const ExpertOp& op, const float* x1, const float* x3, int64_t rows,
-               const std::vector<Route>* routes, float* y) {
-  const ModelConfig& config = step.model.config;
+// y = w2 . (silu(w1 x1) * (w3 x3) * weight). The weight is applied before w2, whose input rounding
+// sees it.
+void RunExpert(kernels::ThreadPool& pool, const ModelConfig& config, const ExpertWork& work) {
+  const int64_t d = config.dim;
+  const int64_t rows = work.rows;
+  const ExpertOp& op = *work.expert;
   const int64_t width = op.w1.w.n();
-  const float limit = static_cast<float>(config.swiglu_limit);
-  float* gate = step.workspace.Floats(rows * width);
-  float* up = step.workspace.Floats(rows * width);
-  kernels::Linear(step.pool, op.w1.w, x1, config.dim, rows, gate, width);
-  kernels::Linear(step.pool, op.w3.w, x3, config.dim, rows, up, width);
-  for (int64_t i = 0; i < rows; ++i) {
-    const float weight = routes == nullptr ? 1.0f : (*routes)[static_cast<size_t>(i)].weight;
-    kernels::SwiGlu(gate + i * width, up + i * width, width, limit, weight, gate + i * width);
+  const auto limit = static_cast<float>(config.swiglu_limit);
+  const float* x1 = work.from1;
+  const float* x3 = work.from3;
+  if (work.routes != nullptr) {
+    const auto gather = [&](const float* from, float* to) {
+      ForRows(pool, rows, 2 * d, [&](int64_t i) {
+        const int64_t row = (*work.routes)[static_cast<size_t>(i)].row;
+        std::memcpy(to + i * d, from + row * d, static_cast<size_t>(d) * sizeof(float));
+      });
+      return to;
+    };
+    x1 = gather(work.from1, work.x1);
+    x3 = work.x3 == work.x1 ? x1 : gather(work.from3, work.x3);
   }
-  LinearInput(step, gate, rows, width).Apply(op.w2, y);
+  kernels::Linear(pool, op.w1.w, x1, d, rows, work.gate, width);
+  kernels::Linear(pool, op.w3.w, x3, d, rows, work.up, width);
+  // An exponential takes as long as reading some floats.
+  ForRows(pool, rows, 8 * width, [&](int64_t i) {
+    float* gate = work.gate + i * width;
+    const float weight =
+        work.routes == nullptr ? 1.0f : (*work.routes)[static_cast<size_t>(i)].weight;
+    kernels::SwiGlu(gate, work.up + i * width, width, limit, weight, gate);
+    if (op.w2.fp8_input) kernels::SimulateFp8({gate, static_cast<size_t>(width)}, 128);
+  });
+  kernels::Linear(pool, op.w2.w, work.gate, width, rows, work.y, d);
+}
+
+// out += y of the rows.
+void AddRows(kernels::ThreadPool& pool, int64_t d, const ExpertWork& work, float* out) {
+  ForRows(pool, work.rows, 3 * d, [&](int64_t i) {
+    float* sum =
+        out + (work.routes == nullptr ? i : (*work.routes)[static_cast<size_t>(i)].row) * d;
+    const float* y = work.y + i * d;
+    for (int64_t k = 0; k < d; ++k) sum[k] += y[k];
+  });
+}
+
+// Multiplications of an expert's matrix that one thread does about as fast as several: sharing it
+// costs more or less what it saves.
+constexpr int64_t kSmallWork = 1'000'000;
+
+// Experts with few rows each: side by side, a thread each, then added to `out` in their order.
+void RunSmall(Step& step, std::vector<ExpertWork>& works, float* out) {
+  step.pool.Run(std::ssize(works), [&](int64_t i) {
+    thread_local kernels::ThreadPool alone(1);
+    RunExpert(alone, step.model.config, works[static_cast<size_t>(i)]);
+  });
+  for (const ExpertWork& work : works) AddRows(step.pool, step.model.config.dim, work, out);
+  works.clear();
 }
 
 }  // namespace
 
 absl::Status MoeLayer(Step& step, const MoeOp& op, const float* x, float* out) {
-  const int64_t d = step.model.config.dim;
-  const int64_t rows = step.rows();
+  const ModelConfig& config = step.model.config;
+  const int64_t d = config.dim;
   const Workspace::Frame frame(step.workspace);
-  LinearInput input(step, x, rows, d);
+  LinearInput input(step, x, step.rows(), d);
   const std::vector<std::vector<Route>> by_expert = RouteRows(step, op, input);
-  std::memset(out, 0, static_cast<size_t>(rows * d) * sizeof(float));
+  std::memset(out, 0, static_cast<size_t>(step.rows() * d) * sizeof(float));
   const std::vector<int32_t> wanted = Taken(by_expert);
   ExpertCache::Use experts(*step.model.experts, op.layer, wanted);
-  float* shared = step.workspace.Floats(rows * d);  // computed while experts are being read
-  {
-    const Workspace::Frame inner(step.workspace);
-    RunExpert(step, op.shared, input.For(op.shared.w1), input.For(op.shared.w3), rows, nullptr,
-              shared);
-  }
+  // Computed while experts are being read.
+  const ExpertWork shared = WorkOf(step, op.shared, input, nullptr);
+  RunExpert(step.pool, config, shared);
+
+  std::vector<ExpertWork> small;  // as many as may be held
   for (const int32_t e : wanted) {
     const std::vector<Route>& routes = by_expert[static_cast<size_t>(e)];
-    const int64_t n = static_cast<int64_t>(routes.size());
-    CAIRN_ASSIGN_OR_RETURN(const ExpertOp* taken, experts.Next());
-    const ExpertOp& expert = *taken;
-    const float* from1 = input.For(expert.w1);
-    const float* from3 = input.For(expert.w3);
+    CAIRN_ASSIGN_OR_RETURN(const ExpertOp* expert, experts.Next());
+    const bool is_small = std::ssize(routes) * expert->w1.w.n() * d < kSmallWork;
+    if (experts.all_stay() && is_small) {
+      small.push_back(WorkOf(step, *expert, input, &routes));
+      continue;
+    }
+    RunSmall(step, small, out);
     const Workspace::Frame inner(step.workspace);
-    float* x1 = step.workspace.Floats(n * d);
-    GatherRows(from1, d, routes, x1);
-    float* x3 = x1;
-    if (from3 != from1) {
-      x3 = step.workspace.Floats(n * d);
-      GatherRows(from3, d, routes, x3);
-    }
-    float* y = step.workspace.Floats(n * d);
-    RunExpert(step, expert, x1, x3, n, &routes, y);
-    for (int64_t i = 0; i < n; ++i) {
-      float* sum = out + routes[static_cast<size_t>(i)].row * d;
-      for (int64_t k = 0; k < d; ++k) sum[k] += y[i * d + k];
-    }
+    const ExpertWork work = WorkOf(step, *expert, input, &routes);
+    RunExpert(step.pool, config, work);
+    AddRows(step.pool, d, work, out);
   }
-  for (int64_t i = 0; i < rows * d; ++i) out[i] += shared[i];
+  RunSmall(step, small, out);
+  AddRows(step.pool, d, shared, out);
   return absl::OkStatus();
 }
 

@@ -7,21 +7,13 @@
 #include "kernels/cpu/vector_ops.h"
 
 namespace cairn::engine {
-namespace {
-
-constexpr int64_t kRowsPerTask = 8;
-
-}  // namespace
-
 const float* LinearInput::For(const LinearOp& op) {
   if (!op.fp8_input) return plain_;
   if (!rounded_) {
-    const int64_t tasks = (rows_ + kRowsPerTask - 1) / kRowsPerTask;
-    step_.pool.Run(tasks, [&](int64_t task) {
-      const int64_t begin = task * kRowsPerTask * width_;
-      const int64_t count = std::min(kRowsPerTask * width_, rows_ * width_ - begin);
-      std::memcpy(room_ + begin, plain_ + begin, static_cast<size_t>(count) * sizeof(float));
-      kernels::SimulateFp8({room_ + begin, static_cast<size_t>(count)}, 128);
+    ForRows(step_.pool, rows_, 2 * width_, [&](int64_t r) {
+      std::memcpy(room_ + r * width_, plain_ + r * width_,
+                  static_cast<size_t>(width_) * sizeof(float));
+      kernels::SimulateFp8({room_ + r * width_, static_cast<size_t>(width_)}, 128);
     });
     rounded_ = true;
   }
@@ -36,8 +28,8 @@ void NormRows(Step& step, const float* x, const std::vector<float>& weight, int6
               float* out) {
   const int64_t n = static_cast<int64_t>(weight.size());
   const float eps = static_cast<float>(step.model.config.norm_eps);
-  for (int64_t r = 0; r < rows; ++r)
-    kernels::RmsNorm(x + r * n, weight.data(), n, eps, out + r * n);
+  ForRows(step.pool, rows, 2 * n,
+          [&](int64_t r) { kernels::RmsNorm(x + r * n, weight.data(), n, eps, out + r * n); });
 }
 
 }  // namespace cairn::engine

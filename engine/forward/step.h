@@ -8,6 +8,7 @@
 #ifndef CAIRN_ENGINE_FORWARD_STEP_H_
 #define CAIRN_ENGINE_FORWARD_STEP_H_
 
+#include <algorithm>
 #include <cstdint>
 #include <functional>
 #include <span>
@@ -67,6 +68,21 @@ class LinearInput {
   int64_t rows_;
   int64_t width_;
 };
+
+// body(r) for each row, shared by the threads where that pays: `floats` are what it reads and
+// writes of a row.
+template <typename Body>
+void ForRows(kernels::ThreadPool& pool, int64_t rows, int64_t floats, const Body& body) {
+  // Sharing a loop costs about as much as this many.
+  constexpr int64_t kFloatsPerTask = 4096;
+  constexpr int64_t kTasksPerThread = 4;
+  const int64_t least = std::max<int64_t>(kFloatsPerTask / std::max<int64_t>(floats, 1), 1);
+  const int64_t each = std::max(least, rows / (kTasksPerThread * pool.threads()));
+  pool.Run((rows + each - 1) / each, [&](int64_t task) {
+    const int64_t end = std::min(rows, (task + 1) * each);
+    for (int64_t r = task * each; r < end; ++r) body(r);
+  });
+}
 
 // RmsNorm of each row.
 void NormRows(Step& step, const float* x, const std::vector<float>& weight, int64_t rows,

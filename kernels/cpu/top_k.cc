@@ -26,18 +26,23 @@ void TopK(const float* scores, int64_t n, int64_t k, std::vector<int32_t>& out) 
     return;
   }
   if (k <= 0) return;
-  // The k-th largest lies in the bin where the count from above first reaches k; only that bin is
-  // sorted.
-  int32_t histogram[kBins] = {};
-  for (int64_t i = 0; i < n; ++i) ++histogram[Key(scores[i]) >> kBinShift];
-  int bin = kBins - 1;
+  std::vector<int32_t> edge;  // those that are not known to be among them, or not to be
   int64_t above = 0;
-  while (above + histogram[bin] < k) above += histogram[bin--];
-  std::vector<int32_t> edge;
-  for (int64_t i = 0; i < n; ++i) {
-    const int b = static_cast<int>(Key(scores[i]) >> kBinShift);
-    if (b > bin) out.push_back(static_cast<int32_t>(i));
-    if (b == bin) edge.push_back(static_cast<int32_t>(i));
+  if (n < kBins) {
+    edge.resize(static_cast<size_t>(n));
+    std::iota(edge.begin(), edge.end(), 0);
+  } else {
+    // The k-th largest lies in the bin where the count from above first reaches k; only that bin is
+    // sorted.
+    int32_t histogram[kBins] = {};
+    for (int64_t i = 0; i < n; ++i) ++histogram[Key(scores[i]) >> kBinShift];
+    int bin = kBins - 1;
+    while (above + histogram[bin] < k) above += histogram[bin--];
+    for (int64_t i = 0; i < n; ++i) {
+      const int b = static_cast<int>(Key(scores[i]) >> kBinShift);
+      if (b > bin) out.push_back(static_cast<int32_t>(i));
+      if (b == bin) edge.push_back(static_cast<int32_t>(i));
+    }
   }
   const auto wanted = edge.begin() + (k - above);
   const auto before = [scores](int32_t a, int32_t b) {

@@ -232,7 +232,7 @@ INSTANTIATE_TEST_SUITE_P(Shapes, AttendShapes,
 TEST(TopK, EqualsAStableSortAndTiesGoToTheLowerIndex) {
   std::mt19937 random(41);
   for (int round = 0; round < 300; ++round) {
-    const int64_t n = 1 + static_cast<int64_t>(random() % 400);
+    const int64_t n = 1 + static_cast<int64_t>(random() % (round % 2 == 0 ? 400 : 5000));
     const int64_t k = static_cast<int64_t>(random() % 420);
     std::vector<float> scores(static_cast<size_t>(n));
     // Few distinct values, so that ties are everywhere; both zeros.
