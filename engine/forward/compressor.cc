@@ -132,12 +132,13 @@ void RunCompressor(Step& step, const BlockOp& block, CompressorRole role, const 
   LinearInput input(step, x + skipped * model.config.dim, rows, model.config.dim);
   input.Apply(op.wkv, kv);
   input.Apply(op.wgate, score);
-  for (int64_t r = 0; r < rows; ++r) {
+  ForRows(step.pool, rows, 2 * op.width, [&](int64_t r) {
     const int64_t position = step.positions[static_cast<size_t>(skipped + r)];
     const float* ape = op.ape.data() + position % op.ratio * op.width;
     for (int64_t e = 0; e < op.width; ++e) score[r * op.width + e] += ape[e];
-  }
-  for (const StepSpan& span : step.spans) {
+  });
+  ForSpans(step, [&](kernels::ThreadPool& pool, size_t s) {
+    const StepSpan& span = step.spans[s];
     LayerState& layer = span.session->layer(block.index);
     CompressorState& state = main ? layer.main : layer.indexer;
     const GroupReader reader(op, state, kv + span.begin * op.width, score + span.begin * op.width,
@@ -147,7 +148,7 @@ void RunCompressor(Step& step, const BlockOp& block, CompressorRole role, const 
     const int64_t first = span.position / op.ratio;
     const int64_t last = step.replay_end == 0 ? end / op.ratio : first;
     for (int64_t j = first; j < last; ++j) span.session->rows().Write(j / slot.rows);
-    step.pool.Run(last - first, [&](int64_t i) {
+    pool.Run(last - first, [&](int64_t i) {
       thread_local std::vector<float> row;
       thread_local std::vector<float> cos_sin;
       row.resize(static_cast<size_t>(op.dim));
@@ -165,7 +166,7 @@ void RunCompressor(Step& step, const BlockOp& block, CompressorRole role, const 
       (main ? undo.main : undo.indexer) = NextState(op, reader, state, end - 1);
     }
     Advance(op, reader, end, state);
-  }
+  });
 }
 
 }  // namespace cairn::engine

@@ -154,8 +154,7 @@ constexpr int64_t kSmallWork = 1'000'000;
 // Experts with few rows each: side by side, a thread each, then added to `out` in their order.
 void RunSmall(Step& step, std::vector<ExpertWork>& works, float* out) {
   step.pool.Run(std::ssize(works), [&](int64_t i) {
-    thread_local kernels::ThreadPool alone(1);
-    RunExpert(alone, step.model.config, works[static_cast<size_t>(i)]);
+    RunExpert(Alone(), step.model.config, works[static_cast<size_t>(i)]);
   });
   for (const ExpertWork& work : works) AddRows(step.pool, step.model.config.dim, work, out);
   works.clear();

@@ -7,6 +7,11 @@
 #include "kernels/cpu/vector_ops.h"
 
 namespace cairn::engine {
+kernels::ThreadPool& Alone() {
+  thread_local kernels::ThreadPool pool(1);
+  return pool;
+}
+
 const float* LinearInput::For(const LinearOp& op) {
   if (!op.fp8_input) return plain_;
   if (!rounded_) {

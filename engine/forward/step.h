@@ -84,6 +84,26 @@ void ForRows(kernels::ThreadPool& pool, int64_t rows, int64_t floats, const Body
   });
 }
 
+// A pool of the calling thread alone, for what runs side by side with others.
+kernels::ThreadPool& Alone();
+
+// body(pool, i) for each span i: those of one token side by side, a thread each, where there are
+// enough of them; the others one after the other, by all threads.
+template <typename Body>
+void ForSpans(Step& step, const Body& body) {
+  std::vector<size_t> alone, others;
+  for (size_t i = 0; i < step.spans.size(); ++i) {
+    (step.spans[i].count == 1 ? alone : others).push_back(i);
+  }
+  if (std::ssize(alone) < step.pool.threads()) {
+    others.insert(others.end(), alone.begin(), alone.end());
+    alone.clear();
+  }
+  step.pool.Run(std::ssize(alone),
+                [&](int64_t i) { body(Alone(), alone[static_cast<size_t>(i)]); });
+  for (const size_t i : others) body(step.pool, i);
+}
+
 // RmsNorm of each row.
 void NormRows(Step& step, const float* x, const std::vector<float>& weight, int64_t rows,
               float* out);
