@@ -10,11 +10,16 @@ namespace cairn::store {
 namespace {
 
 constexpr uint64_t kHugePageBytes = 2ull << 20;
-constexpr uint64_t kBounceBytes = static_cast<uint64_t>(IoBounce::kSlots) * kIoPieceBytes;
+constexpr uint64_t kBounceBytes = static_cast<uint64_t>(kBounceSlots) * kIoPieceBytes;
 constexpr uint64_t kMappedBytes = kBounceBytes + kHugePageBytes;  // to align within
 static_assert(kBounceBytes % kHugePageBytes == 0);
 
 }  // namespace
+
+unsigned BouncedReadsInFlightMax(size_t pieces) {
+  const size_t at_once = std::min<size_t>(pieces, kBounceSlots);
+  return static_cast<unsigned>(at_once - at_once / 4);
+}
 
 std::unique_ptr<IoBounce> IoBounce::Create() {
   std::unique_ptr<IoBounce> bounce(new IoBounce);
@@ -26,7 +31,7 @@ std::unique_ptr<IoBounce> IoBounce::Create() {
   bounce->slots_ = bounce->mapped_ + (kHugePageBytes - past) % kHugePageBytes;
   if (::madvise(bounce->slots_, kBounceBytes, MADV_HUGEPAGE) != 0) return nullptr;
   std::memset(bounce->slots_, 0, kBounceBytes);  // the first touch takes the pages
-  for (int32_t slot = kSlots; slot-- > 0;) bounce->free_.push_back(slot);
+  for (int32_t slot = kBounceSlots; slot-- > 0;) bounce->free_.push_back(slot);
   return bounce;
 }
 

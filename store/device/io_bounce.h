@@ -14,6 +14,7 @@
 
 #include <liburing.h>
 
+#include <cstddef>
 #include <cstdint>
 #include <memory>
 #include <vector>
@@ -22,9 +23,18 @@
 
 namespace cairn::store {
 
+inline constexpr int32_t kBounceSlots = 16;
+
+// How many of a batch's `pieces` are read through bounce memory at once.
+//
+// A virtual device works one by one through all that it has been given and tells of it when there
+// is no more: it would stand still while we copy and check all of a small batch. So a quarter waits
+// until the first of the others are there, and keeps it busy while we work on these. Slots are left
+// over, in which that quarter can start before others are emptied.
+unsigned BouncedReadsInFlightMax(size_t pieces);
+
 class IoBounce {
  public:
-  static constexpr int32_t kSlots = 16;
   // Null where the kernel has no huge pages for us.
   static std::unique_ptr<IoBounce> Create();
   ~IoBounce();
