@@ -6,6 +6,8 @@
 #include <algorithm>
 #include <cstring>
 
+#include "store/base/memory_copy.h"
+
 namespace cairn::store {
 namespace {
 
@@ -13,6 +15,33 @@ constexpr uint64_t kHugePageBytes = 2ull << 20;
 constexpr uint64_t kBounceBytes = static_cast<uint64_t>(kBounceSlots) * kIoPieceBytes;
 constexpr uint64_t kMappedBytes = kBounceBytes + kHugePageBytes;  // to align within
 static_assert(kBounceBytes % kHugePageBytes == 0);
+
+void BringHome(const IoPiece& piece, std::span<const uint8_t> arrived) {
+  for (uint64_t at = 0; at < arrived.size();) {
+    std::span<uint8_t> home = GatheredSlice(piece, at);
+    home = home.first(std::min<uint64_t>(home.size(), arrived.size() - at));
+    std::memcpy(home.data(), arrived.data() + at, home.size());
+    at += home.size();
+  }
+}
+
+// A whole read, its parts checked in the pass that copies them.
+void BringHomeChecked(IoRequest& request, const uint8_t* arrived) {
+  const auto& [head, body] = request.slices;
+  if (!head.empty()) std::memcpy(head.data(), arrived, head.size());
+  std::span<const uint8_t> left(arrived + head.size(), body.size());
+  StreamingWriter writer(body.data());
+  bool match = true;
+  for (const EntryPart& part : request.parts) {
+    match &= part.bytes <= left.size();
+    if (!match) break;
+    match &= writer.Append(left.first(part.bytes)) == part.xxh3;
+    left = left.subspan(part.bytes);
+  }
+  writer.Append(left);
+  writer.Finish();
+  request.parts_match = match;
+}
 
 }  // namespace
 
@@ -65,11 +94,11 @@ void IoBounce::Leave(IoPiece& piece, int64_t result) {
   const uint64_t arrived = piece.request->kind == IoKind::kRead && result > 0
                                ? std::min(static_cast<uint64_t>(result), piece.bytes)
                                : 0;
-  for (uint64_t at = 0; at < arrived;) {
-    std::span<uint8_t> home = GatheredSlice(piece, at);
-    home = home.first(std::min<uint64_t>(home.size(), arrived - at));
-    std::memcpy(home.data(), Slot(piece.slot) + at, home.size());
-    at += home.size();
+  const uint8_t* const slot = Slot(piece.slot);
+  if (arrived == piece.request->bytes() && !piece.request->parts.empty()) {
+    BringHomeChecked(*piece.request, slot);
+  } else {
+    BringHome(piece, {slot, arrived});
   }
   free_.push_back(piece.slot);
   piece.slot = -1;

@@ -3,8 +3,8 @@
 //
 // A device sees each 4 KiB page of ordinary memory as a place of its own; a virtual one pays for
 // every place (half of the speed was measured on virtio), and the kernel looks every page up. A
-// piece that goes through here is one or two places, pinned before. The price is a copy, within the
-// caches and while the device works on the next piece.
+// piece that goes through here is one or two places, pinned before. The price is a copy, while the
+// device works on the next piece; for a read whose parts are known it is the check as well.
 //
 // Threads:   externally synchronised, as its ring.
 // Ownership: owns the memory; destroyed after its ring.
@@ -48,7 +48,7 @@ class IoBounce {
   // Gives the piece a slot, with the bytes of a write in it. REQUIRES: HasFreeSlot.
   uint8_t* Enter(IoPiece& piece);
   // The kernel's answer is here: brings `result` bytes of a read home, if it is a count, and frees
-  // the slot.
+  // the slot. Sets the request's parts_match if it has parts, is whole, and they do.
   void Leave(IoPiece& piece, int64_t result);
 
  private:
