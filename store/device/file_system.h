@@ -20,6 +20,7 @@
 #include <string>
 #include <vector>
 
+#include "store/base/entry.h"
 #include "store/base/status.h"
 
 namespace cairn::store {
@@ -67,6 +68,13 @@ struct IoRequest {
   uint64_t bytes_done = 0;
   // The file system's own, while Submit runs.
   uint32_t pieces_left = 0;
+
+  // Of a read whose caller knows it: what the second slice begins with. Who has to copy the bytes
+  // to where they go can check them in the same pass.
+  std::span<const EntryPart> parts = {};
+  // Filled by Submit. The second slice holds `parts`, and each matched its checksum as it was
+  // written there. False says nothing: the caller looks for itself.
+  bool parts_match = false;
 };
 
 // Told of one finished request while others may be in flight.
@@ -97,6 +105,7 @@ class FileSystem {
   // request, as soon as it is over: work on its bytes then costs no time of the device. It may
   // Submit.
   void Submit(std::span<IoRequest> requests, const IoFinished& finished = nullptr) {
+    for (IoRequest& request : requests) request.parts_match = false;
     Run(requests, finished);
   }
 

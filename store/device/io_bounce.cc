@@ -6,15 +6,49 @@
 #include <algorithm>
 #include <cstring>
 
+#include "store/base/memory_copy.h"
+
 namespace cairn::store {
 namespace {
 
 constexpr uint64_t kHugePageBytes = 2ull << 20;
-constexpr uint64_t kBounceBytes = static_cast<uint64_t>(IoBounce::kSlots) * kIoPieceBytes;
+constexpr uint64_t kBounceBytes = static_cast<uint64_t>(kBounceSlots) * kIoPieceBytes;
 constexpr uint64_t kMappedBytes = kBounceBytes + kHugePageBytes;  // to align within
 static_assert(kBounceBytes % kHugePageBytes == 0);
 
+void BringHome(const IoPiece& piece, std::span<const uint8_t> arrived) {
+  for (uint64_t at = 0; at < arrived.size();) {
+    std::span<uint8_t> home = GatheredSlice(piece, at);
+    home = home.first(std::min<uint64_t>(home.size(), arrived.size() - at));
+    std::memcpy(home.data(), arrived.data() + at, home.size());
+    at += home.size();
+  }
+}
+
+// A whole read, its parts checked in the pass that copies them.
+void BringHomeChecked(IoRequest& request, const uint8_t* arrived) {
+  const auto& [head, body] = request.slices;
+  if (!head.empty()) std::memcpy(head.data(), arrived, head.size());
+  std::span<const uint8_t> left(arrived + head.size(), body.size());
+  StreamingWriter writer(body.data());
+  bool match = true;
+  for (const EntryPart& part : request.parts) {
+    match &= part.bytes <= left.size();
+    if (!match) break;
+    match &= writer.Append(left.first(part.bytes)) == part.xxh3;
+    left = left.subspan(part.bytes);
+  }
+  writer.Append(left);
+  writer.Finish();
+  request.parts_match = match;
+}
+
 }  // namespace
+
+unsigned BouncedReadsInFlightMax(size_t pieces) {
+  const size_t at_once = std::min<size_t>(pieces, kBounceSlots);
+  return static_cast<unsigned>(at_once - at_once / 4);
+}
 
 std::unique_ptr<IoBounce> IoBounce::Create() {
   std::unique_ptr<IoBounce> bounce(new IoBounce);
@@ -26,7 +60,7 @@ std::unique_ptr<IoBounce> IoBounce::Create() {
   bounce->slots_ = bounce->mapped_ + (kHugePageBytes - past) % kHugePageBytes;
   if (::madvise(bounce->slots_, kBounceBytes, MADV_HUGEPAGE) != 0) return nullptr;
   std::memset(bounce->slots_, 0, kBounceBytes);  // the first touch takes the pages
-  for (int32_t slot = kSlots; slot-- > 0;) bounce->free_.push_back(slot);
+  for (int32_t slot = kBounceSlots; slot-- > 0;) bounce->free_.push_back(slot);
   return bounce;
 }
 
@@ -60,11 +94,11 @@ void IoBounce::Leave(IoPiece& piece, int64_t result) {
   const uint64_t arrived = piece.request->kind == IoKind::kRead && result > 0
                                ? std::min(static_cast<uint64_t>(result), piece.bytes)
                                : 0;
-  for (uint64_t at = 0; at < arrived;) {
-    std::span<uint8_t> home = GatheredSlice(piece, at);
-    home = home.first(std::min<uint64_t>(home.size(), arrived - at));
-    std::memcpy(home.data(), Slot(piece.slot) + at, home.size());
-    at += home.size();
+  const uint8_t* const slot = Slot(piece.slot);
+  if (arrived == piece.request->bytes() && !piece.request->parts.empty()) {
+    BringHomeChecked(*piece.request, slot);
+  } else {
+    BringHome(piece, {slot, arrived});
   }
   free_.push_back(piece.slot);
   piece.slot = -1;

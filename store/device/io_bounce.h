@@ -3,8 +3,8 @@
 //
 // A device sees each 4 KiB page of ordinary memory as a place of its own; a virtual one pays for
 // every place (half of the speed was measured on virtio), and the kernel looks every page up. A
-// piece that goes through here is one or two places, pinned before. The price is a copy, within the
-// caches and while the device works on the next piece.
+// piece that goes through here is one or two places, pinned before. The price is a copy, while the
+// device works on the next piece; for a read whose parts are known it is the check as well.
 //
 // Threads:   externally synchronised, as its ring.
 // Ownership: owns the memory; destroyed after its ring.
@@ -14,6 +14,7 @@
 
 #include <liburing.h>
 
+#include <cstddef>
 #include <cstdint>
 #include <memory>
 #include <vector>
@@ -22,9 +23,18 @@
 
 namespace cairn::store {
 
+inline constexpr int32_t kBounceSlots = 16;
+
+// How many of a batch's `pieces` are read through bounce memory at once.
+//
+// A virtual device works one by one through all that it has been given and tells of it when there
+// is no more: it would stand still while we copy and check all of a small batch. So a quarter waits
+// until the first of the others are there, and keeps it busy while we work on these. Slots are left
+// over, in which that quarter can start before others are emptied.
+unsigned BouncedReadsInFlightMax(size_t pieces);
+
 class IoBounce {
  public:
-  static constexpr int32_t kSlots = 16;
   // Null where the kernel has no huge pages for us.
   static std::unique_ptr<IoBounce> Create();
   ~IoBounce();
@@ -38,7 +48,7 @@ class IoBounce {
   // Gives the piece a slot, with the bytes of a write in it. REQUIRES: HasFreeSlot.
   uint8_t* Enter(IoPiece& piece);
   // The kernel's answer is here: brings `result` bytes of a read home, if it is a count, and frees
-  // the slot.
+  // the slot. Sets the request's parts_match if it has parts, is whole, and they do.
   void Leave(IoPiece& piece, int64_t result);
 
  private:

@@ -13,9 +13,19 @@ namespace cairn::store {
 struct IoRing::Work {
   std::span<IoPiece> pieces;
   size_t next = 0;
-  std::vector<IoPiece*> again;
+  std::vector<IoPiece*> again = {};
   unsigned in_flight = 0;
+  unsigned bounced_reads = 0;  // of in_flight
+  unsigned bounced_reads_max = 0;
 };
+
+namespace {
+
+bool IsBouncedRead(const IoPiece& piece) {
+  return piece.data == nullptr && piece.request->kind == IoKind::kRead;
+}
+
+}  // namespace
 
 absl::StatusOr<std::unique_ptr<IoRing>> IoRing::Create(bool bounce) {
   std::unique_ptr<IoRing> ring(new IoRing);
@@ -32,7 +42,8 @@ IoRing::~IoRing() {
   if (open_) io_uring_queue_exit(&ring_);
 }
 
-bool IoRing::CanStart(const IoPiece& piece) const {
+bool IoRing::CanStart(const Work& work, const IoPiece& piece) const {
+  if (IsBouncedRead(piece) && work.bounced_reads >= work.bounced_reads_max) return false;
   return piece.data != nullptr || bounce_->HasFreeSlot();
 }
 
@@ -72,17 +83,24 @@ void IoRing::Fill(Work& work) {
     IoPiece* piece = nullptr;
     if (!work.again.empty()) {
       piece = work.again.back();
-      if (!CanStart(*piece)) return;
+      if (!CanStart(work, *piece)) return;
       work.again.pop_back();
     } else {
-      if (work.next == work.pieces.size() || !CanStart(work.pieces[work.next])) return;
+      if (work.next == work.pieces.size() || !CanStart(work, work.pieces[work.next])) return;
       piece = &work.pieces[work.next++];
     }
     Prepare(*piece);
     ++work.in_flight;
+    if (IsBouncedRead(*piece)) ++work.bounced_reads;
     // The device works on the first pieces of a write while the next are copied.
     if (piece->slot >= 0 && piece->request->kind == IoKind::kWrite) Enter(0);
   }
+}
+
+void IoRing::Start(Work& work) {
+  const unsigned before = work.in_flight;
+  Fill(work);
+  if (work.in_flight > before) Enter(0);
 }
 
 // Takes one completion. False if there is none.
@@ -93,13 +111,13 @@ bool IoRing::Reap(Work& work, const IoFinished& finished) {
   const int result = done->res;
   io_uring_cqe_seen(&ring_, done);
   --work.in_flight;
+  if (IsBouncedRead(*piece)) --work.bounced_reads;
+  // The device gets its next piece before we go to work on this one's bytes.
+  Start(work);
   if (piece->slot >= 0) bounce_->Leave(*piece, result);
   const bool again = AdvancePiece(*piece, result);
   if (again) work.again.push_back(piece);
-  // The device gets its next piece before we go to work on this one's bytes.
-  const unsigned before = work.in_flight;
-  Fill(work);
-  if (work.in_flight > before) Enter(0);
+  Start(work);  // what waited for the slot, or for what is missing of this piece
   if (!again) FinishPiece(*piece, finished);
   return true;
 }
@@ -113,7 +131,9 @@ void IoRing::Run(std::span<IoRequest> requests, const IoFinished& finished) {
   }
   std::vector<IoPiece> pieces = SplitIntoPieces(requests, bounce_ != nullptr);
   FinishWithoutPieces(requests, finished);
-  Work work{.pieces = pieces, .next = 0, .again = {}, .in_flight = 0};
+  Work work{.pieces = pieces};
+  work.bounced_reads_max = BouncedReadsInFlightMax(
+      static_cast<size_t>(std::count_if(pieces.begin(), pieces.end(), IsBouncedRead)));
   Fill(work);
   while (work.in_flight > 0) {
     Enter(1);

@@ -32,9 +32,10 @@ class IoRing {
  private:
   struct Work;
   IoRing() = default;
-  bool CanStart(const IoPiece& piece) const;
+  bool CanStart(const Work& work, const IoPiece& piece) const;
   void Prepare(IoPiece& piece);
-  void Fill(Work& work);
+  void Fill(Work& work);   // prepares what can start
+  void Start(Work& work);  // and gives it to the kernel
   bool Reap(Work& work, const IoFinished& finished);
   // Gives the kernel what is prepared and waits for at least `completions`.
   void Enter(unsigned completions);

@@ -30,9 +30,7 @@ absl::Status CheckRead(const IoRequest& read, const CatalogEntry& entry, uint64_
       status = absl::DataLossError("record of another entry");
     }
   }
-  if (status.ok()) {
-    status = VerifyParts(entry.meta, read.slices[check == RecordCheck::kWhole ? 1 : 0]);
-  }
+  if (status.ok() && !read.parts_match) status = VerifyParts(entry.meta, read.slices[1]);
   if (status.ok()) return status;
   return absl::DataLossError(absl::StrCat("damaged in ", read.file->path(), " at ", read.offset,
                                           ": ", std::string(status.message())));
@@ -146,12 +144,11 @@ absl::StatusOr<IoRequest> DiskTier::Impl::ReadRequest(const Located& at,
   }
   const uint64_t header_bytes = RecordHeaderBytes(at.entry.meta);
   const RecordLocation& place = at.entry.location;
-  if (header.empty()) {
-    return IoRequest::Read(at.segment->file(), place.offset + header_bytes,
-                           destination.first(bytes));
-  }
-  return IoRequest::Read(at.segment->file(), place.offset, header.first(header_bytes),
-                         destination.first(bytes));
+  const uint64_t skipped = header.empty() ? header_bytes : 0;
+  IoRequest read = IoRequest::Read(at.segment->file(), place.offset + skipped,
+                                   header.first(header_bytes - skipped), destination.first(bytes));
+  read.parts = at.entry.meta.parts;
+  return read;
 }
 
 void DiskTier::ReadBatch(std::span<DiskRead> reads, RecordCheck check) {

@@ -30,8 +30,8 @@ inline bool AlignedSpan(std::span<const uint8_t> bytes) {
 }
 
 // What a finished read of the record at `entry.location` amounts to: DATA_LOSS unless every part
-// matches its checksum, and for kWhole, where header and payload were read as two slices, the
-// header names this entry at this place.
+// matches its checksum, and for kWhole the header names this entry at this place. The payload is
+// the read's second slice; the first is the header, or empty where it is not asked for.
 absl::Status CheckRead(const IoRequest& read, const CatalogEntry& entry, uint64_t tag,
                        RecordCheck check);
 

@@ -1,0 +1,130 @@
+// Goal: reads through bounce memory go on while the bytes of others are worked on; what is said to
+// match its checksums does, and arrives also where it does not.
+// Method: the test is the kernel: it writes to the slot and says how much.
+#include "store/device/io_bounce.h"
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+
+#include "store/base/checksum.h"
+#include "store/base/limits.h"
+#include "store/base/random.h"
+#include "store/device/memory_file_system.h"
+
+namespace cairn::store {
+namespace {
+
+TEST(BouncedReadsInFlight, SomeReadIsAlwaysUnderWay) {
+  EXPECT_EQ(BouncedReadsInFlightMax(0), 0u);
+  for (size_t pieces = 1; pieces <= 100; ++pieces) {
+    EXPECT_GE(BouncedReadsInFlightMax(pieces), 1u) << pieces;
+    EXPECT_LE(BouncedReadsInFlightMax(pieces), pieces);
+  }
+}
+
+TEST(BouncedReadsInFlight, AQuarterComesAfterTheRest) {
+  EXPECT_EQ(BouncedReadsInFlightMax(1), 1u);  // one read more costs as much as one copy
+  EXPECT_EQ(BouncedReadsInFlightMax(3), 3u);
+  EXPECT_EQ(BouncedReadsInFlightMax(4), 3u);
+  EXPECT_EQ(BouncedReadsInFlightMax(8), 6u);
+  EXPECT_EQ(BouncedReadsInFlightMax(16), 12u);
+}
+
+TEST(BouncedReadsInFlight, LongBatchesLeaveSlotsToStartIn) {
+  for (const size_t pieces : {16, 17, 64, 100'000}) {
+    EXPECT_EQ(BouncedReadsInFlightMax(pieces), 12u) << pieces;
+    EXPECT_LT(BouncedReadsInFlightMax(pieces), static_cast<unsigned>(kBounceSlots));
+  }
+}
+
+class BounceTest : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    if (bounce_ == nullptr) GTEST_SKIP() << "no huge pages here";
+    SeededRandom(1).Fill(source_.bytes());
+    uint64_t at = kHead;
+    for (const uint32_t bytes : {70'000u, 77u, 130'000u}) {
+      parts_.push_back({bytes, Checksum(source_.bytes().subspan(at, bytes))});
+      at += bytes;
+    }
+    request_ = IoRequest::Read(*file_, 0, home_.bytes().first(kHead), home_.bytes().subspan(kHead));
+    request_.parts = parts_;
+  }
+
+  // The device brings the piece up to `result` bytes.
+  void Arrive(IoPiece piece, int64_t result) {
+    uint8_t* const slot = bounce_->Enter(piece);
+    const std::span<const uint8_t> bytes = source_.bytes().subspan(piece.offset, piece.bytes);
+    std::copy(bytes.begin(), bytes.end(), slot);
+    bounce_->Leave(piece, result);
+    EXPECT_EQ(piece.slot, -1);
+  }
+  void ArriveWhole() {
+    Arrive({.request = &request_, .bytes = request_.bytes()},
+           static_cast<int64_t>(request_.bytes()));
+  }
+  bool IsHome(uint64_t bytes) {
+    const auto stored = source_.bytes().first(bytes);
+    return std::equal(stored.begin(), stored.end(), home_.bytes().begin());
+  }
+
+  static constexpr uint64_t kHead = kIoAlignment;
+  static constexpr uint64_t kBytes = kHead + RoundUpToIo(70'000 + 77 + 130'000);
+  MemoryFileSystem files_;
+  std::unique_ptr<File> file_ = *files_.Open("a", OpenMode::kCreate);
+  std::unique_ptr<IoBounce> bounce_ = IoBounce::Create();
+  IoBuffer source_{kBytes};
+  IoBuffer home_{kBytes};
+  std::vector<EntryPart> parts_;
+  IoRequest request_;
+};
+
+TEST_F(BounceTest, AWholeReadIsCheckedOnItsWay) {
+  ArriveWhole();
+  EXPECT_TRUE(request_.parts_match);
+  EXPECT_TRUE(IsHome(kBytes));
+}
+
+TEST_F(BounceTest, WithoutAHeadToo) {
+  request_ = IoRequest::Read(*file_, kHead, {}, home_.bytes().subspan(kHead));
+  request_.parts = parts_;
+  Arrive({.request = &request_, .offset = kHead, .bytes = request_.bytes()},
+         static_cast<int64_t>(request_.bytes()));
+  EXPECT_TRUE(request_.parts_match);
+  std::copy_n(source_.bytes().begin(), kHead, home_.bytes().begin());
+  EXPECT_TRUE(IsHome(kBytes));
+}
+
+TEST_F(BounceTest, ADamagedPartDoesNotMatchAndArrivesAsItIs) {
+  for (const uint64_t at : {kHead, kHead + 70'000, kHead + 70'076, kHead + 70'077 + 129'999}) {
+    source_.bytes()[at] ^= 0x10;
+    request_.parts_match = false;
+    ArriveWhole();
+    EXPECT_FALSE(request_.parts_match) << at;
+    EXPECT_TRUE(IsHome(kBytes));
+    source_.bytes()[at] ^= 0x10;
+  }
+}
+
+TEST_F(BounceTest, NothingIsSaidOfWhatIsNotThereAsAWhole) {
+  Arrive({.request = &request_, .bytes = kBytes}, 8192);
+  EXPECT_FALSE(request_.parts_match);
+  EXPECT_TRUE(IsHome(8192));
+  Arrive({.request = &request_, .offset = 8192, .bytes = kBytes - 8192}, kBytes - 8192);
+  EXPECT_FALSE(request_.parts_match);
+  EXPECT_TRUE(IsHome(kBytes));
+  Arrive({.request = &request_, .bytes = kBytes}, -EIO);
+  EXPECT_FALSE(request_.parts_match);
+}
+
+TEST_F(BounceTest, PartsThatTheReadDoesNotHoldDoNotMatch) {
+  parts_.push_back({.bytes = 1 << 20, .xxh3 = 0});
+  request_.parts = parts_;
+  ArriveWhole();
+  EXPECT_FALSE(request_.parts_match);
+  EXPECT_TRUE(IsHome(kBytes));
+}
+
+}  // namespace
+}  // namespace cairn::store
