@@ -7,10 +7,15 @@
 #define CAIRN_KERNELS_CPU_PRODUCTS_CHECK_H_
 
 #include "kernels/cpu/products.h"
+#include "kernels/cpu/products_amx.h"
 
 namespace cairn::kernels {
 
 bool SameBits(const Products& one, const Products& other);
+
+// The same of PairLinear's loops, with codes and sums small enough to be subnormal among them.
+bool SamePairBits(const Products& vectors, const AmxProducts& amx);
+bool SamePairBits(const Products& one, const Products& other);
 
 }  // namespace cairn::kernels
 
