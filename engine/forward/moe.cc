@@ -8,7 +8,6 @@
 #include <cstring>
 
 #include "engine/forward/step.h"
-#include "kernels/cpu/linear.h"
 #include "kernels/cpu/top_k.h"
 #include "kernels/cpu/vector_ops.h"
 
@@ -85,8 +84,8 @@ void RunExpert(Step& step, const ExpertOp& op, const float* x1, const float* x3,
   const float limit = static_cast<float>(config.swiglu_limit);
   float* gate = step.workspace.Floats(rows * width);
   float* up = step.workspace.Floats(rows * width);
-  kernels::Linear(step.pool, op.w1.w, x1, config.dim, rows, gate, width);
-  kernels::Linear(step.pool, op.w3.w, x3, config.dim, rows, up, width);
+  Multiply(step.pool, op.w1, x1, rows, gate, width);
+  Multiply(step.pool, op.w3, x3, rows, up, width);
   for (int64_t i = 0; i < rows; ++i) {
     const float weight = routes == nullptr ? 1.0f : (*routes)[static_cast<size_t>(i)].weight;
     kernels::SwiGlu(gate + i * width, up + i * width, width, limit, weight, gate + i * width);

@@ -19,13 +19,16 @@ namespace cairn::kernels {
 namespace {
 
 constexpr int64_t kTileValues = kTileRows * kTileKs;
-constexpr int64_t kSlabTiles = kSlab / kTileKs;
+// Tiles of k that one pass takes of a panel with more rows: two panels' lie in the first-level
+// cache, and each pass loads and stores sums.
+constexpr int64_t kSlabTiles = 16;
 // Up to how many rows sums stay in tiles from the first k to the last.
 constexpr int64_t kPassRows = 2 * kTileRows;
 // Panels side by side.
 constexpr int kSide = 2;
-// How far ahead of its decoding a panel is asked for.
-constexpr int64_t kAhead = 1024;
+// How far ahead of their decoding a panel and its scales are asked for.
+constexpr int64_t kAhead = 2048;
+constexpr int64_t kScalesAhead = 256;
 
 // ---- decoding ----
 
@@ -231,11 +234,16 @@ void CopySums(const Product& a, const Task& task, int64_t panel, int64_t panels,
   }
 }
 
+uint16_t* DecodedRoom(Scratch& scratch) {
+  static_assert(sizeof(scratch.x) >= kSide * kSlabTiles * kTileValues * sizeof(uint16_t));
+  return reinterpret_cast<uint16_t*>(scratch.x);
+}
+
 // At most kPassRows rows: panels are decoded one tile ahead of their multiplication.
 template <WeightFormat format, int kRowTiles, int kPanels>
 void OnePass(const Product& a, const uint16_t* rows, int64_t row_stride, int64_t panel,
              Scratch& scratch) {
-  auto* const room = reinterpret_cast<uint16_t*>(scratch.w);
+  uint16_t* const room = DecodedRoom(scratch);
   const auto decoded = [&](int64_t i, int p) { return room + (i % 2 * kSide + p) * kTileValues; };
   const int64_t tiles = a.k / kTileKs;
   for (int p = 0; p < kPanels; ++p) DecodeTile<format>(a, panel + p, 0, decoded(0, p));
@@ -253,7 +261,7 @@ void OnePass(const Product& a, const uint16_t* rows, int64_t row_stride, int64_t
 template <WeightFormat format, int kPanels>
 void SlabPasses(const Product& a, const uint16_t* rows, int64_t row_stride, int64_t row_tiles,
                 int64_t panel, int64_t begin, int64_t count, float* sums, Scratch& scratch) {
-  auto* const room = reinterpret_cast<uint16_t*>(scratch.w);
+  uint16_t* const room = DecodedRoom(scratch);
   for (int p = 0; p < kPanels; ++p) {
     for (int64_t i = 0; i < count; ++i) {
       DecodeTile<format>(a, panel + p, begin + i, room + (p * kSlabTiles + i) * kTileValues);
