@@ -18,6 +18,10 @@ int FailLoading(const absl::Status& status) {
   return Fail(status, absl::IsResourceExhausted(status) ? kExitFailure : kExitBadWeights);
 }
 
+void SayNumerics(const Model& model) {
+  std::fprintf(stderr, "cairn-engine: numerics %s\n", AboutNumerics(model).c_str());
+}
+
 absl::Status CheckTokens(const ModelConfig& config, std::span<const int32_t> tokens) {
   for (size_t i = 0; i < tokens.size(); ++i) {
     if (tokens[i] < 0 || tokens[i] >= config.vocab) {

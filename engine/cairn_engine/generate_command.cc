@@ -192,6 +192,7 @@ int GenerateOnCpu(const GenerateOptions& options, const SequenceOptions& sequenc
                                 .threads = options.threads,
                                 .expert_bytes = options.expert_bytes});
   if (!model.ok()) return FailLoading(model.status());
+  if (!options.quiet) SayNumerics(**model);
   Forward forward(**model, options.threads);
   return Generate(options, sequence, tokenizer, prompt, *CpuSequenceRunner(forward));
 }

@@ -93,6 +93,7 @@ int RunLogitsCommand(const LogitsOptions& options) {
                                 .rope_rows = options.rope_rows,
                                 .expert_bytes = options.expert_bytes});
   if (!model.ok()) return FailLoading(model.status());
+  SayNumerics(**model);
   Forward forward(**model, options.threads);
   SessionState session((*model)->config, *(*model)->layout);
   absl::StatusOr<LogitsResult> result =

@@ -41,8 +41,9 @@ int Main(int argc, char** argv) {
         ->transform(CLI::AsSizeValue(false));
     command
         ->add_option("--numerics", numerics,
-                     "roundings: plain, kvq or full (default: full for FP8 weights, else plain)")
-        ->check(CLI::IsMember({"plain", "kvq", "full"}));
+                     "roundings: plain, kvq, full or full-amx (default: for FP8 weights full-amx "
+                     "where the processor has AMX, else full; for others plain)")
+        ->check(CLI::IsMember({"plain", "kvq", "full", "full-amx"}));
   };
 
   LogitsOptions logits;

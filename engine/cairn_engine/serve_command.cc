@@ -163,6 +163,7 @@ int RunServeCommand(const ServeOptions& options) {
                       .reserved_bytes = options.embedded_bytes +
                                         static_cast<uint64_t>(options.scheduler.kv_bytes_max)});
   if (!model.ok()) return FailLoading(model.status());
+  SayNumerics(**model);
   if (options.scheduler.speculate && (*model)->mtp == nullptr) {
     return Fail(absl::InvalidArgumentError("--speculate: the model has no MTP block"), kExitUsage);
   }

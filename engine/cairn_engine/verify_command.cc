@@ -228,6 +228,7 @@ int RunVerifyCommand(const VerifyOptions& options) {
                                 .threads = options.threads,
                                 .expert_bytes = options.expert_bytes});
   if (!model.ok()) return FailLoading(model.status());
+  SayNumerics(**model);
   return Verify(options, **model, *prompts);
 }
 

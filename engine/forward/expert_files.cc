@@ -56,7 +56,7 @@ absl::Status ExpertFiles::Add(const ExpertWeights& weights, Numerics numerics) {
     matrix.shape = RawOf(w);
     matrix.values = w.weight.bytes;
     matrix.scales = w.scale.bytes;
-    CAIRN_ASSIGN_OR_RETURN(matrix.fp8_input, RoundsInput(w, numerics));
+    CAIRN_ASSIGN_OR_RETURN(matrix.kind, KindOf(w, numerics));
     packed += static_cast<uint64_t>(kernels::PackedMatrix::PackedBytes(matrix.shape));
     parts.insert(parts.end(), {matrix.values, matrix.scales});
   }
@@ -87,7 +87,7 @@ absl::StatusOr<uint64_t> ExpertFiles::Load(int64_t layer, int64_t expert, ReadRo
     if (raw.scales != nullptr) raw.scales = part++->data();
     LinearOp& op = *std::array{&into.w1, &into.w2, &into.w3}[i];
     op.w.Pack(raw, 0, raw.rows);
-    op.fp8_input = stored[i].fp8_input;
+    static_cast<LinearKind&>(op) = stored[i].kind;
   }
   return bytes;
 }

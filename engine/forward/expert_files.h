@@ -46,7 +46,7 @@ class ExpertFiles {
   struct Matrix {
     kernels::RawMatrix shape;  // its pointers are into the mapping, and not followed
     TensorReader::Bytes values, scales;
-    bool fp8_input = false;
+    LinearKind kind;
   };
   using Expert = std::array<Matrix, 3>;  // w1, w2, w3
 

@@ -64,7 +64,7 @@ TEST_P(Streaming, PackedIsWhatWasCounted) {
   EXPECT_EQ(room.Take(1).size(), files->room_bytes());
 }
 
-INSTANTIATE_TEST_SUITE_P(Modes, Streaming, testing::Values(kModes[0], kModes[3]),
+INSTANTIATE_TEST_SUITE_P(Modes, Streaming, testing::Values(kModes[0], kModes[3], kModes[4]),
                          [](const auto& mode) { return std::string(mode.param.name); });
 
 // The machine's files until Break.

@@ -12,6 +12,7 @@
 #include <map>
 
 #include "engine/forward/test_models.h"
+#include "kernels/cpu/cpu_path.h"
 #include "store/base/limits.h"
 
 namespace cairn::engine {
@@ -315,10 +316,27 @@ TEST_P(Spoiled, MtpHiddenAndWindow) {
   }
 }
 
+// What a step is computed with: every set of instructions that PairLinear has here.
+TEST(FullAmx, HasTheSameBitsWithAmxAndWithout) {
+  const Model& model = ModelOf(kModes[4]);
+  const kernels::PairPath chosen = kernels::ChosenPairPath();
+  kernels::ChoosePairPath(kernels::PairPath::kVectors);
+  const Outcome vectors = RunFresh(model, Sequence().first(300), 100);
+  EXPECT_NE(RunFresh(ModelOf(kModes[3]), Sequence().first(300), 100), vectors)
+      << "the same bits as full: this sees nothing";
+  if (!kernels::HasPairPath(kernels::PairPath::kAmx)) {
+    GTEST_SKIP() << "this processor has no AMX: not compared with it";
+  }
+  kernels::ChoosePairPath(kernels::PairPath::kAmx);
+  const Outcome amx = RunFresh(model, Sequence().first(300), 100);
+  kernels::ChoosePairPath(chosen);
+  EXPECT_EQ(amx, vectors);
+}
+
 const auto kName = [](const auto& instance) { return std::string(instance.param.name); };
 // How rope dims are stored matters to nothing but stored rows.
-INSTANTIATE_TEST_SUITE_P(Modes, Invariance, testing::Values(kModes[0], kModes[1], kModes[3]),
-                         kName);
+INSTANTIATE_TEST_SUITE_P(Modes, Invariance,
+                         testing::Values(kModes[0], kModes[1], kModes[3], kModes[4]), kName);
 INSTANTIATE_TEST_SUITE_P(Modes, Resumption, testing::ValuesIn(kModes), kName);
 INSTANTIATE_TEST_SUITE_P(Modes, Spoiled, testing::ValuesIn(kModes), kName);
 

@@ -7,15 +7,21 @@
 #include "engine/model/weights.h"
 #include "engine/state/numerics.h"
 #include "kernels/cpu/packed_matrix.h"
+#include "kernels/cpu/thread_pool.h"
 #include "store/base/status.h"
 
 namespace cairn::engine {
 
-// fp8_input: the input is rounded to FP8 in groups of 128 first (full numerics, FP8 or FP4 weights;
-// never wo_a).
-struct LinearOp {
-  kernels::PackedMatrix w;
+// What a linear does with its input: fp8_input: it is rounded to FP8 in groups of 128 first (full
+// numerics, FP8 or FP4 weights; never wo_a). pairs: and summed in AMX's order (kFullAmx), where
+// w.takes_pairs().
+struct LinearKind {
   bool fp8_input = false;
+  bool pairs = false;
+};
+
+struct LinearOp : LinearKind {
+  kernels::PackedMatrix w;
 };
 
 // y = w2 . (silu(w1 x) * (w3 x)).
@@ -26,8 +32,12 @@ struct ExpertOp {
 kernels::WeightFormat FormatOf(DType type);
 kernels::RawMatrix RawOf(const LinearWeight& w);
 
-// LinearOp::fp8_input of it. INVALID_ARGUMENT for a width that cannot be rounded so.
-absl::StatusOr<bool> RoundsInput(const LinearWeight& w, Numerics numerics);
+// INVALID_ARGUMENT for a width that cannot be rounded so.
+absl::StatusOr<LinearKind> KindOf(const LinearWeight& w, Numerics numerics);
+
+// y [rows, op.w.n()] = W x, in the order that `op` has; x as it wants it, in rows of its width.
+void Multiply(kernels::ThreadPool& pool, const LinearOp& op, const float* x, int64_t rows, float* y,
+              int64_t ldy);
 
 }  // namespace cairn::engine
 

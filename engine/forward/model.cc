@@ -5,6 +5,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "engine/forward/expert_files.h"
+#include "kernels/cpu/cpu_path.h"
 #include "kernels/cpu/formats.h"
 #include "store/device/shared_memory.h"
 
@@ -31,9 +32,9 @@ class Packer {
   absl::Status status() const { return status_; }
 
   LinearOp Linear(const LinearWeight& w) {
-    const absl::StatusOr<bool> rounds = RoundsInput(w, numerics_);
-    if (status_.ok()) status_ = rounds.status();
-    return {PackedMatrix(RawOf(w), 0, w.out), rounds.value_or(false)};
+    const absl::StatusOr<LinearKind> kind = KindOf(w, numerics_);
+    if (status_.ok()) status_ = kind.status();
+    return {kind.value_or(LinearKind{}), PackedMatrix(RawOf(w), 0, w.out)};
   }
 
   HyperConnectionOp Hc(const HyperConnectionWeights& w, int64_t outputs) {
@@ -82,7 +83,7 @@ class Packer {
     op.wo_b = Linear(w.wo_b);
     // The reference expands wo_a to BF16 and multiplies unrounded inputs.
     for (int64_t g = 0; g < config_.o_groups; ++g) {
-      op.wo_a.push_back({PackedMatrix(RawOf(w.wo_a), g * config_.o_lora, config_.o_lora), false});
+      op.wo_a.push_back({{}, PackedMatrix(RawOf(w.wo_a), g * config_.o_lora, config_.o_lora)});
     }
     op.q_norm = Vector(w.q_norm);
     op.kv_norm = Vector(w.kv_norm);
@@ -142,6 +143,13 @@ kernels::RopeTable Rope(const ModelConfig& config, bool compressed) {
   return kernels::RopeTable(options);
 }
 
+// Which of the two full ones is the faster here.
+Numerics DefaultNumerics(DType type) {
+  if (type != DType::kF8E4M3) return Numerics::kPlain;
+  const bool amx = kernels::ChosenPairPath() == kernels::PairPath::kAmx;
+  return amx ? Numerics::kFullAmx : Numerics::kFull;
+}
+
 absl::Status CheckNumerics(const ModelConfig& config, Numerics numerics) {
   if (numerics == Numerics::kPlain) return absl::OkStatus();
   if ((config.head_dim - config.rope_dim) % 64 != 0) {
@@ -184,8 +192,7 @@ absl::StatusOr<std::unique_ptr<Model>> PackModel(const Weights& weights,
                                                  const LoadOptions& options) {
   const ModelConfig& config = weights.config;
   const DType type = weights.layers.front().attn.wq_a.weight.dtype;
-  const Numerics numerics =
-      options.numerics.value_or(type == DType::kF8E4M3 ? Numerics::kFull : Numerics::kPlain);
+  const Numerics numerics = options.numerics.value_or(DefaultNumerics(type));
   CAIRN_RETURN_IF_ERROR(CheckNumerics(config, numerics));
   CAIRN_ASSIGN_OR_RETURN(std::shared_ptr<ExpertFiles> files,
                          ExpertFiles::Open(options.files, weights, numerics));
@@ -230,6 +237,13 @@ absl::StatusOr<std::unique_ptr<Model>> LoadModel(const std::string& directory,
   CAIRN_ASSIGN_OR_RETURN(std::shared_ptr<TensorFile> file, TensorFile::Open(directory));
   CAIRN_ASSIGN_OR_RETURN(const Weights weights, BindWeights(config, std::move(file)));
   return PackModel(weights, options);
+}
+
+std::string AboutNumerics(const Model& model) {
+  if (model.numerics != Numerics::kFullAmx) return NumericsName(model.numerics);
+  const bool amx = kernels::ChosenPairPath() == kernels::PairPath::kAmx;
+  return absl::StrCat(NumericsName(model.numerics),
+                      amx ? ", with AMX" : ", without AMX: the same bits, slower than full");
 }
 
 }  // namespace cairn::engine

@@ -110,9 +110,10 @@ struct Model {
 };
 
 // Reads config.json and the weights in `directory`, checks them whole, packs them. `numerics`
-// unset: full for FP8 or FP4 weights, plain otherwise. Errors: INVALID_ARGUMENT, DATA_LOSS,
-// NOT_FOUND naming the file and the tensor or field; RESOURCE_EXHAUSTED, before memory is taken, if
-// there is too little for the experts of a step.
+// unset: full-amx for FP8 or FP4 weights where AMX is and is right, full where not; plain
+// otherwise. Errors: INVALID_ARGUMENT, DATA_LOSS, NOT_FOUND naming the file and the tensor or
+// field; RESOURCE_EXHAUSTED, before memory is taken, if there is too little for the experts of a
+// step.
 struct LoadOptions {
   std::optional<Numerics> numerics = std::nullopt;
   int threads = 1;
@@ -130,6 +131,9 @@ absl::StatusOr<std::unique_ptr<Model>> LoadModel(const std::string& directory,
 // The same from weights already bound.
 absl::StatusOr<std::unique_ptr<Model>> PackModel(const Weights& weights,
                                                  const LoadOptions& options);
+
+// For a start's messages: the numerics' name, and of full-amx what computes it.
+std::string AboutNumerics(const Model& model);
 
 }  // namespace cairn::engine
 

@@ -9,7 +9,6 @@
 
 #include "engine/forward/step.h"
 #include "kernels/cpu/formats.h"
-#include "kernels/cpu/linear.h"
 #include "kernels/cpu/top_k.h"
 #include "kernels/cpu/vector_ops.h"
 
@@ -124,8 +123,8 @@ void RunExpert(kernels::ThreadPool& pool, const ModelConfig& config, const Exper
     x1 = gather(work.from1, work.x1);
     x3 = work.x3 == work.x1 ? x1 : gather(work.from3, work.x3);
   }
-  kernels::Linear(pool, op.w1.w, x1, d, rows, work.gate, width);
-  kernels::Linear(pool, op.w3.w, x3, d, rows, work.up, width);
+  Multiply(pool, op.w1, x1, rows, work.gate, width);
+  Multiply(pool, op.w3, x3, rows, work.up, width);
   // An exponential takes as long as reading some floats.
   ForRows(pool, rows, 8 * width, [&](int64_t i) {
     float* gate = work.gate + i * width;
@@ -134,7 +133,7 @@ void RunExpert(kernels::ThreadPool& pool, const ModelConfig& config, const Exper
     kernels::SwiGlu(gate, work.up + i * width, width, limit, weight, gate);
     if (op.w2.fp8_input) kernels::SimulateFp8({gate, static_cast<size_t>(width)}, 128);
   });
-  kernels::Linear(pool, op.w2.w, work.gate, width, rows, work.y, d);
+  Multiply(pool, op.w2, work.gate, rows, work.y, d);
 }
 
 // out += y of the rows.

@@ -196,7 +196,7 @@ TEST_P(Idea, Experts) {
     Rows got(n, x.width);
     ASSERT_TRUE(
         MoeLayer(rig.step, rig.model.layers[layer].ffn, x.values.data(), got.values.data()).ok());
-    const bool rounded = GetParam().numerics == Numerics::kFull;
+    const bool rounded = RoundsInputs(GetParam().numerics);
     ExpectClose(got.values, expected.values, rounded ? 5e-2 : 2e-5, rounded ? 1e-2 : 0.0,
                 "layer " + std::to_string(layer));
   }

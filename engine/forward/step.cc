@@ -3,7 +3,6 @@
 #include <cstring>
 
 #include "kernels/cpu/formats.h"
-#include "kernels/cpu/linear.h"
 #include "kernels/cpu/vector_ops.h"
 
 namespace cairn::engine {
@@ -26,7 +25,7 @@ const float* LinearInput::For(const LinearOp& op) {
 }
 
 void LinearInput::Apply(const LinearOp& op, float* y, int64_t ldy) {
-  kernels::Linear(step_.pool, op.w, For(op), width_, rows_, y, ldy);
+  Multiply(step_.pool, op, For(op), rows_, y, ldy);
 }
 
 void NormRows(Step& step, const float* x, const std::vector<float>& weight, int64_t rows,

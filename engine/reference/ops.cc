@@ -87,7 +87,7 @@ Rows LinearSlice(const LinearWeight& w, int64_t begin, int64_t n, const Rows& x)
 
 Rows Linear(const Setup& setup, const LinearWeight& w, const Rows& x) {
   const bool packed = w.weight.dtype == DType::kF8E4M3 || w.weight.dtype == DType::kI8;
-  if (setup.numerics != Numerics::kFull || !packed) return LinearSlice(w, 0, w.out, x);
+  if (!RoundsInputs(setup.numerics) || !packed) return LinearSlice(w, 0, w.out, x);
   Rows rounded = x;
   for (int64_t r = 0; r < x.count; ++r) RoundFp8(rounded[r], 128);
   return LinearSlice(w, 0, w.out, rounded);

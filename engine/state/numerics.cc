@@ -12,12 +12,14 @@ const char* NumericsName(Numerics numerics) {
       return "full";
     case Numerics::kFullSm90a:
       return "full-sm90a";
+    case Numerics::kFullAmx:
+      return "full-amx";
   }
   return "?";
 }
 
 std::optional<Numerics> ParseNumerics(const std::string& name) {
-  for (const Numerics n : {Numerics::kPlain, Numerics::kKvq, Numerics::kFull}) {
+  for (const Numerics n : {Numerics::kPlain, Numerics::kKvq, Numerics::kFull, Numerics::kFullAmx}) {
     if (name == NumericsName(n)) return n;
   }
   return std::nullopt;

@@ -15,7 +15,16 @@ enum class Numerics : uint8_t {
   // kFull as engine/cuda computes it: activations in BF16, sums in the order of the GPU's tensor
   // cores. Rows of the same form, with other bits in them.
   kFullSm90a = 3,
+  // kFull with those linears' sums in the order of AMX (kernels/cpu/linear.h, PairLinear): the same
+  // bits with AMX, fast, and without it, slower. Rows of the same form, with other bits in them.
+  kFullAmx = 4,
 };
+
+// Whether the inputs of FP8 and FP4 linears are rounded to FP8.
+constexpr bool RoundsInputs(Numerics numerics) {
+  return numerics == Numerics::kFull || numerics == Numerics::kFullSm90a ||
+         numerics == Numerics::kFullAmx;
+}
 
 // How the rope dims of a quantised row are kept. The reference's tensors are BF16, so there (and in
 // every deployment) the row is 584 bytes; kF32 leaves them unrounded, as float64 references of the
@@ -26,7 +35,8 @@ enum class RopeRows : uint8_t { kBf16 = 0, kF32 = 1 };
 // with rows made after.
 inline constexpr int kNumericsVersion = 2;
 
-const char* NumericsName(Numerics numerics);  // "plain", "kvq", "full", "full-sm90a"
+// "plain", "kvq", "full", "full-sm90a", "full-amx".
+const char* NumericsName(Numerics numerics);
 // Those of the CPU, which are there to be chosen from.
 std::optional<Numerics> ParseNumerics(const std::string& name);
 

@@ -157,6 +157,7 @@ TEST(KvLayout, IdentityChangesWithAllThatBytesDependOn) {
   EXPECT_TRUE(add(nano, Numerics::kKvq, RopeRows::kBf16));
   EXPECT_TRUE(add(nano, Numerics::kFull, RopeRows::kBf16));
   EXPECT_TRUE(add(nano, Numerics::kFullSm90a, RopeRows::kBf16)) << "on another device";
+  EXPECT_TRUE(add(nano, Numerics::kFullAmx, RopeRows::kBf16)) << "in another order";
   EXPECT_TRUE(add(nano, Numerics::kKvq, RopeRows::kF32));
   EXPECT_FALSE(add(nano, Numerics::kKvq, RopeRows::kBf16)) << "the same again";
   weights.bytes[31] = 1;
@@ -173,7 +174,7 @@ TEST(KvLayout, IdentityChangesWithAllThatBytesDependOn) {
 }
 
 TEST(Numerics, NamesAndBack) {
-  for (const Numerics n : {Numerics::kPlain, Numerics::kKvq, Numerics::kFull}) {
+  for (const Numerics n : {Numerics::kPlain, Numerics::kKvq, Numerics::kFull, Numerics::kFullAmx}) {
     EXPECT_EQ(ParseNumerics(NumericsName(n)), n);
   }
   EXPECT_EQ(ParseNumerics("fp8"), std::nullopt);

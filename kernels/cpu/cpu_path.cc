@@ -1,5 +1,9 @@
 #include "kernels/cpu/cpu_path.h"
 
+#include <cpuid.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
 #include <atomic>
 #include <cstdio>
 
@@ -22,6 +26,28 @@ std::atomic<CpuPath>& Chosen() {
   return chosen;
 }
 
+// arch_prctl(2): a process must ask before its threads have tiles.
+constexpr int kRequestFeature = 0x1023, kTileData = 18;
+
+bool HasAmx() {
+  unsigned int a = 0, b = 0, c = 0, d = 0;
+  if (!HasCpuPath(CpuPath::kAvx512) || __get_cpuid_count(7, 0, &a, &b, &c, &d) == 0) return false;
+  const bool vbmi = (c >> 1 & 1) != 0, bf16 = (d >> 22 & 1) != 0, tiles = (d >> 24 & 1) != 0;
+  return vbmi && bf16 && tiles && syscall(SYS_arch_prctl, kRequestFeature, kTileData) == 0;
+}
+
+PairPath FastestRight() {
+  if (!HasPairPath(PairPath::kAmx)) return PairPath::kVectors;
+  if (SamePairBits(Avx2Products(), AmxProductsHere())) return PairPath::kAmx;
+  std::fputs("cairn: products with AMX have other bits than without it here: not used\n", stderr);
+  return PairPath::kVectors;
+}
+
+std::atomic<PairPath>& ChosenPair() {
+  static std::atomic<PairPath> chosen(FastestRight());
+  return chosen;
+}
+
 }  // namespace
 
 bool HasCpuPath(CpuPath path) {
@@ -35,5 +61,14 @@ bool HasCpuPath(CpuPath path) {
 CpuPath ChosenCpuPath() { return Chosen().load(std::memory_order_relaxed); }
 
 void ChooseCpuPath(CpuPath path) { Chosen().store(path, std::memory_order_relaxed); }
+
+bool HasPairPath(PairPath path) {
+  static const bool amx = HasAmx();
+  return path == PairPath::kVectors || amx;
+}
+
+PairPath ChosenPairPath() { return ChosenPair().load(std::memory_order_relaxed); }
+
+void ChoosePairPath(PairPath path) { ChosenPair().store(path, std::memory_order_relaxed); }
 
 }  // namespace cairn::kernels

@@ -1,7 +1,7 @@
-// cpu_path.h: which instructions Linear, PanelMultiply and Attend are computed with, and rows of
-// FP8 decoded. Results have the same bits on every path; only the speed differs.
+// cpu_path.h: which instructions Linear, PanelMultiply, PairLinear and Attend are computed with,
+// and rows of FP8 decoded. Results have the same bits on every path; only the speed differs.
 //
-// Threads: any, but for ChooseCpuPath.
+// Threads: any, but for those that choose.
 #ifndef CAIRN_KERNELS_CPU_CPU_PATH_H_
 #define CAIRN_KERNELS_CPU_CPU_PATH_H_
 
@@ -20,6 +20,19 @@ CpuPath ChosenCpuPath();
 
 // For tests and benches. REQUIRES: HasCpuPath(path); nothing is being multiplied.
 void ChooseCpuPath(CpuPath path);
+
+// PairLinear's: the vectors of ChosenCpuPath, or AMX.
+enum class PairPath : uint8_t { kVectors, kAmx };
+
+// Whether this processor and its operating system have it. Asked the first time, Linux permits this
+// process AMX's tiles, unless a thread has a signal stack too small for them.
+bool HasPairPath(PairPath path);
+
+// AMX where it is and gives the bits of kVectors, tried once as above.
+PairPath ChosenPairPath();
+
+// As ChooseCpuPath.
+void ChoosePairPath(PairPath path);
 
 }  // namespace cairn::kernels
 

@@ -6,6 +6,13 @@
 // output's bits depend on its own row of x and of W alone: not on how many rows came along, on
 // tiles or on threads.
 //
+// PairLinear is another numerics, for FP8 and FP4 with inputs that are BF16 numbers (as those
+// rounded to FP8 are), so that every product is exact: the order in which AMX sums. Of each group
+// of 32 k:
+//   even = fma(x[k], W[n][k], even) from 0 for its even k ascending, odd so for its odd k;
+// then the groups ascending, y = y + (even + odd) from 0. W is decoded exactly, scales included,
+// with each zero as -0. Wherever a result is subnormal it is zero, with its sign; so are inputs.
+//
 // Threads: one caller a pool. Shapes: x [m, k] with row stride ldx, y [m, n] with row stride ldy,
 // both in floats.
 #ifndef CAIRN_KERNELS_CPU_LINEAR_H_
@@ -20,6 +27,10 @@ namespace cairn::kernels {
 
 void Linear(ThreadPool& pool, const PackedMatrix& w, const float* x, int64_t ldx, int64_t m,
             float* y, int64_t ldy);
+
+// REQUIRES: w.takes_pairs(); every x is a BF16 number. With AMX or without it (cpu_path.h).
+void PairLinear(ThreadPool& pool, const PackedMatrix& w, const float* x, int64_t ldx, int64_t m,
+                float* y, int64_t ldy);
 
 // One panel for the caller's own loops: y[m][16] += x[m][0..count) * panel[count][16], continuing
 // the sums that y holds.

@@ -111,8 +111,10 @@ void MultiplySlab(const Product& a, const Task& task, int64_t k, int64_t count, 
   }
 }
 
-template <typename V, WeightFormat format>
-void ManyRowsOf(const Product& a, const Task& task, Scratch& scratch) {
+// y of a task: calls multiply(k, count) for each slab, with its rows in scratch.x, to add to
+// scratch.sums.
+template <typename Multiply>
+void SlabBySlab(const Product& a, const Task& task, Scratch& scratch, Multiply multiply) {
   for (int64_t p = 0; p < task.panels; ++p) {
     std::memset(scratch.sums + p * kRowsPerTask * kPanel, 0,
                 static_cast<size_t>(task.rows * kPanel) * sizeof(float));
@@ -123,7 +125,7 @@ void ManyRowsOf(const Product& a, const Task& task, Scratch& scratch) {
       std::memcpy(scratch.x + r * kSlab, a.x + (task.row_begin + r) * a.ldx + k,
                   static_cast<size_t>(count) * sizeof(float));
     }
-    MultiplySlab<V, format>(a, task, k, count, scratch);
+    multiply(k, count);
   }
   for (int64_t r = 0; r < task.rows; ++r) {
     for (int64_t p = 0; p < task.panels; ++p) {
@@ -134,6 +136,13 @@ void ManyRowsOf(const Product& a, const Task& task, Scratch& scratch) {
                   static_cast<size_t>(columns) * sizeof(float));
     }
   }
+}
+
+template <typename V, WeightFormat format>
+void ManyRowsOf(const Product& a, const Task& task, Scratch& scratch) {
+  SlabBySlab(a, task, scratch, [&](int64_t k, int64_t count) {
+    MultiplySlab<V, format>(a, task, k, count, scratch);
+  });
 }
 
 template <typename V>

@@ -23,6 +23,15 @@ bool ScalesFit(const RawMatrix& raw) {
   return std::all_of(raw.scales, raw.scales + count, [](uint8_t e) { return e <= kScaleMax; });
 }
 
+// Whether values with such scales are normal numbers: from 2^-9 to 448 of the scale (below 2^8, by
+// ScalesFit, in any case), from 0.5 to 6 of it.
+bool ScalesOfPairs(WeightFormat format, const std::vector<uint8_t>& scales) {
+  const int least = format == WeightFormat::kFp8 ? 10 : 2;
+  const int most = format == WeightFormat::kFp8 ? 254 : 252;
+  return std::all_of(scales.begin(), scales.end(),
+                     [&](uint8_t e) { return e >= least && e <= most; });
+}
+
 WeightFormat PackedFormat(const RawMatrix& raw) {
   return raw.format == WeightFormat::kFp8 && !ScalesFit(raw) ? WeightFormat::kF32 : raw.format;
 }
@@ -151,6 +160,7 @@ void PackedMatrix::Pack(const RawMatrix& raw, int64_t row_begin, int64_t n) {
   panel_bytes_ = CeilDiv(k_, chunk.ks) * chunk.bytes;
   values_.assign(static_cast<size_t>(panels() * panel_bytes_), 0);
   if (chunk.group > 0) PackScales(raw, row_begin, CeilDiv(k_, chunk.group));
+  takes_pairs_ = chunk.group > 0 && k_ % 32 == 0 && ScalesOfPairs(format_, scales_);
   for (int64_t begin = 0; begin < n; begin += kPanel) {
     uint8_t* const panel = values_.data() + begin / kPanel * panel_bytes_;
     const int64_t rows = std::min<int64_t>(kPanel, n - begin);

@@ -41,6 +41,9 @@ class PackedMatrix {
 
   // As packed: FP8 whose scales are beyond what decoding takes (above 2^7) is kept as F32.
   WeightFormat format() const { return format_; }
+  // Whether PairLinear takes it: FP8 or FP4 of whole groups of 32 k, whose values, scales included,
+  // are normal BF16 numbers or zero.
+  bool takes_pairs() const { return takes_pairs_; }
   int64_t n() const { return n_; }
   int64_t k() const { return k_; }
   int64_t panels() const { return (n_ + kPanel - 1) / kPanel; }
@@ -56,6 +59,7 @@ class PackedMatrix {
   void PackScales(const RawMatrix& raw, int64_t row_begin, int64_t groups);
 
   WeightFormat format_ = WeightFormat::kF32;
+  bool takes_pairs_ = false;
   int64_t n_ = 0;
   int64_t k_ = 0;
   int64_t panel_bytes_ = 0;

@@ -1,5 +1,5 @@
-// products.h: the inner loops of Linear and PanelMultiply, compiled once for each set of
-// instructions (cpu_path.h). For linear.cc.
+// products.h: the inner loops of Linear, PanelMultiply and PairLinear, compiled once for each set
+// of instructions (cpu_path.h). For linear.cc and pair_linear.cc.
 //
 // Threads: pure functions; a Scratch belongs to one call at a time. Orders and shapes: linear.h.
 #ifndef CAIRN_KERNELS_CPU_PRODUCTS_H_
@@ -56,6 +56,9 @@ struct Products {
   // PanelMultiply.
   void (*panel)(const float* panel, int64_t count, const float* x, int64_t ldx, int64_t m, float* y,
                 int64_t ldy);
+  // PairLinear, of FP8 and FP4, with pair_rows_tile rows side by side.
+  int64_t pair_rows_tile;
+  void (*pair_rows)(const Product& product, const Task& task, Scratch& scratch);
 };
 
 Products Avx2Products();

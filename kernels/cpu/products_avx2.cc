@@ -5,6 +5,7 @@
 
 #include "kernels/cpu/few_rows.h"
 #include "kernels/cpu/many_rows.h"
+#include "kernels/cpu/pair_rows.h"
 #include "kernels/cpu/products.h"
 
 namespace cairn::kernels {
@@ -27,9 +28,19 @@ struct Avx2 {
   static Floats Fma(const Floats& v, const Floats& w, const Floats& sum) {
     return {_mm256_fmadd_ps(v.low, w.low, sum.low), _mm256_fmadd_ps(v.high, w.high, sum.high)};
   }
+  static Floats Add(const Floats& a, const Floats& b) {
+    return {_mm256_add_ps(a.low, b.low), _mm256_add_ps(a.high, b.high)};
+  }
+  static Floats NegativeZeros(const Floats& v) {
+    return {NegativeZeros(v.low), NegativeZeros(v.high)};
+  }
+  static __m256 NegativeZeros(__m256 v) {
+    const __m256 zero = _mm256_cmp_ps(v, _mm256_setzero_ps(), _CMP_EQ_OQ);
+    return _mm256_or_ps(v, _mm256_and_ps(zero, _mm256_set1_ps(-0.0f)));
+  }
 
   // 16 registers: 12 sums, and room to decode.
-  static constexpr int kFewRows = 6, kPanelRows = 6, kTileRows = 6;
+  static constexpr int kFewRows = 6, kPanelRows = 6, kTileRows = 6, kPairRows = 2;
   static constexpr int Panels(int rows) { return rows == 1 ? 4 : rows <= 3 ? 2 : 1; }
 
   template <WeightFormat format>
@@ -117,7 +128,8 @@ struct Avx2::Decoder<WeightFormat::kFp4> {
 }  // namespace
 
 Products Avx2Products() {
-  return {{48, 48, 24, 24}, Avx2::kTileRows, FewRows<Avx2>, ManyRows<Avx2>, Panel<Avx2>};
+  return {{48, 48, 24, 24}, Avx2::kTileRows, FewRows<Avx2>, ManyRows<Avx2>,
+          Panel<Avx2>,      Avx2::kPairRows, PairRows<Avx2>};
 }
 
 }  // namespace cairn::kernels

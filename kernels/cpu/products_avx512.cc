@@ -10,6 +10,7 @@
 
 #include "kernels/cpu/few_rows.h"
 #include "kernels/cpu/many_rows.h"
+#include "kernels/cpu/pair_rows.h"
 #include "kernels/cpu/products.h"
 
 namespace cairn::kernels {
@@ -22,9 +23,14 @@ struct Avx512 {
   static void Store(float* p, Floats v) { _mm512_storeu_ps(p, v); }
   static Floats Splat(const float* p) { return _mm512_set1_ps(*p); }
   static Floats Fma(Floats v, Floats w, Floats sum) { return _mm512_fmadd_ps(v, w, sum); }
+  static Floats Add(Floats a, Floats b) { return _mm512_add_ps(a, b); }
+  static Floats NegativeZeros(Floats v) {
+    const __mmask16 zero = _mm512_cmp_ps_mask(v, _mm512_setzero_ps(), _CMP_EQ_OQ);
+    return _mm512_mask_mov_ps(v, zero, _mm512_set1_ps(-0.0f));
+  }
 
   // 32 registers: 24 sums where weights are decoded already and rows lie at fixed distances.
-  static constexpr int kFewRows = 8, kPanelRows = 12, kTileRows = 24;
+  static constexpr int kFewRows = 8, kPanelRows = 12, kTileRows = 24, kPairRows = 12;
   static constexpr int Panels(int rows) { return rows <= 3 ? 4 : rows <= 6 ? 2 : 1; }
 
   template <WeightFormat format>
@@ -110,7 +116,8 @@ struct Avx512::Decoder<WeightFormat::kFp4> {
 }  // namespace
 
 Products Avx512Products() {
-  return {{48, 48, 8, 8}, Avx512::kTileRows, FewRows<Avx512>, ManyRows<Avx512>, Panel<Avx512>};
+  return {{48, 48, 8, 8}, Avx512::kTileRows, FewRows<Avx512>, ManyRows<Avx512>,
+          Panel<Avx512>,  Avx512::kPairRows, PairRows<Avx512>};
 }
 
 }  // namespace cairn::kernels

@@ -4,6 +4,7 @@
 #include <bit>
 #include <cstring>
 #include <memory>
+#include <utility>
 #include <vector>
 
 namespace cairn::kernels {
@@ -27,7 +28,8 @@ class Numbers {
   uint64_t state_ = 1;
 };
 
-PackedMatrix Made(WeightFormat format, Numbers& numbers) {
+// `lowest`: of the scales, which are more than either format has.
+PackedMatrix Made(WeightFormat format, Numbers& numbers, int lowest = 120) {
   std::vector<uint8_t> values, scales;
   const auto put = [&](uint32_t bits, int bytes) {
     for (int i = 0; i < bytes; ++i) values.push_back(static_cast<uint8_t>(bits >> (8 * i)));
@@ -40,9 +42,8 @@ PackedMatrix Made(WeightFormat format, Numbers& numbers) {
     if (format == WeightFormat::kFp8) put(numbers.Next() & 0xf7, 1);
     if (format == WeightFormat::kFp4 && i % 2 == 0) put(numbers.Next() & 0xff, 1);
   }
-  // More than either format has.
   for (int64_t i = 0; i < kOutputs * kK / 32; ++i) {
-    scales.push_back(static_cast<uint8_t>(120 + numbers.Next() % 8));
+    scales.push_back(static_cast<uint8_t>(lowest + static_cast<int>(numbers.Next() % 8)));
   }
   return PackedMatrix({format, kOutputs, kK, values.data(), scales.data()}, 0, kOutputs);
 }
@@ -100,7 +101,58 @@ bool Same(const Results& a, const Results& b) {
   return std::memcmp(a.data(), b.data(), a.size() * sizeof(float)) == 0;
 }
 
+constexpr int64_t kPairRowsMax = 4 * kTileRows + 3;
+
+Results PairsOf(const Products& products, const PackedMatrix& w, const std::vector<float>& x,
+                int64_t rows) {
+  static thread_local const std::unique_ptr<Scratch> scratch = std::make_unique<Scratch>();
+  Results y(static_cast<size_t>(rows * kOutputs));
+  products.pair_rows(ProductOf(w, x.data(), kK, y.data(), kOutputs), {0, rows, 0, w.panels()},
+                     *scratch);
+  return y;
+}
+
+Results PairsOf(const AmxProducts& amx, const PackedMatrix& w, const std::vector<float>& x,
+                int64_t rows) {
+  struct alignas(64) Tile {
+    uint16_t values[kTileRows * kTileKs];
+  };
+  static thread_local const std::unique_ptr<Scratch> scratch = std::make_unique<Scratch>();
+  Results y(static_cast<size_t>(rows * kOutputs));
+  const Product product = ProductOf(w, x.data(), kK, y.data(), kOutputs);
+  const int64_t blocks = (rows + kTileRows - 1) / kTileRows;
+  std::vector<Tile> tiles(static_cast<size_t>(blocks * kK / kTileKs));
+  for (int64_t b = 0; b < blocks; ++b) amx.pack(product, rows, b, tiles.data()->values);
+  amx.rows(product, tiles.data()->values, {0, rows, 0, w.panels()}, *scratch);
+  return y;
+}
+
+template <typename Other>
+bool SamePairs(const Products& one, const Other& other) {
+  Numbers numbers;
+  std::vector<float> x(static_cast<size_t>(kPairRowsMax * kK));
+  for (const WeightFormat format : {WeightFormat::kFp8, WeightFormat::kFp4}) {
+    // Sums of usual size; and such that many of them are below 2^-126.
+    for (const auto& [lowest, factor] : {std::pair{120, 1.0f}, std::pair{12, 0x1p-16f}}) {
+      for (float& v : x) {
+        v = std::bit_cast<float>(std::bit_cast<uint32_t>(numbers.Small() * factor) & 0xffff0000);
+      }
+      const PackedMatrix w = Made(format, numbers, lowest);
+      for (int64_t rows = 1; rows <= kPairRowsMax; ++rows) {
+        if (!Same(PairsOf(one, w, x, rows), PairsOf(other, w, x, rows))) return false;
+      }
+    }
+  }
+  return true;
+}
+
 }  // namespace
+
+bool SamePairBits(const Products& vectors, const AmxProducts& amx) {
+  return SamePairs(vectors, amx);
+}
+
+bool SamePairBits(const Products& one, const Products& other) { return SamePairs(one, other); }
 
 bool SameBits(const Products& one, const Products& other) {
   Numbers numbers;

@@ -6,6 +6,7 @@
 #define CAIRN_KERNELS_CPU_PRODUCTS_CHECK_H_
 
 #include "kernels/cpu/products.h"
+#include "kernels/cpu/products_amx.h"
 #include "kernels/cpu/row_loops.h"
 
 namespace cairn::kernels {
@@ -14,6 +15,10 @@ namespace cairn::kernels {
 bool SameBits(const Products& one, const Products& other);
 // Every number of heads and of rows up to beyond what is taken at once; every code.
 bool SameBits(const RowLoops& one, const RowLoops& other);
+
+// The same of PairLinear's loops, with codes and sums small enough to be subnormal among them.
+bool SamePairBits(const Products& vectors, const AmxProducts& amx);
+bool SamePairBits(const Products& one, const Products& other);
 
 }  // namespace cairn::kernels
 

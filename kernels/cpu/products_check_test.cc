@@ -35,6 +35,31 @@ TEST(ProductsCheck, ThePathsOfThisProcessorAreRight) {
   if (!HasCpuPath(CpuPath::kAvx512)) GTEST_SKIP() << "no AVX-512 here";
   EXPECT_TRUE(SameBits(Avx2Products(), Avx512Products()));
   EXPECT_TRUE(SameBits(Avx2RowLoops(), Avx512RowLoops()));
+  EXPECT_TRUE(SamePairBits(Avx2Products(), Avx512Products()));
+  if (!HasPairPath(PairPath::kAmx)) GTEST_SKIP() << "no AMX here";
+  EXPECT_TRUE(SamePairBits(Avx2Products(), AmxProductsHere()));
+}
+
+TEST(ProductsCheck, OneWrongBitOfPairsIsFound) {
+  Products wrong = Avx2Products();
+  wrong.pair_rows = [](const Product& product, const Task& task, Scratch& scratch) {
+    Avx2Products().pair_rows(product, task, scratch);
+    if (IsSpoiled(product, task)) Spoil(product.y + (task.rows - 1) * product.ldy + product.n - 1);
+  };
+  for (const WeightFormat format : {WeightFormat::kFp8, WeightFormat::kFp4}) {
+    for (const int64_t rows : {1, 15, 16, 17, 32, 33, 48, 49, 64, 67}) {
+      spoiled = {format, rows};
+      EXPECT_FALSE(SamePairBits(Avx2Products(), wrong)) << rows;
+    }
+  }
+  spoiled = {};
+  EXPECT_TRUE(SamePairBits(Avx2Products(), wrong));
+}
+
+TEST(ProductsCheck, PairsInAnotherOrderAreFound) {
+  Products wrong = Avx2Products();
+  wrong.pair_rows = Avx2Products().many_rows;
+  EXPECT_FALSE(SamePairBits(Avx2Products(), wrong));
 }
 
 TEST(ProductsCheck, OneWrongBitOfFewRowsIsFound) {

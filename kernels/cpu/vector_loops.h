@@ -8,10 +8,12 @@
 //   Floats                16 floats, one for each output of a panel
 //   Zero, Load, Store     of Floats; any address
 //   Splat, Fma            Fma(v, w, sum): v * w + sum, one rounding; v is Floats or a Splat(float*)
+//   Add, NegativeZeros    the latter: each zero as -0
 //   Decoder<format>       kParts parts of a chunk, each decoded at once to its values of k:
 //                         Decode(chunk, part, scales, Floats*), and Scales(e8m0) of a group
-//   kFewRows, kPanelRows, kTileRows
-//                         rows of a tile of few_rows.h, of PanelMultiply and of many_rows.h
+//   kFewRows, kPanelRows, kTileRows, kPairRows
+//                         rows of a tile of few_rows.h, of PanelMultiply, of many_rows.h and of
+//                         pair_rows.h
 //   Panels(rows)          panels of a tile of few_rows.h
 //
 // Threads: pure functions.

@@ -1,5 +1,5 @@
-// The matrix kernels: many rows beside OpenBLAS, one row beside the memory's read bandwidth, and
-// what more rows cost than one. Shapes are DeepSeek-V4-Flash's.
+// The matrix kernels: many rows beside OpenBLAS, one row beside the memory's read bandwidth, what
+// more rows cost than one, and PairLinear with AMX beside Linear. Shapes are DeepSeek-V4-Flash's.
 #include <immintrin.h>
 
 #include <algorithm>
@@ -24,6 +24,7 @@ namespace {
 
 using kernels::CpuPath;
 using kernels::PackedMatrix;
+using kernels::PairPath;
 using kernels::ThreadPool;
 using kernels::WeightFormat;
 
@@ -75,15 +76,15 @@ int64_t BytesAValue(WeightFormat format, int64_t values) {
 }
 
 // Weights in a format, hardly any of them subnormal, as in a model: those cost a processor up to
-// 150 cycles each. FP8 codes are of values spread up to the largest; F32 and BF16 are from 0.5 to
-// 2, of either sign; FP4 is any bytes.
+// 150 cycles each. FP8 codes are of values spread up to the largest, but 0; F32 and BF16 are from
+// 0.5 to 2, of either sign; FP4 is any bytes.
 PackedMatrix RandomMatrix(WeightFormat format, int64_t n, int64_t k) {
   SeededRandom random(7);
   std::vector<uint8_t> values(static_cast<size_t>(BytesAValue(format, n * k)));
   random.Fill(values);
   uint8_t codes[256];
   for (int i = 0; i < 256; ++i) {
-    const float root = static_cast<float>(i) - 128.0f;
+    const float root = i == 128 ? 1.0f : static_cast<float>(i) - 128.0f;
     codes[i] = kernels::F32ToE4m3(root * std::abs(root) * 0.02f);
   }
   for (size_t i = 0; i < values.size(); ++i) {
@@ -274,6 +275,64 @@ Prepared PrepareFewRows(WeightFormat format) {
   return prepared;
 }
 
+// ---- PairLinear, beside Linear ----
+
+enum class Order : uint8_t { kLinear, kPairs, kPairsWithoutAmx };
+
+struct PairStream {
+  PackedMatrix w;
+  std::vector<float> x, y;
+  ThreadPool pool{static_cast<int>(std::max(std::thread::hardware_concurrency(), 1u))};
+
+  PairStream(WeightFormat format, int64_t n, int64_t rows_max)
+      : w(RandomMatrix(format, n, kInputs)),
+        x(RandomFloats(rows_max * kInputs, 3)),
+        y(static_cast<size_t>(rows_max * n)) {
+    kernels::SimulateFp8(x, 128);
+  }
+  double SecondsFor(int64_t rows, Order order) {
+    const PairPath chosen = kernels::ChosenPairPath();
+    if (order == Order::kPairsWithoutAmx) kernels::ChoosePairPath(PairPath::kVectors);
+    const auto product = order == Order::kLinear ? kernels::Linear : kernels::PairLinear;
+    const double seconds =
+        SecondsACall([&] { product(pool, w, x.data(), kInputs, rows, y.data(), w.n()); });
+    kernels::ChoosePairPath(chosen);
+    return seconds;
+  }
+};
+
+// As many rows a second as there are rows times `scale`.
+Contender PairContender(const std::shared_ptr<PairStream>& stream, int64_t rows, Order order,
+                        double scale, Role role) {
+  const char* names[] = {"Linear", "PairLinear", "PairLinear without AMX"};
+  return {absl::StrCat(names[static_cast<size_t>(order)], ", rows: ", rows), role,
+          [=]() -> absl::StatusOr<double> {
+            return static_cast<double>(rows) * scale / stream->SecondsFor(rows, order);
+          }};
+}
+
+absl::StatusOr<Prepared> PreparePairs(WeightFormat format, int64_t bytes,
+                                      const std::vector<int64_t>& rows, bool flops) {
+  if (kernels::ChosenPairPath() != PairPath::kAmx) {
+    return absl::FailedPreconditionError("no AMX here");
+  }
+  const int64_t n = bytes / BytesAValue(format, kInputs);
+  const auto stream = std::make_shared<PairStream>(format, n, rows.back());
+  const double scale = flops ? 2e-9 * static_cast<double>(n * kInputs) : 1.0;
+  Prepared prepared;
+  for (const int64_t count : rows) {
+    const Role role = count == rows.front() ? Role::kOurs : Role::kRival;
+    prepared.contenders.push_back(PairContender(stream, count, Order::kPairs, scale, role));
+  }
+  for (const int64_t count : rows) {
+    prepared.contenders.push_back(
+        PairContender(stream, count, Order::kLinear, scale, Role::kRival));
+  }
+  prepared.contenders.push_back(
+      PairContender(stream, rows.front(), Order::kPairsWithoutAmx, scale, Role::kRival));
+  return prepared;
+}
+
 }  // namespace
 
 void AddLinearBenches(std::vector<Bench>& benches) {
@@ -302,6 +361,21 @@ void AddLinearBenches(std::vector<Bench>& benches) {
                        .unit = "rows/s",
                        .prepare = [&format](const BenchContext&) -> absl::StatusOr<Prepared> {
                          return PrepareFewRows(format.format);
+                       }});
+    if (format.format != WeightFormat::kFp8 && format.format != WeightFormat::kFp4) continue;
+    benches.push_back({.name = absl::StrCat("pairs-", format.name),
+                       .what = absl::StrCat(
+                           "inputs rounded to FP8, rows together against 256 MiB of ", format.what),
+                       .unit = "rows/s",
+                       .prepare = [&format](const BenchContext&) -> absl::StatusOr<Prepared> {
+                         return PreparePairs(format.format, kStreamBytes, {1, 4, 16, 64}, false);
+                       }});
+    benches.push_back({.name = absl::StrCat("pairs-gemm-", format.name),
+                       .what = absl::StrCat("inputs rounded to FP8, 4096 to 4096, ", format.what),
+                       .unit = "GFLOP/s",
+                       .prepare = [&format](const BenchContext&) -> absl::StatusOr<Prepared> {
+                         return PreparePairs(format.format, BytesAValue(format.format, 4096 * 4096),
+                                             {64, 512, 2048}, true);
                        }});
   }
 }

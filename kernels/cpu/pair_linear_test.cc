@@ -1,0 +1,232 @@
+// PairLinear against its definition in linear.h, to the bit, on every path: whole and odd shapes,
+// every code, sums that become subnormal, any number of rows together, any number of threads.
+#include <gtest/gtest.h>
+
+#include <bit>
+#include <cmath>
+#include <cstring>
+#include <limits>
+#include <random>
+#include <tuple>
+#include <vector>
+
+#include "kernels/cpu/cpu_path.h"
+#include "kernels/cpu/formats.h"
+#include "kernels/cpu/linear.h"
+
+namespace cairn::kernels {
+namespace {
+
+struct Stored {
+  std::vector<uint8_t> values, scales;
+  RawMatrix raw;
+};
+
+// Any codes that are numbers, with scales from `lowest` on.
+Stored MakeStored(WeightFormat format, int64_t rows, int64_t k, uint32_t seed, int lowest = 110,
+                  unsigned spread = 20) {
+  std::mt19937 random(seed);
+  Stored s;
+  const bool fp8 = format == WeightFormat::kFp8;
+  s.values.resize(static_cast<size_t>(rows * k / (fp8 ? 1 : 2)));
+  for (uint8_t& code : s.values) {
+    code = static_cast<uint8_t>(random());
+    if (fp8 && (code & 0x7f) == 0x7f) code ^= 1;
+  }
+  s.scales.resize(
+      static_cast<size_t>(fp8 ? (rows + 127) / 128 * ((k + 127) / 128) : rows * k / 32));
+  for (uint8_t& scale : s.scales) {
+    scale = static_cast<uint8_t>(lowest + static_cast<int>(random() % spread));
+  }
+  s.raw = {format, rows, k, s.values.data(), s.scales.data()};
+  return s;
+}
+
+// As the engine's inputs are: e4m3 with a scale for 128 values; each 16th is a zero.
+std::vector<float> MakeRows(int64_t n, uint32_t seed, float factor = 1.0f) {
+  std::mt19937 random(seed);
+  std::normal_distribution<float> normal(0.0f, 1.0f);
+  std::vector<float> x(static_cast<size_t>((n + 127) / 128 * 128));
+  for (float& v : x) v = random() % 16 == 0 ? (random() % 2 == 0 ? 0.0f : -0.0f) : normal(random);
+  SimulateFp8(x, 128);
+  for (float& v : x) v *= factor;
+  return x;
+}
+
+// A result, or an input, without subnormals. Rounding to one that is exactly 2^-126 is no trap
+// here: fma in double would not tell, but std::fma of floats rounds once, and before that a
+// magnitude is below 2^-126 that rounds to it only within 2^-150.
+float Flushed(float v) { return std::fpclassify(v) == FP_SUBNORMAL ? std::copysign(0.0f, v) : v; }
+
+float Defined(const RawMatrix& raw, int64_t row, const float* x) {
+  float sum = 0.0f;
+  for (int64_t group = 0; group < raw.k; group += 32) {
+    float parts[2] = {};
+    for (int64_t k = group; k < group + 32; ++k) {
+      const float w = RawValue(raw, row, k);
+      float& part = parts[k % 2];
+      part = Flushed(std::fma(Flushed(x[k]), w == 0.0f ? -0.0f : w, part));
+    }
+    sum = Flushed(sum + Flushed(parts[0] + parts[1]));
+  }
+  return sum;
+}
+
+// The vectors, and AMX where it is.
+struct Path {
+  const char* name;
+  PairPath pairs;
+  CpuPath vectors;
+};
+constexpr Path kAllPaths[] = {{"Avx2", PairPath::kVectors, CpuPath::kAvx2},
+                              {"Avx512", PairPath::kVectors, CpuPath::kAvx512},
+                              {"Amx", PairPath::kAmx, CpuPath::kAvx512}};
+
+class PairLinears : public testing::TestWithParam<std::tuple<Path, WeightFormat>> {
+ protected:
+  void SetUp() override {
+    const Path path = std::get<0>(GetParam());
+    if (!HasPairPath(path.pairs) || !HasCpuPath(path.vectors)) {
+      GTEST_SKIP() << "this processor has no " << path.name << ": not tested with it";
+    }
+    ChooseCpuPath(path.vectors);
+    ChoosePairPath(path.pairs);
+  }
+  void TearDown() override {
+    ChooseCpuPath(vectors_);
+    ChoosePairPath(pairs_);
+  }
+  static WeightFormat format() { return std::get<1>(GetParam()); }
+
+  static void ExpectDefined(const Stored& stored, const std::vector<float>& x, int64_t m,
+                            int threads = 1) {
+    const int64_t n = stored.raw.rows, k = stored.raw.k;
+    const PackedMatrix packed(stored.raw, 0, n);
+    ASSERT_TRUE(packed.takes_pairs());
+    ThreadPool pool(threads);
+    std::vector<float> y(static_cast<size_t>(m * (n + 3)), -1.0f);
+    PairLinear(pool, packed, x.data(), k, m, y.data(), n + 3);
+    for (int64_t i = 0; i < m * (n + 3); ++i) {
+      const int64_t row = i / (n + 3), output = i % (n + 3);
+      const float want = output < n ? Defined(stored.raw, output, x.data() + row * k) : -1.0f;
+      ASSERT_EQ(std::bit_cast<uint32_t>(y[static_cast<size_t>(i)]), std::bit_cast<uint32_t>(want))
+          << y[static_cast<size_t>(i)] << ' ' << want << ", row " << row << " output " << output
+          << " of " << n << ", k " << k << ", rows " << m;
+    }
+  }
+
+ private:
+  const CpuPath vectors_ = ChosenCpuPath();
+  const PairPath pairs_ = ChosenPairPath();
+};
+
+TEST(PairPaths, AmxIsChosenWhereItIs) {
+  if (!HasPairPath(PairPath::kAmx)) {
+    EXPECT_EQ(ChosenPairPath(), PairPath::kVectors);
+    GTEST_SKIP() << "this processor has no AMX: none of these tests ran with it";
+  }
+  EXPECT_EQ(ChosenPairPath(), PairPath::kAmx);
+}
+
+TEST_P(PairLinears, EqualsTheDefinitionToTheBit) {
+  for (const int64_t n : {1, 16, 40, 130}) {
+    for (const int64_t k : {32, 160, 256, 544}) {
+      ExpectDefined(MakeStored(format(), n, k, 7), MakeRows(13 * k, 8), 13, 3);
+    }
+  }
+}
+
+TEST_P(PairLinears, AnyNumberOfRows) {
+  const Stored stored = MakeStored(format(), 40, 288, 9);
+  const std::vector<float> x = MakeRows(66 * 288, 10);
+  for (int64_t m = 1; m <= 66; ++m) ExpectDefined(stored, x, m);
+}
+
+// From nothing to normal numbers in the parts, in their sums and in the sums of groups.
+TEST_P(PairLinears, SubnormalResultsAreZeros) {
+  for (const int lowest : {10, 14, 20}) {
+    for (const float factor : {0x1p-2f, 0x1p-10f, 0x1p-20f}) {
+      const Stored stored = MakeStored(format(), 33, 160, 11, lowest, 4);
+      ExpectDefined(stored, MakeRows(20 * 160, 12, factor), 20);
+    }
+  }
+}
+
+TEST_P(PairLinears, LargestValues) {
+  const int largest = format() == WeightFormat::kFp8 ? 134 : 252;
+  const Stored stored = MakeStored(format(), 16, 128, 13, largest, 1);
+  ExpectDefined(stored, MakeRows(5 * 128, 14, format() == WeightFormat::kFp8 ? 0x1p100f : 1.0f), 5);
+}
+
+TEST_P(PairLinears, ZerosInRowsAndWeights) {
+  Stored stored = MakeStored(format(), 32, 128, 15);
+  for (uint8_t& code : stored.values) code = code % 4 == 0 ? code : uint8_t{0x80};
+  std::vector<float> x = MakeRows(4 * 128, 16);
+  std::fill_n(x.begin(), 128, -0.0f);
+  ExpectDefined(stored, x, 4);
+}
+
+TEST_P(PairLinears, RowSliceKeepsItsScales) {
+  // Rows 56..183 straddle two of FP8's scale blocks within a panel.
+  const int64_t k = 128;
+  const Stored stored = MakeStored(format(), 256, k, 17);
+  const PackedMatrix packed(stored.raw, 56, 128);
+  const std::vector<float> x = MakeRows(k, 18);
+  ThreadPool pool(1);
+  std::vector<float> y(128);
+  PairLinear(pool, packed, x.data(), k, 1, y.data(), 128);
+  for (int64_t i = 0; i < 128; ++i) {
+    EXPECT_EQ(y[static_cast<size_t>(i)], Defined(stored.raw, 56 + i, x.data())) << i;
+  }
+}
+
+TEST_P(PairLinears, RowsAreIndependentOfCompanyAndThreads) {
+  const int64_t n = 200, k = 544, m = 1000;
+  const Stored stored = MakeStored(format(), n, k, 19);
+  const PackedMatrix packed(stored.raw, 0, n);
+  const std::vector<float> x = MakeRows(m * k, 20);
+  std::vector<float> all(static_cast<size_t>(m * n));
+  ThreadPool many(4), one(1);
+  PairLinear(many, packed, x.data(), k, m, all.data(), n);
+  for (const int64_t chunk : {1, 7, 16, 17, 31, 32, 33, 48, 60, 192, 193, 769, 999}) {
+    const int64_t rows = std::min(m, 2 * chunk);
+    std::vector<float> y(static_cast<size_t>(rows * n));
+    for (int64_t r = 0; r < rows; r += chunk) {
+      PairLinear(one, packed, x.data() + r * k, k, std::min(chunk, rows - r), y.data() + r * n, n);
+    }
+    EXPECT_EQ(std::memcmp(y.data(), all.data(), y.size() * sizeof(float)), 0) << chunk;
+  }
+}
+
+std::string NameOf(const testing::TestParamInfo<PairLinears::ParamType>& instance) {
+  const auto [path, format] = instance.param;
+  return std::string(path.name) + (format == WeightFormat::kFp8 ? "Fp8" : "Fp4");
+}
+INSTANTIATE_TEST_SUITE_P(Paths, PairLinears,
+                         testing::Combine(testing::ValuesIn(kAllPaths),
+                                          testing::Values(WeightFormat::kFp8, WeightFormat::kFp4)),
+                         NameOf);
+
+TEST(TakesPairs, OnlyWholeGroupsOfNormalNumbers) {
+  const auto takes = [](WeightFormat format, int64_t k, uint8_t scale) {
+    Stored s = MakeStored(format == WeightFormat::kFp4 ? format : WeightFormat::kFp8, 16, k, 21);
+    std::vector<uint8_t> values = s.values;
+    values.resize(static_cast<size_t>(16 * k * 4));
+    s.scales.back() = scale;
+    return PackedMatrix({format, 16, k, values.data(), s.scales.data()}, 0, 16).takes_pairs();
+  };
+  EXPECT_TRUE(takes(WeightFormat::kFp8, 256, 10));
+  EXPECT_TRUE(takes(WeightFormat::kFp8, 256, 134));
+  EXPECT_FALSE(takes(WeightFormat::kFp8, 256, 9)) << "2^-9 of 2^-118 is subnormal";
+  EXPECT_FALSE(takes(WeightFormat::kFp8, 256, 135)) << "kept as F32";
+  EXPECT_FALSE(takes(WeightFormat::kFp8, 240, 120)) << "half a group at the end";
+  EXPECT_TRUE(takes(WeightFormat::kFp4, 256, 2));
+  EXPECT_TRUE(takes(WeightFormat::kFp4, 256, 252));
+  EXPECT_FALSE(takes(WeightFormat::kFp4, 256, 1));
+  EXPECT_FALSE(takes(WeightFormat::kFp4, 256, 253));
+  EXPECT_FALSE(takes(WeightFormat::kBf16, 256, 120));
+  EXPECT_FALSE(takes(WeightFormat::kF32, 256, 120));
+}
+
+}  // namespace
+}  // namespace cairn::kernels
