@@ -146,8 +146,8 @@ void AddRows(kernels::ThreadPool& pool, int64_t d, const ExpertWork& work, float
   });
 }
 
-// Multiplications of an expert's matrix that one thread does about as fast as several: sharing it
-// costs more or less what it saves.
+// Multiplications of an expert's matrix below which whole experts are shared out, not each matrix's
+// panels: the threads would meet three times an expert for some microseconds of work.
 constexpr int64_t kSmallWork = 1'000'000;
 
 // Experts with few rows each: side by side, a thread each, then added to `out` in their order.

@@ -166,6 +166,24 @@ TEST_P(PairLinears, ZerosInRowsAndWeights) {
   ExpectDefined(stored, x, 4);
 }
 
+// Zeros of negative parts stay negative behind weights of zero, which shows where the sum so far is
+// -0 as well.
+TEST_P(PairLinears, WeightsOfZeroAreNegative) {
+  const int64_t k = 96;
+  Stored stored = MakeStored(format(), 1, k, 22, 10, 1);  // scales of 2^-117
+  const bool fp8 = format() == WeightFormat::kFp8;
+  std::fill(stored.values.begin(), stored.values.end(), uint8_t{0});
+  for (const size_t i : {0, 32, 64, 65}) {
+    stored.values[fp8 ? i : i / 2] |= static_cast<uint8_t>(fp8 ? 0x38 : 2 << i % 2 * 4);  // 1
+  }
+  std::vector<float> x(static_cast<size_t>(k), 1.0f);
+  x[0] = 0x1p-9f;             // 2^-126,
+  x[32] = -0x1.8p-9f;         // less a half more of it: -0
+  x[64] = x[65] = -0x1p-11f;  // and both parts -0
+  ASSERT_EQ(std::bit_cast<uint32_t>(Defined(stored.raw, 0, x.data())), 0x80000000u);
+  ExpectDefined(stored, x, 1);
+}
+
 TEST_P(PairLinears, RowSliceKeepsItsScales) {
   // Rows 56..183 straddle two of FP8's scale blocks within a panel.
   const int64_t k = 128;

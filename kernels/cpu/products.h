@@ -1,5 +1,5 @@
 // products.h: the inner loops of Linear, PanelMultiply and PairLinear, compiled once for each set
-// of instructions (cpu_path.h). For linear.cc and pair_linear.cc.
+// of instructions (cpu_path.h). For linear.cc.
 //
 // Threads: pure functions; a Scratch belongs to one call at a time. Orders and shapes: linear.h.
 #ifndef CAIRN_KERNELS_CPU_PRODUCTS_H_

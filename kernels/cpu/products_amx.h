@@ -1,4 +1,4 @@
-// products_amx.h: the inner loops of PairLinear with AMX (linear.h, pair_path.h).
+// products_amx.h: the inner loops of PairLinear with AMX (linear.h, cpu_path.h).
 //
 // Threads: pure functions, which leave the thread's tiles released; a Scratch belongs to one call
 // at a time. Orders and shapes: linear.h.

@@ -1,5 +1,6 @@
-// products_check.h: whether two sets of inner loops give the same bits. Some 10 ms. What a process
-// asks before it uses instructions that are seldom tested, and the tests ask of all.
+// products_check.h: whether two sets of inner loops give the same bits. What a process asks before
+// it uses instructions that are seldom tested, and the tests ask of all. Some 25 ms for AVX-512,
+// and 45 for AMX.
 //
 // Threads: any.
 #ifndef CAIRN_KERNELS_CPU_PRODUCTS_CHECK_H_
