@@ -187,26 +187,25 @@ void Scheduler::Admit() {
 }
 
 // Shares the step's budget out, the smallest need first, so that what a sequence does not need of
-// its share goes to those behind it. A sequence that decodes needs one token.
+// its share goes to those behind it. A sequence that decodes needs one token, one that prefills
+// those up to the checkpoint that it has to stop at.
 Scheduler::Plan Scheduler::MakePlan() {
   Plan plan;
   for (const std::unique_ptr<Sequence>& sequence : running_) {
-    if (!sequence->away && !sequence->ended) plan.sequences.push_back(sequence.get());
+    if (sequence->away || sequence->ended) continue;
+    sequence->need = sequence->ToNextStop();
+    plan.sequences.push_back(sequence.get());
   }
   KeepArrivingApart(plan.sequences);
-  std::stable_sort(
-      plan.sequences.begin(), plan.sequences.end(),
-      [](const Sequence* a, const Sequence* b) { return a->to_compute() < b->to_compute(); });
+  std::stable_sort(plan.sequences.begin(), plan.sequences.end(),
+                   [](const Sequence* a, const Sequence* b) { return a->need < b->need; });
   int64_t budget = options_.step_tokens;
   int64_t left = std::ssize(plan.sequences);
   for (Sequence* sequence : plan.sequences) {
     const int64_t from = sequence->session->position();
     const int64_t end = std::ssize(sequence->tokens);
     const int64_t share = std::max<int64_t>(budget / left--, 1);
-    int64_t stop = std::min(end, from + share);
-    if (sequence->cache_usable) {
-      stop = std::min(stop, sequence->slot->cache().NextStop(from, end, sequence->prompt_tokens()));
-    }
+    const int64_t stop = from + std::min(sequence->need, share);
     StepItem item;
     item.guessed = share > 1 && MayGuess(*sequence);
     budget -= stop - from + (item.guessed ? 1 : 0);

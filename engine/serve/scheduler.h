@@ -8,7 +8,7 @@
 // (forward.h, sampler.h).
 //
 // Calls to the cache that may wait (resume, check, finish) are tasks; meanwhile the others go on,
-// once they have waited an eighth of a step for them.
+// once they have waited an eighth of a step for them (Options.task_wait_max).
 // No token leaves before the rows that it was computed from have been checked (prefix_cache.h).
 //
 // A prefix of another host may arrive while its first layers are computed (prefix_cache.h). A step
@@ -36,6 +36,7 @@
 #include <vector>
 
 #include "absl/base/thread_annotations.h"
+#include "absl/time/time.h"
 #include "engine/serve/metrics.h"
 #include "engine/serve/sequence.h"
 #include "store/base/clock.h"
@@ -51,6 +52,9 @@ class Scheduler {
     int64_t queue_max = 64;      // beyond these
     int64_t kv_bytes_max = 4ll << 30;
     bool speculate = false;  // REQUIRES: the model has an MTP block
+    // That a step waits for tasks, at most: of slow steps an eighth is longer than a daemon at hand
+    // ever needs.
+    absl::Duration task_wait_max = absl::Milliseconds(50);
   };
   // Runs it on another thread, or later.
   using Spawn = std::function<void(std::function<void()>)>;

@@ -51,6 +51,12 @@ struct Sequence {
   int64_t answer_tokens() const { return std::ssize(tokens) - prompt_tokens(); }
   // Tokens that are known and not computed: the prompt's rest, or the token sampled last.
   int64_t to_compute() const { return std::ssize(tokens) - session->position(); }
+  // Of these, up to the next checkpoint that the cache is to have.
+  int64_t ToNextStop() const {
+    if (!cache_usable) return to_compute();
+    const int64_t from = session->position();
+    return slot->cache().NextStop(from, std::ssize(tokens), prompt_tokens()) - from;
+  }
 
   // Starts over; `tokens` are what they are.
   void Renew(const Model& model) {
@@ -90,6 +96,7 @@ struct Sequence {
   bool settled = false;       // restored rows were checked and are the session's own
   bool away = false;          // with a task
   bool ended = false;
+  int64_t need = 0;           // tokens that the next step could compute of it
   std::vector<float> logits;  // of the last token, while restored rows are being checked
   int64_t cached_tokens = 0;
   int64_t kv_bytes = 0;      // admitted

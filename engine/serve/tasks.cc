@@ -1,4 +1,5 @@
 // The scheduler's part for tasks: what may wait, on other threads.
+#include <algorithm>
 #include <utility>
 
 #include "engine/serve/scheduler.h"
@@ -32,7 +33,8 @@ void Scheduler::HandOff(Sequence& sequence, std::function<void()> task) {
 void Scheduler::AwaitTasks() {
   const MutexLock lock(&mutex_);
   const auto back = [this]() ABSL_SHARED_LOCKS_REQUIRED(mutex_) { return new_tasks_ == 0; };
-  mutex_.AwaitWithTimeout(back, absl::Seconds(kTaskWait * step_seconds_));
+  mutex_.AwaitWithTimeout(
+      back, std::min(absl::Seconds(kTaskWait * step_seconds_), options_.task_wait_max));
   new_tasks_ = 0;
   ++task_round_;
 }

@@ -79,6 +79,23 @@ TEST(Serve, WaitingForTheCacheCostsNobodyElseAStep) {
   }());
 }
 
+// What a sequence leaves of the step's budget to stop at a checkpoint, the others get.
+TEST(Serve, StoppingAtACheckpointLeavesNoStepHalfEmpty) {
+  const Daemon daemon;
+  Server server(daemon);
+  const auto longer = server.Submit(Prompt(300), 1);
+  const auto shorter = server.Submit(Prompt(120), 2);
+  ASSERT_FALSE(server.scheduler.Step());
+  ASSERT_TRUE(server.RunTask());
+  ASSERT_TRUE(server.scheduler.Step());
+  ASSERT_EQ(server.metrics.computed_tokens, 100u);  // of the longer one
+  ASSERT_TRUE(server.RunTask());
+  ASSERT_TRUE(server.scheduler.Step());
+  EXPECT_EQ(server.metrics.computed_tokens, 200u);  // 28 of it, up to the block's end, and 72
+  server.Finish(*shorter, 2);
+  server.Finish(*longer, 1);
+}
+
 // A clock by which every step takes minutes, so that a task on a thread is short beside any.
 class SlowClock final : public Clock {
  public:
@@ -110,8 +127,9 @@ TEST(Serve, ShortTasksMissNoStep) {
       task();
     });
   };
-  Scheduler scheduler(forward, tokenizer, &slots, spawn, clock, metrics,
-                      {.step_tokens = 100, .sequences_max = 2});
+  Scheduler scheduler(
+      forward, tokenizer, &slots, spawn, clock, metrics,
+      {.step_tokens = 100, .sequences_max = 2, .task_wait_max = absl::InfiniteDuration()});
   scheduler.set_logits_probe([&](const GenerationRequest&, int64_t, std::span<const float>) {
     const MutexLock lock(&mutex);
     ++tokens;
