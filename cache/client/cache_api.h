@@ -163,8 +163,10 @@ class FetchedPrefix {
   virtual Arrival arrival() const { return {}; }
 
   uint64_t payload_bytes() const;
-  // EntryView::CopyOut of all rows one after another, then of the checkpoint.
-  absl::Status CopyOut(std::span<uint8_t> destination) const;
+  // EntryView::CopyOut of all rows one after another, then of the checkpoint. By so many threads
+  // (at least 1, this one among them), a run of whole entries each: one alone cannot use all of a
+  // machine's memory bandwidth.
+  absl::Status CopyOut(std::span<uint8_t> destination, int threads = 1) const;
 };
 
 // Where a group of a fetch's bytes ends: so many leading parts of each rows entry, and of the

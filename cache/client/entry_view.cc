@@ -1,6 +1,8 @@
 // Reading entries that may change under the reader.
+#include <algorithm>
 #include <array>
 #include <cstring>
+#include <thread>
 #include <utility>
 
 #include "cache/client/cache_api.h"
@@ -105,19 +107,43 @@ uint64_t FetchedPrefix::payload_bytes() const {
   return bytes;
 }
 
-absl::Status FetchedPrefix::CopyOut(std::span<uint8_t> destination) const {
-  CAIRN_RETURN_IF_ERROR(CheckRoom(payload_bytes(), destination));
-  StreamingWriter writer(destination.data());
-  for (size_t i = 0; i < rows.size(); ++i) {
-    if (absl::Status status = CopyEntry(rows[i], writer); !status.ok()) {
-      return absl::Status(status.code(),
-                          absl::StrCat("rows of block ", i, ": ", std::string(status.message())));
+absl::Status FetchedPrefix::CopyOut(std::span<uint8_t> destination, int threads) const {
+  const uint64_t bytes = payload_bytes();
+  CAIRN_RETURN_IF_ERROR(CheckRoom(bytes, destination));
+  const size_t entries = rows.size() + (checkpoint.has_value() ? 1 : 0);
+  const auto payload = [&](size_t i) -> const EntryView& {
+    return i < rows.size() ? rows[i] : *checkpoint;
+  };
+  const auto copy = [&](size_t begin, size_t end, uint8_t* to) -> absl::Status {
+    StreamingWriter writer(to);
+    for (size_t i = begin; i < end; ++i) {
+      if (absl::Status status = CopyEntry(payload(i), writer); !status.ok()) {
+        const std::string what = i < rows.size() ? absl::StrCat("rows of block ", i) : "checkpoint";
+        return absl::Status(status.code(), absl::StrCat(what, ": ", std::string(status.message())));
+      }
     }
+    return absl::OkStatus();
+  };
+
+  const auto shares = static_cast<size_t>(std::max(threads, 1));
+  std::vector<absl::Status> results(shares);
+  std::vector<std::thread> others;
+  size_t begin = 0;
+  uint64_t copied = 0;
+  for (size_t share = 0; share < shares; ++share) {
+    uint8_t* const to = destination.data() + copied;
+    size_t end = begin;
+    for (; end < entries && copied < bytes * (share + 1) / shares; ++end) {
+      copied += payload(end).payload.size();
+    }
+    const auto run = [&copy, &result = results[share], begin, end, to] {
+      result = copy(begin, end, to);
+    };
+    share + 1 == shares ? run() : void(others.emplace_back(run));
+    begin = end;
   }
-  if (!checkpoint.has_value()) return absl::OkStatus();
-  if (absl::Status status = CopyEntry(*checkpoint, writer); !status.ok()) {
-    return absl::Status(status.code(), absl::StrCat("checkpoint: ", std::string(status.message())));
-  }
+  for (std::thread& other : others) other.join();
+  for (absl::Status& result : results) CAIRN_RETURN_IF_ERROR(result);
   return absl::OkStatus();
 }
 

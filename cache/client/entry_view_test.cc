@@ -107,13 +107,19 @@ TEST_F(EntryViewTest, APrefixIsCopiedOutInOrderAndTheBlockNamed) {
   prefix.rows = {Mapped(), Mapped()};
   prefix.checkpoint = Streamed();
   EXPECT_EQ(prefix.payload_bytes(), 3 * kBytes);
-  ASSERT_TRUE(prefix.CopyOut(out_).ok());
-  for (size_t i = 0; i < 3; ++i) {
-    EXPECT_EQ(std::memcmp(out_.data() + i * kBytes, arena_.data(), kBytes), 0) << i;
+  for (const int threads : {1, 2, 3, 5}) {
+    std::fill(out_.begin(), out_.end(), uint8_t{0});
+    ASSERT_TRUE(prefix.CopyOut(out_, threads).ok());
+    for (size_t i = 0; i < 3; ++i) {
+      EXPECT_EQ(std::memcmp(out_.data() + i * kBytes, arena_.data(), kBytes), 0) << i;
+    }
   }
   EXPECT_TRUE(absl::IsInvalidArgument(prefix.CopyOut(std::span(out_).first(3 * kBytes - 1))));
   prefix.rows[1].table_xxh3 ^= 1;
-  EXPECT_THAT(std::string(prefix.CopyOut(out_).message()), HasSubstr("block 1: the part table"));
+  for (const int threads : {1, 3}) {
+    EXPECT_THAT(std::string(prefix.CopyOut(out_, threads).message()),
+                HasSubstr("block 1: the part table"));
+  }
   prefix.rows.pop_back();
   prefix.checkpoint->parts[2].xxh3 ^= 1;
   EXPECT_THAT(std::string(prefix.CopyOut(out_).message()), HasSubstr("checkpoint: part 2"));
