@@ -100,7 +100,7 @@ void FaultyFileSystem::SubmitOne(IoRequest& request) {
   base_.Submit({&inner, 1});
   request.status = inner.status;
   request.bytes_done = inner.bytes_done;
-  // parts_match stays false: what was checked below may be hurt here.
+  // parts_seen stays kNothing: what was checked below may be hurt here.
   if (request.kind == IoKind::kRead && number == flip_at && request.bytes_done > 0) {
     std::span<uint8_t>& slice = request.slices[request.slices[1].empty() ? 0 : 1];
     slice[slice.size() / 2] ^= 0x40;

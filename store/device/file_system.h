@@ -41,6 +41,9 @@ class File {
 
 enum class IoKind : uint8_t { kRead, kWrite };
 
+// What was seen of a request's parts.
+enum class PartsSeen : uint8_t { kNothing, kMatch, kDiffer };
+
 // One read or write of a contiguous range of a file, from or to up to two places in memory.
 struct IoRequest {
   static IoRequest Read(File& file, uint64_t offset, std::span<uint8_t> first,
@@ -69,12 +72,12 @@ struct IoRequest {
   // The file system's own, while Submit runs.
   uint32_t pieces_left = 0;
 
-  // Of a read whose caller knows it: what the second slice begins with. Who has to copy the bytes
-  // to where they go can check them in the same pass.
+  // If the caller knows it: what the second slice begins with. Who has to copy the bytes to where
+  // they go can check them in the same pass.
   std::span<const EntryPart> parts = {};
-  // Filled by Submit. The second slice holds `parts`, and each matched its checksum as it was
-  // written there. False says nothing: the caller looks for itself.
-  bool parts_match = false;
+  // Filled by Submit. kMatch: each part matched its checksum as it came into the second slice of a
+  // read, or as it was given to the device by a write. kNothing: the caller looks for itself.
+  PartsSeen parts_seen = PartsSeen::kNothing;
 };
 
 // Told of one finished request while others may be in flight.
@@ -105,7 +108,7 @@ class FileSystem {
   // request, as soon as it is over: work on its bytes then costs no time of the device. It may
   // Submit.
   void Submit(std::span<IoRequest> requests, const IoFinished& finished = nullptr) {
-    for (IoRequest& request : requests) request.parts_match = false;
+    for (IoRequest& request : requests) request.parts_seen = PartsSeen::kNothing;
     Run(requests, finished);
   }
 

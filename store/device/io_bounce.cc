@@ -25,22 +25,47 @@ void BringHome(const IoPiece& piece, std::span<const uint8_t> arrived) {
   }
 }
 
-// A whole read, its parts checked in the pass that copies them.
+// Copies what begins with the parts, which are checked in that pass.
+PartsSeen CopyChecked(std::span<const uint8_t> from, std::span<const EntryPart> parts,
+                      uint8_t* to) {
+  StreamingWriter writer(to);
+  bool match = true;
+  for (const EntryPart& part : parts) {
+    match &= part.bytes <= from.size();
+    if (!match) break;
+    match &= writer.Append(from.first(part.bytes)) == part.xxh3;
+    from = from.subspan(part.bytes);
+  }
+  writer.Append(from);
+  writer.Finish();
+  return match ? PartsSeen::kMatch : PartsSeen::kDiffer;
+}
+
+bool IsWholeWithParts(const IoPiece& piece) {
+  return piece.bytes == piece.request->bytes() && !piece.request->parts.empty();
+}
+
 void BringHomeChecked(IoRequest& request, const uint8_t* arrived) {
   const auto& [head, body] = request.slices;
   if (!head.empty()) std::memcpy(head.data(), arrived, head.size());
-  std::span<const uint8_t> left(arrived + head.size(), body.size());
-  StreamingWriter writer(body.data());
-  bool match = true;
-  for (const EntryPart& part : request.parts) {
-    match &= part.bytes <= left.size();
-    if (!match) break;
-    match &= writer.Append(left.first(part.bytes)) == part.xxh3;
-    left = left.subspan(part.bytes);
+  request.parts_seen =
+      CopyChecked({arrived + head.size(), body.size()}, request.parts, body.data());
+}
+
+void TakeAway(const IoPiece& piece, uint8_t* slot) {
+  IoRequest& request = *piece.request;
+  request.parts_seen = PartsSeen::kNothing;  // also of the rest of a write, which is given again
+  if (IsWholeWithParts(piece)) {
+    const auto& [head, body] = request.slices;
+    if (!head.empty()) std::memcpy(slot, head.data(), head.size());
+    request.parts_seen = CopyChecked(body, request.parts, slot + head.size());
+    return;
   }
-  writer.Append(left);
-  writer.Finish();
-  request.parts_match = match;
+  for (uint64_t at = 0; at < piece.bytes;) {
+    const std::span<const uint8_t> bytes = GatheredSlice(piece, at);
+    std::memcpy(slot + at, bytes.data(), bytes.size());
+    at += bytes.size();
+  }
 }
 
 }  // namespace
@@ -81,12 +106,7 @@ uint8_t* IoBounce::Enter(IoPiece& piece) {
   piece.slot = free_.back();
   free_.pop_back();
   uint8_t* const slot = Slot(piece.slot);
-  if (piece.request->kind == IoKind::kRead) return slot;
-  for (uint64_t at = 0; at < piece.bytes;) {
-    const std::span<const uint8_t> bytes = GatheredSlice(piece, at);
-    std::memcpy(slot + at, bytes.data(), bytes.size());
-    at += bytes.size();
-  }
+  if (piece.request->kind == IoKind::kWrite) TakeAway(piece, slot);
   return slot;
 }
 
@@ -95,7 +115,7 @@ void IoBounce::Leave(IoPiece& piece, int64_t result) {
                                ? std::min(static_cast<uint64_t>(result), piece.bytes)
                                : 0;
   const uint8_t* const slot = Slot(piece.slot);
-  if (arrived == piece.request->bytes() && !piece.request->parts.empty()) {
+  if (arrived == piece.bytes && IsWholeWithParts(piece)) {
     BringHomeChecked(*piece.request, slot);
   } else {
     BringHome(piece, {slot, arrived});

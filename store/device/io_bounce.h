@@ -4,7 +4,7 @@
 // A device sees each 4 KiB page of ordinary memory as a place of its own; a virtual one pays for
 // every place (half of the speed was measured on virtio), and the kernel looks every page up. A
 // piece that goes through here is one or two places, pinned before. The price is a copy, while the
-// device works on the next piece; for a read whose parts are known it is the check as well.
+// device works on other pieces; where a request's parts are known it is their check as well.
 //
 // Threads:   externally synchronised, as its ring.
 // Ownership: owns the memory; destroyed after its ring.
@@ -45,10 +45,11 @@ class IoBounce {
   bool registered() const { return registered_; }
 
   bool HasFreeSlot() const { return !free_.empty(); }
-  // Gives the piece a slot, with the bytes of a write in it. REQUIRES: HasFreeSlot.
+  // Gives the piece a slot, with the bytes of a write in it. Sets the request's parts_seen, of a
+  // write that has parts and is whole. REQUIRES: HasFreeSlot.
   uint8_t* Enter(IoPiece& piece);
   // The kernel's answer is here: brings `result` bytes of a read home, if it is a count, and frees
-  // the slot. Sets the request's parts_match if it has parts, is whole, and they do.
+  // the slot. Sets the request's parts_seen, of a read that has parts and is whole.
   void Leave(IoPiece& piece, int64_t result);
 
  private:

@@ -82,7 +82,7 @@ class BounceTest : public ::testing::Test {
 
 TEST_F(BounceTest, AWholeReadIsCheckedOnItsWay) {
   ArriveWhole();
-  EXPECT_TRUE(request_.parts_match);
+  EXPECT_EQ(request_.parts_seen, PartsSeen::kMatch);
   EXPECT_TRUE(IsHome(kBytes));
 }
 
@@ -91,7 +91,7 @@ TEST_F(BounceTest, WithoutAHeadToo) {
   request_.parts = parts_;
   Arrive({.request = &request_, .offset = kHead, .bytes = request_.bytes()},
          static_cast<int64_t>(request_.bytes()));
-  EXPECT_TRUE(request_.parts_match);
+  EXPECT_EQ(request_.parts_seen, PartsSeen::kMatch);
   std::copy_n(source_.bytes().begin(), kHead, home_.bytes().begin());
   EXPECT_TRUE(IsHome(kBytes));
 }
@@ -99,9 +99,9 @@ TEST_F(BounceTest, WithoutAHeadToo) {
 TEST_F(BounceTest, ADamagedPartDoesNotMatchAndArrivesAsItIs) {
   for (const uint64_t at : {kHead, kHead + 70'000, kHead + 70'076, kHead + 70'077 + 129'999}) {
     source_.bytes()[at] ^= 0x10;
-    request_.parts_match = false;
+    request_.parts_seen = PartsSeen::kNothing;
     ArriveWhole();
-    EXPECT_FALSE(request_.parts_match) << at;
+    EXPECT_EQ(request_.parts_seen, PartsSeen::kDiffer) << at;
     EXPECT_TRUE(IsHome(kBytes));
     source_.bytes()[at] ^= 0x10;
   }
@@ -109,20 +109,36 @@ TEST_F(BounceTest, ADamagedPartDoesNotMatchAndArrivesAsItIs) {
 
 TEST_F(BounceTest, NothingIsSaidOfWhatIsNotThereAsAWhole) {
   Arrive({.request = &request_, .bytes = kBytes}, 8192);
-  EXPECT_FALSE(request_.parts_match);
+  EXPECT_EQ(request_.parts_seen, PartsSeen::kNothing);
   EXPECT_TRUE(IsHome(8192));
   Arrive({.request = &request_, .offset = 8192, .bytes = kBytes - 8192}, kBytes - 8192);
-  EXPECT_FALSE(request_.parts_match);
+  EXPECT_EQ(request_.parts_seen, PartsSeen::kNothing);
   EXPECT_TRUE(IsHome(kBytes));
   Arrive({.request = &request_, .bytes = kBytes}, -EIO);
-  EXPECT_FALSE(request_.parts_match);
+  EXPECT_EQ(request_.parts_seen, PartsSeen::kNothing);
+}
+
+TEST_F(BounceTest, AWholeWriteIsCheckedAsItGoes) {
+  request_.kind = IoKind::kWrite;  // from home_
+  std::copy_n(source_.bytes().begin(), kBytes, home_.bytes().begin());
+  const auto goes = [&](IoPiece piece, PartsSeen seen) {
+    const uint8_t* const slot = bounce_->Enter(piece);
+    EXPECT_EQ(request_.parts_seen, seen);
+    EXPECT_TRUE(std::equal(slot, slot + piece.bytes, home_.bytes().begin() + piece.offset));
+    bounce_->Leave(piece, static_cast<int64_t>(piece.bytes));
+  };
+  goes({.request = &request_, .bytes = kBytes}, PartsSeen::kMatch);
+  home_.bytes()[kHead + 70'000] ^= 1;
+  goes({.request = &request_, .bytes = kBytes}, PartsSeen::kDiffer);
+  // The rest of one that came short says nothing any more of the whole.
+  goes({.request = &request_, .offset = 8192, .bytes = kBytes - 8192}, PartsSeen::kNothing);
 }
 
 TEST_F(BounceTest, PartsThatTheReadDoesNotHoldDoNotMatch) {
   parts_.push_back({.bytes = 1 << 20, .xxh3 = 0});
   request_.parts = parts_;
   ArriveWhole();
-  EXPECT_FALSE(request_.parts_match);
+  EXPECT_EQ(request_.parts_seen, PartsSeen::kDiffer);
   EXPECT_TRUE(IsHome(kBytes));
 }
 

@@ -30,7 +30,8 @@ absl::Status CheckRead(const IoRequest& read, const CatalogEntry& entry, uint64_
       status = absl::DataLossError("record of another entry");
     }
   }
-  if (status.ok() && !read.parts_match) status = VerifyParts(entry.meta, read.slices[1]);
+  if (status.ok() && read.parts_seen != PartsSeen::kMatch)
+    status = VerifyParts(entry.meta, read.slices[1]);
   if (status.ok()) return status;
   return absl::DataLossError(absl::StrCat("damaged in ", read.file->path(), " at ", read.offset,
                                           ": ", std::string(status.message())));

@@ -54,6 +54,18 @@ std::vector<TestEntry> SomeEntries() {
   return entries;
 }
 
+TEST_P(MachineTest, DamagedInMemoryItIsNotTakenAndTheOthersAre) {
+  std::vector<TestEntry> entries = SomeEntries();
+  entries[5].payload.bytes()[300'005] ^= 1;
+  const auto tier = Open();
+  const absl::Status refused = PutAll(*tier, entries);
+  EXPECT_TRUE(absl::IsDataLoss(refused)) << refused;
+  EXPECT_THAT(std::string(refused.message()), HasSubstr("part 1"));
+  EXPECT_EQ(tier->stats().entries, 0u);
+  entries.erase(entries.begin() + 5);
+  EXPECT_TRUE(PutAll(*tier, entries).ok());
+}
+
 TEST_P(MachineTest, KeepsEntriesAcrossProcesses) {
   const std::vector<TestEntry> entries = SomeEntries();
   {

@@ -29,15 +29,20 @@ absl::StatusOr<std::vector<RecordRoom>> DiskWriter::Write(std::span<const Record
     EncodeRecordHeader(meta, rooms[i].location, rooms[i].segment->tag(), header);
     writes.push_back(IoRequest::Write(rooms[i].segment->file(), rooms[i].location.offset, header,
                                       records[i].payload));
+    if (purpose == RoomPurpose::kPut) writes.back().parts = meta.parts;
   }
   // What is wrong already must not be stored: it could only be found out on some other day. It is
-  // looked at while it is on its way, and nobody is told of it before.
+  // looked at on its way, or while it is on it, and nobody is told of it before.
   absl::Status damage;
   files_.Submit(writes, [&](IoRequest& write) {
     CAIRN_FAULT_POINT(kPutRecordWritten);
     if (purpose == RoomPurpose::kMove) return;  // checked when it was read
     const RecordToWrite& record = records[static_cast<size_t>(&write - writes.data())];
+    if (write.parts_seen == PartsSeen::kMatch) return;
     damage.Update(VerifyParts(*record.meta, record.payload));
+    if (write.parts_seen == PartsSeen::kDiffer) {
+      damage.Update(absl::DataLossError("other bytes came to the device than lie in memory"));
+    }
   });
   if (!damage.ok()) {
     segments_.Finish(rooms, RoomOutcome::kUnused);
