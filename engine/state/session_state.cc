@@ -4,6 +4,7 @@
 #include <cstring>
 #include <utility>
 
+#include "engine/state/reused_memory.h"
 #include "store/base/limits.h"
 
 namespace cairn::engine {
@@ -211,10 +212,10 @@ absl::Status SessionState::Restore(const StoredPrefix& prefix) {
 
 absl::StatusOr<std::shared_ptr<const uint8_t>> SessionState::ShareCheckpoint() {
   CAIRN_RETURN_IF_ERROR(AwaitAll());
-  auto state =
-      std::make_shared<std::vector<uint8_t>>(static_cast<size_t>(layout_->checkpoint_bytes()));
-  SaveCheckpoint(*state);
-  return std::shared_ptr<const uint8_t>(state, state->data());
+  const auto bytes = static_cast<size_t>(layout_->checkpoint_bytes());
+  std::shared_ptr<uint8_t> state = TakeReused(bytes);
+  SaveCheckpoint({state.get(), bytes});
+  return state;
 }
 
 }  // namespace cairn::engine

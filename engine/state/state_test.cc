@@ -6,6 +6,7 @@
 #include <set>
 
 #include "engine/model/presets.h"
+#include "engine/state/reused_memory.h"
 #include "engine/state/session_state.h"
 #include "store/base/limits.h"
 
@@ -311,6 +312,36 @@ TEST(SessionState, RowsGoToTheirBlocksAndBack) {
     session.ReadRow(slot, codec, i, row.data());
     EXPECT_EQ(row, Row(codec.dim(), static_cast<float>(i)));
   }
+}
+
+TEST(ReusedMemory, WhatWasLetGoIsHandedOutAgainForTheSameSize) {
+  std::shared_ptr<uint8_t> first = TakeReused(1000);
+  const std::shared_ptr<uint8_t> second = TakeReused(1000);
+  EXPECT_NE(first, second);
+  const uint8_t* const lay = first.get();
+  first.reset();
+  const std::shared_ptr<uint8_t> other = TakeReused(1001);
+  EXPECT_NE(other.get(), lay);
+  const std::shared_ptr<uint8_t> again = TakeReused(1000);
+  EXPECT_EQ(again.get(), lay);
+}
+
+TEST(SessionState, ASharedCheckpointHasNothingOfWhatLayThereBefore) {
+  const ModelConfig config = PresetConfig("nano").value();
+  const KvLayout layout(config, Numerics::kKvq);
+  SessionState session(config, layout);
+  session.last_hidden() = Row(config.hc * config.dim, 0.5f);
+  session.Advance(kBlockTokens);
+  const auto bytes = static_cast<size_t>(layout.checkpoint_bytes());
+  std::vector<uint8_t> saved(bytes);
+  session.SaveCheckpoint(saved);
+  std::shared_ptr<uint8_t> before = TakeReused(bytes);
+  const uint8_t* const lay = before.get();
+  std::fill_n(before.get(), bytes, uint8_t{0xee});
+  before.reset();
+  const std::shared_ptr<const uint8_t> shared = *session.ShareCheckpoint();
+  EXPECT_EQ(shared.get(), lay);
+  EXPECT_TRUE(std::equal(saved.begin(), saved.end(), shared.get()));
 }
 
 TEST(SessionState, CheckpointCarriesWindowsOverlapsAndHiddenAndDropsPartials) {
