@@ -165,7 +165,7 @@ absl::Status PrefixCache::TryResume(std::span<const int32_t> tokens, CachedSessi
   const ResumePoints found =
       RankResumePoints(match, model_, *costs_, /*deepest_first=*/options_.always_load, overlap);
   for (const ResumePoint& point : found.points) {
-    if (!options_.always_load && point.seconds >= found.prefill_seconds) {
+    if (!options_.always_load && !found.Pays(point)) {
       report.recompute_was_cheaper = true;
       costs_->ObserveDeclined();
       return absl::OkStatus();

@@ -30,9 +30,17 @@ struct ResumePoint {
   int64_t tokens() const { return int64_t{blocks} * kBlockTokens; }
 };
 
+// A point is taken only if it should take no more of prefilling's time than this: near even there
+// is nothing to gain, and what was learned of either may be off by some per cent.
+inline constexpr double kResumeOverPrefill = 0.9;
+
 struct ResumePoints {
   std::vector<ResumePoint> points;  // the best first
   double prefill_seconds = 0;       // of the same tokens, with nothing fetched
+
+  bool Pays(const ResumePoint& point) const {
+    return point.seconds < kResumeOverPrefill * prefill_seconds;
+  }
 };
 
 // What computing can hide of loading (FetchRequest::groups): the first step behind a prefix goes on

@@ -63,6 +63,23 @@ TEST_F(RankTest, RowsBeyondTheLastCheckpointAreReplayedIfThatIsLessThanComputing
   EXPECT_TRUE(far.points[0].replay);
 }
 
+TEST_F(RankTest, NearEvenItDoesNotPay) {
+  const cache::MatchResult match{
+      .rows_blocks = 8, .rows_host_blocks = 8, .checkpoints = {{8, Tier::kHost}}};
+  const auto bytes =
+      static_cast<uint64_t>(8 * layout_->rows_entry_bytes() + layout_->checkpoint_bytes());
+  const auto pays = [&](double share) {  // of prefilling's 1.024 s
+    CostModel costs;
+    costs.ObservePrefill(0, 1000, 1.0);
+    costs.ObserveFetch(100 * bytes, 0, 100 * share * 1.024);
+    const ResumePoints found = RankResumePoints(match, model(), costs, /*deepest_first=*/false);
+    EXPECT_NEAR(found.points[0].seconds, share * found.prefill_seconds, 0.01);
+    return found.Pays(found.points[0]);
+  };
+  EXPECT_TRUE(pays(0.87));
+  EXPECT_FALSE(pays(0.93));
+}
+
 TEST_F(RankTest, RowsOnASlowDiskAreLeft) {
   costs_.ObserveFetch(0, 1 << 20, 20);
   const ResumePoints found = Rank({.rows_blocks = 200, .rows_host_blocks = 150});
