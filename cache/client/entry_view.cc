@@ -2,7 +2,7 @@
 #include <algorithm>
 #include <array>
 #include <cstring>
-#include <thread>
+#include <future>
 #include <utility>
 
 #include "cache/client/cache_api.h"
@@ -125,9 +125,8 @@ absl::Status FetchedPrefix::CopyOut(std::span<uint8_t> destination, int threads)
     return absl::OkStatus();
   };
 
-  const auto shares = static_cast<size_t>(std::max(threads, 1));
-  std::vector<absl::Status> results(shares);
-  std::vector<std::thread> others;
+  const size_t shares = std::min(static_cast<size_t>(std::max(threads, 1)), entries);
+  std::vector<std::future<absl::Status>> results;
   size_t begin = 0;
   uint64_t copied = 0;
   for (size_t share = 0; share < shares; ++share) {
@@ -136,15 +135,15 @@ absl::Status FetchedPrefix::CopyOut(std::span<uint8_t> destination, int threads)
     for (; end < entries && copied < bytes * (share + 1) / shares; ++end) {
       copied += payload(end).payload.size();
     }
-    const auto run = [&copy, &result = results[share], begin, end, to] {
-      result = copy(begin, end, to);
-    };
-    share + 1 == shares ? run() : void(others.emplace_back(run));
+    // The first is this thread's; so are all where no thread is to be had.
+    const auto how =
+        share == 0 ? std::launch::deferred : std::launch::async | std::launch::deferred;
+    results.push_back(std::async(how, copy, begin, end, to));
     begin = end;
   }
-  for (std::thread& other : others) other.join();
-  for (absl::Status& result : results) CAIRN_RETURN_IF_ERROR(result);
-  return absl::OkStatus();
+  absl::Status status;
+  for (std::future<absl::Status>& result : results) status.Update(result.get());
+  return status;
 }
 
 }  // namespace cairn::cache

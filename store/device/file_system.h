@@ -76,7 +76,8 @@ struct IoRequest {
   // they go can check them in the same pass.
   std::span<const EntryPart> parts = {};
   // Filled by Submit. kMatch: each part matched its checksum as it came into the second slice of a
-  // read, or as it was given to the device by a write. kNothing: the caller looks for itself.
+  // read, or as it was given to the device by a write; kDiffer: one did not. kNothing: the caller
+  // looks for itself.
   PartsSeen parts_seen = PartsSeen::kNothing;
 };
 
