@@ -15,9 +15,42 @@ using kernels::cuda::kIndexGroupTokensMax;
 using kernels::cuda::Linear;
 using kernels::cuda::QuantisedRows;
 
-// w.chosen [R, index_topk]: the compressed rows that each token attends to.
+// What rows are chosen by: keys of the groups that the step closes, w.index_weights of its tokens.
+absl::Status MakeKeys(const CudaStep& step, const CudaBlock& block, CudaLayerPlace place,
+                      const uint16_t* x) {
+  CAIRN_RETURN_IF_ERROR(CompressCudaKeys(step, block, place, x));
+  return Linear(step.stream, block.attn.index_weights.view,
+                kernels::cuda::Bf16Rows{x, step.rows, step.model.config.dim, 1},
+                {step.w.index_weights.get(), kernels::cuda::kIndexHeads});
+}
+
+// The token's row of the window, and rows of the groups that the step closes.
+absl::Status MakeRows(const CudaStep& step, const CudaBlock& block, CudaLayerPlace place,
+                      const QuantisedRows& input, const float* angles, const uint16_t* x) {
+  CudaWorkspace& w = step.w;
+  const CudaLayerState& state = step.sessions.layer(place.index);
+  CAIRN_RETURN_IF_ERROR(
+      Linear(step.stream, block.attn.wkv.view, input, {w.kv.get(), step.model.config.head_dim}));
+  CAIRN_RETURN_IF_ERROR(kernels::cuda::WriteKvRows(
+      step.stream, w.kv.get(), block.attn.kv_norm.get(), angles, w.window_row.get(), step.rows,
+      step.norm_eps(), {state.window.data.get(), state.window.scales.get()}));
+  return CompressCudaRows(step, block, place, x);
+}
+
+// w.q [R, H, 512]
+absl::Status MakeQueries(const CudaStep& step, const CudaAttention& op, const QuantisedRows& latent,
+                         const float* angles) {
+  const ModelConfig& c = step.model.config;
+  const int64_t heads = PaddedHeads(c.heads);
+  uint16_t* const q = step.w.q.get();
+  CAIRN_RETURN_IF_ERROR(Linear(step.stream, op.wq_b.view, latent, {q, heads * c.head_dim}));
+  return kernels::cuda::NormRotateHeads(step.stream, q, angles, step.rows, heads, step.norm_eps(),
+                                        q);
+}
+
+// w.chosen [R, index_topk]: the compressed rows that each token attends to. Behind MakeKeys.
 absl::Status ChooseRows(CudaStep& step, const CudaBlock& block, CudaLayerPlace place,
-                        const QuantisedRows& latent, const uint16_t* x) {
+                        const QuantisedRows& latent) {
   CudaWorkspace& w = step.w;
   const kernels::cuda::Stream stream = step.stream;
   const int64_t heads = kernels::cuda::kIndexHeads;
@@ -25,9 +58,7 @@ absl::Status ChooseRows(CudaStep& step, const CudaBlock& block, CudaLayerPlace p
   const int64_t topk = step.shape.index_topk;
   CAIRN_RETURN_IF_ERROR(
       Linear(stream, block.attn.index_wq_b.view, latent, {w.index_q.get(), heads * dim}));
-  CAIRN_RETURN_IF_ERROR(Linear(stream, block.attn.index_weights.view,
-                               kernels::cuda::Bf16Rows{x, step.rows, step.model.config.dim, 1},
-                               {w.index_weights.get(), heads}));
+  CAIRN_RETURN_IF_ERROR(step.Join(CudaBranch::kKeys));
   CAIRN_RETURN_IF_ERROR(kernels::cuda::PrepareIndexQueries(
       {step.rows, w.index_q.get(), w.index_weights.get(), w.angles_compressed.get()},
       w.index_prepared.get(), stream));
@@ -118,25 +149,30 @@ absl::Status CudaAttentionLayer(CudaStep& step, const CudaBlock& block, CudaLaye
   const CudaAttention& op = block.attn;
   CudaWorkspace& w = step.w;
   const kernels::cuda::Stream stream = step.stream;
-  const int64_t heads = PaddedHeads(c.heads);
   const int64_t latent_outputs = c.o_groups * c.o_lora;
   const float* angles = (block.ratio == 0 ? w.angles_window : w.angles_compressed).get();
-  const CudaLayerState& state = step.sessions.layer(place.index);
 
   const QuantisedRows input = w.x_codes.Rows(step.rows, c.dim);
+  const bool chooses = block.ratio == 4;
+  CAIRN_ASSIGN_OR_RETURN(const CudaStep beside, step.Fork(CudaBranch::kRows));
+  CAIRN_RETURN_IF_ERROR(MakeRows(beside, block, place, input, angles, x));
+  if (chooses) {
+    CAIRN_ASSIGN_OR_RETURN(const CudaStep keys, step.Fork(CudaBranch::kKeys));
+    CAIRN_RETURN_IF_ERROR(MakeKeys(keys, block, place, x));
+  }
+
   CAIRN_RETURN_IF_ERROR(Linear(stream, op.wq_a.view, input, {w.latent.get(), c.q_lora}));
   const QuantisedRows latent = w.latent_codes.Rows(step.rows, c.q_lora);
   CAIRN_RETURN_IF_ERROR(NormQuantise(step, w.latent.get(), op.q_norm, nullptr, latent));
-  CAIRN_RETURN_IF_ERROR(Linear(stream, op.wq_b.view, latent, {w.q.get(), heads * c.head_dim}));
-  CAIRN_RETURN_IF_ERROR(kernels::cuda::NormRotateHeads(stream, w.q.get(), angles, step.rows, heads,
-                                                       step.norm_eps(), w.q.get()));
-
-  CAIRN_RETURN_IF_ERROR(Linear(stream, op.wkv.view, input, {w.kv.get(), c.head_dim}));
-  CAIRN_RETURN_IF_ERROR(kernels::cuda::WriteKvRows(
-      stream, w.kv.get(), op.kv_norm.get(), angles, w.window_row.get(), step.rows, step.norm_eps(),
-      {state.window.data.get(), state.window.scales.get()}));
-  CAIRN_RETURN_IF_ERROR(RunCudaCompressors(step, block, place, x));
-  if (block.ratio == 4) CAIRN_RETURN_IF_ERROR(ChooseRows(step, block, place, latent, x));
+  if (chooses) {
+    CAIRN_ASSIGN_OR_RETURN(const CudaStep queries, step.Fork(CudaBranch::kQueries));
+    CAIRN_RETURN_IF_ERROR(MakeQueries(queries, op, latent, angles));
+    CAIRN_RETURN_IF_ERROR(ChooseRows(step, block, place, latent));
+    CAIRN_RETURN_IF_ERROR(step.Join(CudaBranch::kQueries));
+  } else {
+    CAIRN_RETURN_IF_ERROR(MakeQueries(step, op, latent, angles));
+  }
+  CAIRN_RETURN_IF_ERROR(step.Join(CudaBranch::kRows));
   CAIRN_RETURN_IF_ERROR(Attend(step, block, place, angles));
 
   CAIRN_RETURN_IF_ERROR(ProjectGroups(step, op));

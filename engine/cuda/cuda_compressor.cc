@@ -8,23 +8,22 @@ namespace {
 
 using kernels::cuda::CompressorSpan;
 
-// w.pooled [groups, dim]: of the groups that the step closes.
-absl::Status Pool(CudaStep& step, const CudaCompressor& op, const CompressorSpan* spans,
-                  const uint16_t* x) {
+// pooled [groups, dim]: of the groups that the step closes. projected: room for kv and scores.
+absl::Status Pool(const CudaStep& step, const CudaCompressor& op, const CompressorSpan* spans,
+                  const uint16_t* x, float* projected, float* pooled) {
   const int64_t width = op.shape.width();
-  float* projected = step.w.projected.get();
   CAIRN_RETURN_IF_ERROR(kernels::cuda::Linear(
       step.stream, op.kv_score.view,
       kernels::cuda::Bf16Rows{x, step.rows, step.model.config.dim, 1}, {projected, 2 * width}));
-  return kernels::cuda::PoolGroups(
-      step.stream, op.shape, {projected, projected + width, 2 * width, op.ape.get()}, spans,
-      step.shape.spans, step.shape.groups_max(op.shape.ratio), step.w.pooled.get());
+  return kernels::cuda::PoolGroups(step.stream, op.shape,
+                                   {projected, projected + width, 2 * width, op.ape.get()}, spans,
+                                   step.shape.spans, step.shape.groups_max(op.shape.ratio), pooled);
 }
 
 }  // namespace
 
-absl::Status RunCudaCompressors(CudaStep& step, const CudaBlock& block, CudaLayerPlace place,
-                                const uint16_t* x) {
+absl::Status CompressCudaRows(const CudaStep& step, const CudaBlock& block, CudaLayerPlace place,
+                              const uint16_t* x) {
   if (block.ratio == 0) return absl::OkStatus();
   CudaWorkspace& w = step.w;
   const CudaLayerState& state = step.sessions.layer(place.index);
@@ -32,17 +31,25 @@ absl::Status RunCudaCompressors(CudaStep& step, const CudaBlock& block, CudaLaye
   const int64_t spans = step.shape.spans;
   const int64_t groups = spans * step.shape.groups_max(block.ratio);
   CAIRN_RETURN_IF_ERROR(Pool(step, block.attn.compressor,
-                             (csa ? w.csa_spans : w.hca_spans).get() + place.of_kind * spans, x));
-  CAIRN_RETURN_IF_ERROR(kernels::cuda::WriteKvRows(
-      step.stream, w.pooled.get(), block.attn.compressor.norm.get(),
-      (csa ? w.angles_csa : w.angles_hca).get(), (csa ? w.csa_row : w.hca_row).get(), groups,
-      step.norm_eps(), {state.rows.data.get(), state.rows.scales.get()}));
-  if (!csa) return absl::OkStatus();
+                             (csa ? w.csa_spans : w.hca_spans).get() + place.of_kind * spans, x,
+                             w.projected.get(), w.pooled.get()));
+  return kernels::cuda::WriteKvRows(step.stream, w.pooled.get(), block.attn.compressor.norm.get(),
+                                    (csa ? w.angles_csa : w.angles_hca).get(),
+                                    (csa ? w.csa_row : w.hca_row).get(), groups, step.norm_eps(),
+                                    {state.rows.data.get(), state.rows.scales.get()});
+}
 
-  CAIRN_RETURN_IF_ERROR(
-      Pool(step, block.attn.index_compressor, w.index_spans.get() + place.of_kind * spans, x));
+absl::Status CompressCudaKeys(const CudaStep& step, const CudaBlock& block, CudaLayerPlace place,
+                              const uint16_t* x) {
+  if (block.ratio != 4) return absl::OkStatus();
+  CudaWorkspace& w = step.w;
+  const int64_t spans = step.shape.spans;
+  const int64_t groups = spans * step.shape.groups_max(block.ratio);
+  CAIRN_RETURN_IF_ERROR(Pool(step, block.attn.index_compressor,
+                             w.index_spans.get() + place.of_kind * spans, x,
+                             w.index_projected.get(), w.index_pooled.get()));
   CAIRN_RETURN_IF_ERROR(kernels::cuda::NormRotateKeys(
-      step.stream, w.pooled.get(), block.attn.index_compressor.norm.get(), w.angles_csa.get(),
+      step.stream, w.index_pooled.get(), block.attn.index_compressor.norm.get(), w.angles_csa.get(),
       groups, step.norm_eps(), w.keys.get()));
   return kernels::cuda::WriteIndexKeys(w.keys.get(), groups,
                                        w.index_slots.get() + place.of_kind * groups, step.stream);

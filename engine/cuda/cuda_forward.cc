@@ -11,6 +11,7 @@
 namespace cairn::engine {
 namespace {
 
+using kernels::cuda::Branch;
 using kernels::cuda::HcShape;
 using kernels::cuda::OwnedStream;
 using kernels::cuda::StepShape;
@@ -93,16 +94,23 @@ absl::StatusOr<std::unique_ptr<CudaForward>> CudaForward::Create(const CudaModel
   CAIRN_ASSIGN_OR_RETURN(OwnedStream stream, OwnedStream::Create());
   CAIRN_ASSIGN_OR_RETURN(std::unique_ptr<CudaWorkspace> workspace,
                          CudaWorkspace::Create(model.config, sessions, rows_max, spans_max));
-  return std::unique_ptr<CudaForward>(
-      new CudaForward(model, sessions, std::move(workspace), std::move(stream)));
+  std::vector<Branch> branches;
+  for (size_t i = 0; i < kCudaBranches; ++i) {
+    CAIRN_ASSIGN_OR_RETURN(Branch branch, Branch::Create());
+    branches.push_back(std::move(branch));
+  }
+  return std::unique_ptr<CudaForward>(new CudaForward(model, sessions, std::move(workspace),
+                                                      std::move(stream), std::move(branches)));
 }
 
 CudaForward::CudaForward(const CudaModel& model, CudaSessions& sessions,
-                         std::unique_ptr<CudaWorkspace> workspace, OwnedStream stream)
+                         std::unique_ptr<CudaWorkspace> workspace, OwnedStream stream,
+                         std::vector<Branch> branches)
     : model_(model),
       sessions_(sessions),
       workspace_(std::move(workspace)),
-      stream_(std::move(stream)) {}
+      stream_(std::move(stream)),
+      branches_(std::move(branches)) {}
 
 absl::Status CudaForward::CheckItem(const CudaStepItem& item) const {
   const CudaSessionOptions& room = sessions_.options();
@@ -175,9 +183,10 @@ StepShape CudaForward::Shape(int64_t spans, int64_t span_tokens_max) const {
           .index_topk = model_.config.index_topk};
 }
 
-absl::Status CudaForward::Launch(const StepShape& shape, int64_t rows) {
+absl::Status CudaForward::Launch(const StepShape& shape, int64_t rows,
+                                 std::span<const Branch> branches) {
   CudaWorkspace& w = *workspace_;
-  CudaStep step{model_, sessions_, w, stream(), shape, rows};
+  CudaStep step{model_, sessions_, w, stream(), shape, rows, branches};
   CAIRN_RETURN_IF_ERROR(PlanStep(step));
   CAIRN_RETURN_IF_ERROR(kernels::cuda::EmbedTokens(stream(), model_.embed.get(), model_.config.dim,
                                                    model_.config.hc, w.tokens.get(), rows,
@@ -205,7 +214,7 @@ absl::Status CudaForward::Step(std::span<const CudaStepItem> items) {
   rows_ = std::ssize(tokens);
   CAIRN_RETURN_IF_ERROR(workspace_->tokens.WriteOn(stream(), tokens));
   CAIRN_RETURN_IF_ERROR(workspace_->spans.WriteOn(stream(), spans));
-  return Launch(Shape(std::ssize(spans), longest), rows_);
+  return Launch(Shape(std::ssize(spans), longest), rows_, {});
 }
 
 absl::Status CudaForward::DecodeNext() {
@@ -220,7 +229,7 @@ absl::Status CudaForward::DecodeNext() {
     CAIRN_ASSIGN_OR_RETURN(decode_, kernels::cuda::Graph::Record(stream(), [&] {
                              CAIRN_RETURN_IF_ERROR(kernels::cuda::NextStep(
                                  stream(), w.spans.get(), spans, w.next.get(), w.tokens.get()));
-                             return Launch(Shape(spans, 1), spans);
+                             return Launch(Shape(spans, 1), spans, branches_);
                            }));
     decode_spans_ = spans;
   }

@@ -57,18 +57,22 @@ class CudaForward {
 
  private:
   CudaForward(const CudaModel& model, CudaSessions& sessions,
-              std::unique_ptr<CudaWorkspace> workspace, kernels::cuda::OwnedStream stream);
+              std::unique_ptr<CudaWorkspace> workspace, kernels::cuda::OwnedStream stream,
+              std::vector<kernels::cuda::Branch> branches);
 
   absl::Status CheckItem(const CudaStepItem& item) const;
   absl::Status Check(std::span<const CudaStepItem> items) const;
   kernels::cuda::StepShape Shape(int64_t spans, int64_t span_tokens_max) const;
   // Everything a step does, from tokens and spans on the device to next tokens.
-  absl::Status Launch(const kernels::cuda::StepShape& shape, int64_t rows);
+  // `branches`: of a recording, whose launches cost the host nothing.
+  absl::Status Launch(const kernels::cuda::StepShape& shape, int64_t rows,
+                      std::span<const kernels::cuda::Branch> branches);
 
   const CudaModel& model_;
   CudaSessions& sessions_;
   std::unique_ptr<CudaWorkspace> workspace_;
   kernels::cuda::OwnedStream stream_;
+  std::vector<kernels::cuda::Branch> branches_;
   std::vector<int64_t> slots_;  // of the last step
   int64_t rows_ = 0;
   kernels::cuda::Graph decode_;

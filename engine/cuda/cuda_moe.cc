@@ -8,12 +8,12 @@ namespace {
 using kernels::cuda::Linear;
 using kernels::cuda::QuantisedRows;
 
-absl::Status RunShared(CudaStep& step, const CudaMoe& moe, const QuantisedRows& input) {
+absl::Status RunShared(const CudaStep& step, const CudaMoe& moe, const QuantisedRows& input) {
   const ModelConfig& c = step.model.config;
   CudaWorkspace& w = step.w;
   CAIRN_RETURN_IF_ERROR(Linear(step.stream, moe.shared_gate_up.view, input,
                                {w.shared_gate_up.get(), 2 * c.expert_dim}));
-  const QuantisedRows middle = w.middle_codes.Rows(step.rows, c.expert_dim);
+  const QuantisedRows middle = w.shared_codes.Rows(step.rows, c.expert_dim);
   CAIRN_RETURN_IF_ERROR(kernels::cuda::QuantiseSwiGlu(step.stream, w.shared_gate_up.get(), nullptr,
                                                       static_cast<float>(c.swiglu_limit), middle));
   return Linear(step.stream, moe.shared_down.view, middle, {w.shared.get(), c.dim});
@@ -42,6 +42,9 @@ absl::Status CudaMoeLayer(CudaStep& step, const CudaMoe& moe, const uint16_t* x)
   const ModelConfig& c = step.model.config;
   CudaWorkspace& w = step.w;
   const kernels::cuda::Stream stream = step.stream;
+  CAIRN_ASSIGN_OR_RETURN(const CudaStep beside, step.Fork(CudaBranch::kShared));
+  CAIRN_RETURN_IF_ERROR(RunShared(beside, moe, w.x_codes.Rows(step.rows, c.dim)));
+
   const int64_t experts = PaddedExperts(c.experts);
   CAIRN_RETURN_IF_ERROR(Linear(stream, moe.gate.view,
                                kernels::cuda::Bf16Rows{x, step.rows, c.dim, 1},
@@ -60,11 +63,8 @@ absl::Status CudaMoeLayer(CudaStep& step, const CudaMoe& moe, const uint16_t* x)
   CAIRN_RETURN_IF_ERROR(kernels::cuda::SortPairs(
       stream, w.expert_ids.get(), w.expert_weights.get(), shape,
       {w.offsets.get(), w.token_of.get(), w.weight_of.get(), w.place_of.get()}));
-
-  // The shared expert first: both use the room for what lies between the two products.
-  const QuantisedRows input = w.x_codes.Rows(step.rows, c.dim);
-  CAIRN_RETURN_IF_ERROR(RunShared(step, moe, input));
   CAIRN_RETURN_IF_ERROR(RunExperts(step, moe, x, step.rows * c.experts_per_token));
+  CAIRN_RETURN_IF_ERROR(step.Join(CudaBranch::kShared));
   return kernels::cuda::CombineExperts(stream, w.made.get(), w.place_of.get(), w.shared.get(),
                                        shape, c.dim, w.f.get());
 }

@@ -75,6 +75,7 @@ void TakePlan(Taker& t, CudaWorkspace& w, const CudaSessions& sessions) {
   t.Take(w.angles_csa, csa_groups * kernels::cuda::kAttentionRope);
   t.Take(w.angles_hca, hca_groups * kernels::cuda::kAttentionRope);
   t.Take(w.pooled, csa_groups * kernels::cuda::kAttentionDim);
+  t.Take(w.index_pooled, csa_groups * kernels::cuda::kIndexDim);
   t.Take(w.keys, csa_groups * kernels::cuda::kIndexDim);
 }
 
@@ -87,6 +88,7 @@ void TakeAttention(Taker& t, CudaWorkspace& w, const ModelConfig& c, const CudaS
   t.Take(w.heads, rows * width);
   t.Take(w.kv, rows * c.head_dim);
   t.Take(w.projected, rows * 4 * c.head_dim);  // CSA: kv and score of twice the width
+  t.Take(w.index_projected, rows * 4 * c.index_dim);
   t.Take(w.index_q, rows * kernels::cuda::kIndexHeads * c.index_dim);
   t.Take(w.index_weights, rows * kernels::cuda::kIndexHeads);
   t.Take(w.index_prepared, rows * kernels::cuda::PreparedIndexQueryBytes());
@@ -124,6 +126,7 @@ void TakeExperts(Taker& t, CudaWorkspace& w, const ModelConfig& c) {
   t.Take(w.pair_codes, pairs, c.dim);
   t.Take(w.gate_up, pairs * 2 * c.expert_dim);
   t.Take(w.middle_codes, pairs, c.expert_dim);
+  t.Take(w.shared_codes, rows, c.expert_dim);
   t.Take(w.made, pairs * c.dim);
   t.Take(w.shared_gate_up, rows * 2 * c.expert_dim);
   t.Take(w.shared, rows * c.dim);

@@ -71,8 +71,9 @@ struct CudaWorkspace {
   QuantisedRoom latent_codes;
   Buffer<uint16_t> q, heads;  // [R, H, 512]
   Buffer<uint16_t> kv;        // [R, 512]
-  Buffer<float> projected;    // [R, 2 * width]
-  Buffer<float> pooled, keys;
+  // What runs beside other things has room of its own.
+  Buffer<float> projected, index_projected;  // [R, 2 * width]
+  Buffer<float> pooled, index_pooled, keys;
   Buffer<uint16_t> index_q;        // [R, 64, 128]
   Buffer<uint16_t> index_weights;  // [R, 64]
   Buffer<uint8_t> index_prepared;
@@ -90,12 +91,12 @@ struct CudaWorkspace {
   Buffer<int32_t> offsets;             // [E + 1]
   Buffer<int32_t> token_of, place_of;  // [P]
   Buffer<float> weight_of;
-  QuantisedRoom pair_codes;                 // [P, d]
-  Buffer<uint16_t> gate_up;                 // [P, 2 I]
-  QuantisedRoom middle_codes;               // [P, I]
-  Buffer<uint16_t> made;                    // [P, d]
-  Buffer<uint16_t> shared_gate_up, shared;  // [R, 2 I], [R, d]
-  Buffer<uint8_t> tiles;                    // of grouped products
+  QuantisedRoom pair_codes;                  // [P, d]
+  Buffer<uint16_t> gate_up;                  // [P, 2 I]
+  QuantisedRoom middle_codes, shared_codes;  // [P, I], [R, I]
+  Buffer<uint16_t> made;                     // [P, d]
+  Buffer<uint16_t> shared_gate_up, shared;   // [R, 2 I], [R, d]
+  Buffer<uint8_t> tiles;                     // of grouped products
 
   // Head: of one row a span.
   Buffer<uint16_t> last;    // [spans, 4, d]

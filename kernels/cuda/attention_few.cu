@@ -44,6 +44,8 @@ __global__ __launch_bounds__(kScoreThreads,
   const int item = blockIdx.y, step = gridDim.x;
   if (threadIdx.x == 0) shared.rows.Init(4);
   __syncthreads();
+  // The kernel behind this one reads rows before it waits, so they are to be there when it starts.
+  WaitForKernelsBefore();
   LetNextStart();
   const int blocks = BlocksOf(batch.lists[Item(batch, item).token]);
   if (static_cast<int>(blockIdx.x) >= blocks) return;
@@ -202,9 +204,9 @@ absl::Status AttendFew(const AttentionBatch& batch, Stream stream) {
   const int64_t blocks_max = FewBlocks(batch.rows_max);
   const auto shares =
       static_cast<unsigned>(std::clamp<int64_t>(MultiprocessorCount() / items, 1, blocks_max));
-  ScoreKernel<<<dim3(shares, items), kScoreThreads, kScoreBytes, stream>>>(
-      batch, static_cast<int>(blocks_max));
-  CAIRN_RETURN_IF_ERROR(LaunchStatus("attention's scores"));
+  CAIRN_RETURN_IF_ERROR(LaunchEarly(stream, "attention's scores",
+                                    {dim3(shares, items), kScoreThreads, kScoreBytes}, ScoreKernel,
+                                    batch, static_cast<int>(blocks_max)));
   return LaunchEarly(stream, "attention's outputs",
                      {dim3(kSlices, items), kValueThreads, kValueBytes}, ValueKernel, batch,
                      static_cast<int>(blocks_max));

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "kernels/cuda/launch.cuh"
 #include "kernels/cuda/row_math.cuh"
 
 namespace cairn::kernels::cuda {
@@ -143,6 +144,8 @@ template <bool kApe>
 __global__ void __launch_bounds__(kOverlapThreads, 4)
     PoolOverlappingKernel(CompressorInput input, const CompressorSpan* spans, int dim,
                           float* pooled) {
+  LetNextStartOfFew();
+  WaitForKernelsBefore();
   const OverlapReader<kApe> r{input, spans[blockIdx.y], 2 * dim};
   const int channel = 4 * threadIdx.x;
   const int64_t groups = r.groups();
@@ -200,6 +203,8 @@ __device__ inline void LoadLong(const LongReader<kApe>& r, int64_t first, int ch
 template <bool kApe>
 __global__ void __launch_bounds__(kLongWarps* kLanes, 4)
     PoolLongKernel(CompressorInput input, const CompressorSpan* spans, int dim, float* pooled) {
+  LetNextStartOfFew();
+  WaitForKernelsBefore();
   __shared__ float weights[kLongRatio][kLanes];
   __shared__ float values[kLongRatio][kLanes];
   __shared__ float tops[kLongWarps][kLanes];
@@ -280,14 +285,14 @@ absl::Status PoolGroups(Stream stream, const CompressorShape& shape, const Compr
     const unsigned lanes = static_cast<unsigned>(dim) / 4;
     const dim3 block(lanes, kOverlapThreads / lanes);
     const dim3 grid(CeilDiv(groups, block.y), spans_wide);
-    (ape ? PoolOverlappingKernel<true> : PoolOverlappingKernel<false>)<<<grid, block, 0, stream>>>(
-        input, spans, dim, pooled);
-  } else {
-    const dim3 grid(groups, spans_wide, static_cast<unsigned>(dim / kLanes));
-    (ape ? PoolLongKernel<true> : PoolLongKernel<false>)<<<grid, dim3(kLanes, kLongWarps), 0,
-                                                           stream>>>(input, spans, dim, pooled);
+    return LaunchEarlyIfFew(stream, "PoolGroups", {grid, block},
+                            ape ? PoolOverlappingKernel<true> : PoolOverlappingKernel<false>, input,
+                            spans, dim, pooled);
   }
-  return LaunchStatus("PoolGroups");
+  const dim3 grid(groups, spans_wide, static_cast<unsigned>(dim / kLanes));
+  return LaunchEarlyIfFew(stream, "PoolGroups", {grid, dim3(kLanes, kLongWarps)},
+                          ape ? PoolLongKernel<true> : PoolLongKernel<false>, input, spans, dim,
+                          pooled);
 }
 
 }  // namespace cairn::kernels::cuda

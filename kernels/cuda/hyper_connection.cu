@@ -6,6 +6,7 @@
 #include <atomic>
 
 #include "kernels/cuda/hyper_connection_slice.cuh"
+#include "kernels/cuda/launch.cuh"
 
 namespace cairn::kernels::cuda {
 namespace {
@@ -213,7 +214,8 @@ __device__ inline void WeighStreams(const HcMixParams& p, const Exchange<kOutput
 
 // A cluster has 16 rows at a time, each of its blocks an equal part of the channels, each warp a
 // slice. Streams are read once, into registers, those of the next tile while this one is worked on.
-// kOutputs: 24 of a sub-layer, 4 of a head.
+// kOutputs: 24 of a sub-layer, 4 of a head. It starts early, and has its weights when the streams are
+// there.
 template <int kOutputs, bool kMerge>
 __global__ void __launch_bounds__(kWarpsMax* kLanes, 1) HcMixKernel(const HcMixParams p) {
   using Weights = HcSliceWeights<kOutputs>;
@@ -233,13 +235,15 @@ __global__ void __launch_bounds__(kWarpsMax* kLanes, 1) HcMixKernel(const HcMixP
   const int64_t first_tile = blockIdx.x / ranks;
   const int64_t tile_stride = gridDim.x / ranks;
 
+  if (tiles <= kFewTiles) LetNextStart();
   if (threadIdx.x == 0) exchange.Init();
   cluster.barrier_arrive();
-  HcSlice next;
-  next.Load<kMerge>(p, first_tile * kTileRows, slice, lane);
   PrefetchWeights(p, kOutputs, slice, lane);
   const Weights weights{fragments + warp * Weights::kFragments * kLanes + lane};
-  weights.Load(p, next.channel, lane);
+  weights.Load(p, HcSlice::Channel(slice, lane), lane);
+  WaitForKernelsBefore();
+  HcSlice next;
+  next.Load<kMerge>(p, first_tile * kTileRows, slice, lane);
   cluster.barrier_wait();
 
   // The inbox of a turn is free when it is sent to again: who sends has waited for the tile between,
@@ -339,16 +343,18 @@ absl::Status LaunchMix(Stream stream, const HcMixParams& params) {
         "HcMix's clusters");
   }();
   CAIRN_RETURN_IF_ERROR(allowed);
-  cudaLaunchAttribute cluster;
-  cluster.id = cudaLaunchAttributeClusterDimension;
-  cluster.val.clusterDim = {static_cast<unsigned>(ranks), 1, 1};
+  cudaLaunchAttribute attributes[2] = {};
+  attributes[0].id = cudaLaunchAttributeClusterDimension;
+  attributes[0].val.clusterDim = {static_cast<unsigned>(ranks), 1, 1};
+  attributes[1].id = cudaLaunchAttributeProgrammaticStreamSerialization;
+  attributes[1].val.programmaticStreamSerializationAllowed = 1;
   cudaLaunchConfig_t config = {};
   config.gridDim = dim3(static_cast<unsigned>(CeilDiv(rows, int64_t{kTileRows}) * ranks));
   config.blockDim = dim3(static_cast<unsigned>(warps * kLanes));
   config.dynamicSmemBytes = static_cast<size_t>(warps) * kFragmentBytes;
   config.stream = stream;
-  config.attrs = &cluster;
-  config.numAttrs = 1;
+  config.attrs = attributes;
+  config.numAttrs = 1;  // what is asked next knows of clusters only
   // Clusters take tiles in turn: more than run at a time would wait for one that has done its share.
   static std::atomic<int> resident[kRanksMax + 1];
   if (resident[ranks] == 0) {
@@ -358,8 +364,8 @@ absl::Status LaunchMix(Stream stream, const HcMixParams& params) {
     resident[ranks] = std::max(clusters, 1);
   }
   config.gridDim.x = std::min(config.gridDim.x, static_cast<unsigned>(resident[ranks] * ranks));
-  static_cast<void>(cudaLaunchKernelEx(&config, kernel, params));
-  return LaunchStatus("HcMix");
+  config.numAttrs = 2;
+  return CudaStatus(cudaLaunchKernelEx(&config, kernel, params), "HcMix");
 }
 
 }  // namespace

@@ -13,6 +13,7 @@ constexpr int kSlice = 64;         // channels of all four streams that a warp h
 constexpr int kUnits = kSlice / 32;  // a lane reads 8 channels of every 32
 constexpr int kWarpsMax = 8;
 constexpr int kRanksMax = 16;  // blocks of a cluster
+constexpr int kFewTiles = 4;   // the next kernel may take its place beside so many
 
 struct HcMixParams {
   HcWeights weights;
@@ -71,6 +72,9 @@ struct HcSlice {
   int64_t row;                     // the lane's first
   int64_t channel;                 // the lane's first
 
+  __device__ static int64_t Channel(int64_t slice, int lane) {
+    return slice * kSlice + 8 * (lane % 4);
+  }
   __device__ bool Has(const HcMixParams& p, int half) const {
     return row + 8 * half < p.shape.rows;
   }
@@ -85,7 +89,7 @@ struct HcSlice {
   template <bool kMerge>
   __device__ void Load(const HcMixParams& p, int64_t first_row, int64_t slice, int lane) {
     row = first_row + lane / 4;
-    channel = slice * kSlice + 8 * (lane % 4);
+    channel = Channel(slice, lane);
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
 #pragma unroll

@@ -1,5 +1,6 @@
 #include "kernels/cuda/kv_writer.h"
 
+#include "kernels/cuda/launch.cuh"
 #include "kernels/cuda/row_math.cuh"
 
 namespace cairn::kernels::cuda {
@@ -18,6 +19,8 @@ __global__ void __launch_bounds__(kLanes* kRowsOfBlock)
     WriteKvRowsKernel(const In* x, const uint16_t* weight, const float* cos_sin,
                       const int64_t* rows, int64_t count, float eps, KvPool pool) {
   const int64_t i = static_cast<int64_t>(blockIdx.x) * kRowsOfBlock + threadIdx.y;
+  LetNextStartOfFew();
+  WaitForKernelsBefore();
   if (i >= count || rows[i] < 0) return;  // a whole warp
   const int lane = threadIdx.x;
   WarpRow<kDim> row;
@@ -52,9 +55,8 @@ absl::Status Launch(Stream stream, const In* x, const uint16_t* weight, const fl
                                 "WriteKvRows: count not in [0, 2^30]"));
   if (count == 0) return absl::OkStatus();
   const auto grid = static_cast<unsigned>(CeilDiv(count, int64_t{kRowsOfBlock}));
-  WriteKvRowsKernel<<<grid, dim3(kLanes, kRowsOfBlock), 0, stream>>>(x, weight, cos_sin, rows,
-                                                                     count, eps, pool);
-  return LaunchStatus("WriteKvRows");
+  return LaunchEarlyIfFew(stream, "WriteKvRows", {grid, dim3(kLanes, kRowsOfBlock)},
+                          WriteKvRowsKernel<In>, x, weight, cos_sin, rows, count, eps, pool);
 }
 
 }  // namespace

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "kernels/cuda/launch.cuh"
 #include "kernels/cuda/row_math.cuh"
 
 namespace cairn::kernels::cuda {
@@ -60,6 +61,7 @@ __global__ void __launch_bounds__(kWarps == 1 ? kLanes * kRowsOfWarps : kLanes* 
                    NormOutput to) {
   constexpr int kThreads = kLanes * kWarps;
   __shared__ float of_warp[2][kWarps];  // of rows in turn
+  LetNextStartOfFew();
   const int chunks = n / 8;
   const int64_t stride = static_cast<int64_t>(gridDim.x) * blockDim.y;
   int64_t row = static_cast<int64_t>(blockIdx.x) * blockDim.y + threadIdx.y;
@@ -151,6 +153,7 @@ template <typename T, int kDim>
 __global__ void __launch_bounds__(kLanes* kRowsOfWarps)
     NormRotateKernel(const T* x, const uint16_t* weight, const float* cos_sin, int64_t rows,
                      int heads, float eps, T* out) {
+  LetNextStartOfFew();
   const int64_t row = static_cast<int64_t>(blockIdx.x) * kRowsOfWarps + threadIdx.y;
   if (row >= rows) return;
   const int lane = threadIdx.x;

@@ -1,5 +1,6 @@
 #include "kernels/cuda/routing.h"
 
+#include "kernels/cuda/launch.cuh"
 #include "kernels/cuda/row_math.cuh"
 
 namespace cairn::kernels::cuda {
@@ -45,6 +46,7 @@ __device__ inline int TakeLargest(uint32_t (&keys)[kScoresMax], int lane) {
 __global__ void __launch_bounds__(kLanes* kTokensOfBlock)
     RouteKernel(const float* gate, RouteChoice choice, int tokens, int experts, int k, float scale,
                 int32_t* ids, float* weights) {
+  LetNextStartOfFew();
   const int token = blockIdx.x * kTokensOfBlock + threadIdx.y;
   if (token >= tokens) return;  // a whole warp
   const int lane = threadIdx.x;
@@ -91,6 +93,7 @@ __global__ void __launch_bounds__(kSortThreads)
   constexpr int kWarps = kSortThreads / kLanes;
   __shared__ int mine_of_warp[kWarps];
   __shared__ int before_of_warp[kWarps];  // pairs of lower experts
+  LetNextStartOfFew();
   const int expert = blockIdx.x;
   const int warp = threadIdx.x / kLanes;
   const int lane = threadIdx.x % kLanes;
@@ -141,6 +144,7 @@ __global__ void __launch_bounds__(kSortThreads)
 __global__ void __launch_bounds__(256)
     CombineExpertsKernel(const uint16_t* made, const int32_t* place_of, const uint16_t* shared,
                          int64_t tokens, int k, int chunks, uint16_t* out) {
+  LetNextStartOfFew();
   const int64_t i = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
   const int64_t token = i / chunks;
   if (token >= tokens) return;

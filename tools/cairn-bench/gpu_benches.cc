@@ -13,6 +13,7 @@ void AddGpuBenches(std::vector<Bench>& benches) {
   AddGpuAttentionBenches(benches);
   AddGpuIndexerBenches(benches);
   AddGpuRowsBenches(benches);
+  AddGpuDecodeBenches(benches);
   AddGpuModelBenches(benches);
 }
 

@@ -11,6 +11,7 @@
 namespace cairn::bench {
 
 void AddGpuAttentionBenches(std::vector<Bench>& benches);  // gpu_attention_bench.cc
+void AddGpuDecodeBenches(std::vector<Bench>& benches);     // gpu_decode_bench.cc
 void AddGpuDiskBench(std::vector<Bench>& benches);         // gpu_disk_bench.cc
 void AddGpuExpertBenches(std::vector<Bench>& benches);     // gpu_expert_bench.cc
 void AddGpuIndexerBenches(std::vector<Bench>& benches);    // gpu_indexer_bench.cc

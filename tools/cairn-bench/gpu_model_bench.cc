@@ -2,8 +2,6 @@
 // 128k tokens, cold and from each tier, and decoding. All 43 layers at true widths, random weights,
 // as many routed experts a layer as fit; a token takes 6 of them however many there are. Every
 // resumed answer is compared with the cold one, to the bit.
-#include <cuda_runtime_api.h>
-
 #include <algorithm>
 #include <filesystem>
 #include <memory>
@@ -17,82 +15,39 @@
 #include "store/base/limits.h"
 #include "tools/cairn-bench/daemon_process.h"
 #include "tools/cairn-bench/gpu_benches.h"
+#include "tools/cairn-bench/gpu_flash_model.h"
 
 namespace cairn::bench {
 namespace {
 
-using engine::ModelConfig;
 using engine::PrefixCache;
 using engine::SequenceResult;
 using engine::SequenceRunner;
-using kernels::cuda::CudaStatus;
 
 constexpr int64_t kPrefixTokens = 131072;
 constexpr int64_t kQuestionTokens = 64;
 constexpr int64_t kStepTokens = 4096;
 constexpr int64_t kDecodeTokens = 64;
 constexpr uint64_t kHostBytes = 2ull << 30;
+constexpr int64_t kOtherBytes =
+    18'000'000'000;  // the other weights, activations, a session, the pool
 // What the daemon is to have done meanwhile, by its nature within seconds.
 constexpr absl::Duration kPatience = absl::Seconds(60);
-
-// Spec section 1, without the MTP block.
-ModelConfig FlashConfig(int64_t experts) {
-  ModelConfig c;
-  c.vocab = 129280;
-  c.dim = 4096;
-  c.layers = 43;
-  c.heads = 64;
-  c.head_dim = 512;
-  c.rope_dim = 64;
-  c.q_lora = 1024;
-  c.o_lora = 1024;
-  c.o_groups = 8;
-  c.window = 128;
-  c.index_heads = 64;
-  c.index_dim = 128;
-  c.index_topk = 512;
-  c.experts = experts;
-  c.shared_experts = 1;
-  c.experts_per_token = 6;
-  c.expert_dim = 2048;
-  c.hash_layers = 3;
-  c.route_scale = 1.5;
-  c.swiglu_limit = 10.0;
-  c.rope_factor = 16.0;
-  c.rope_original_len = 65536;
-  c.max_positions = 1 << 20;
-  for (int64_t i = 0; i < c.layers; ++i) {
-    c.compress_ratios.push_back(i < 2 ? 0 : i % 2 == 0 ? 4 : 128);
-  }
-  return c;
-}
-
-// Experts a layer for which there is room beside everything else, in steps of 32.
-absl::StatusOr<int64_t> ExpertsThatFit() {
-  size_t free = 0, total = 0;
-  CAIRN_RETURN_IF_ERROR(CudaStatus(cudaMemGetInfo(&free, &total), "asking for free memory"));
-  constexpr double kOthers = 18e9;         // the other weights, activations, a session, the pool
-  constexpr double kExpert = 13.4e6 * 43;  // one in every layer, packed FP4
-  const double room = static_cast<double>(free) - kOthers;
-  const auto experts = static_cast<int64_t>(room / kExpert) / 32 * 32;
-  if (experts < 32) return absl::ResourceExhaustedError("too little GPU memory for 32 experts");
-  return std::min<int64_t>(experts, 256);
-}
 
 class FlashModel {
  public:
   static absl::StatusOr<std::shared_ptr<FlashModel>> Create(const BenchContext& context) {
     CAIRN_RETURN_IF_ERROR(kernels::cuda::DevicePresent());
     auto made = std::make_shared<FlashModel>();
-    CAIRN_ASSIGN_OR_RETURN(made->experts_, ExpertsThatFit());
-    CAIRN_ASSIGN_OR_RETURN(auto model, engine::RandomCudaModel(FlashConfig(made->experts_), 1));
+    CAIRN_ASSIGN_OR_RETURN(auto model, RandomFlashModel(kOtherBytes));
+    made->experts_ = model->config.experts;
     CAIRN_ASSIGN_OR_RETURN(
         made->runner_,
         engine::MakeCudaRunner(std::move(model), [] { return Digest{}; },
                                {.chunk = kStepTokens, .tokens_max = kPrefixTokens + 1024}));
     std::mt19937 random(3);
     for (int64_t i = 0; i < kPrefixTokens + kQuestionTokens; ++i) {
-      made->prompt_.push_back(static_cast<int32_t>(random() % 129280));
+      made->prompt_.push_back(static_cast<int32_t>(random() % kFlashVocab));
     }
     made->huge_pages_ = context.huge_pages;
     made->with_pool_ = context.directory + "/pool";
@@ -163,10 +118,12 @@ class FlashModel {
   // A new engine as the daemon sees it. `pin`: returns when all of the arena is pinned.
   absl::StatusOr<std::unique_ptr<PrefixCache>> Attach(const std::string& folder, bool pin) const {
     const engine::CachedModel model = runner_->cached_model();
-    CAIRN_ASSIGN_OR_RETURN(
-        std::unique_ptr<cache::CacheApi> api,
-        ConnectToDaemon(folder, {model.Descriptor(), ""},
-                        {.call_timeout = absl::Seconds(10), .gpu = runner_->gpu(), .pin = pin}));
+    CAIRN_ASSIGN_OR_RETURN(std::unique_ptr<cache::CacheApi> api,
+                           ConnectToDaemon(folder, {model.Descriptor(), ""},
+                                           {.call_timeout = absl::Seconds(10),
+                                            .gpu = runner_->gpu(),
+                                            .pin = pin,
+                                            .pin_patience = kPatience}));
     PrefixCache::Options options;
     options.always_load = true;
     return std::make_unique<PrefixCache>(std::move(api), model, RealClock(), std::move(options));
