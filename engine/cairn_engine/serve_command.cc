@@ -56,7 +56,7 @@ std::unique_ptr<CacheSlots> AttachSlots(const ServeOptions& options, const Model
       [target = options.cache, tls = options.cache_tls, spec, embedded] {
         return embedded == nullptr ? ConnectCache(target, spec, {}, tls) : embedded->Connect(spec);
       },
-      model, RealClock(), std::move(slots));
+      model.cached(), RealClock(), std::move(slots));
 }
 
 ServedModel Served(const ServeOptions& options, const ModelConfig& config) {
