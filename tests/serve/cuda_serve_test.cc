@@ -3,15 +3,16 @@
 // Goal: what a request is answered has the same bits alone, in company, whatever slot it gets and
 // whoever had that before, and resumed from the cache. Method: answers and the logits they were
 // chosen from, of a made model of every kind of layer. Skips without a GPU.
+#include <algorithm>
 #include <map>
 #include <thread>
 
 #include "engine/cairn_engine/cuda_batch_runner.h"
+#include "engine/cairn_engine/embedded_cache.h"
 #include "engine/cuda/cuda_test_models.h"
 #include "engine/serve/scheduler.h"
 #include "engine/serve/task_pool.h"
 #include "engine/text/byte_tokenizer.h"
-#include "tests/resume/resume_rig.h"
 
 namespace cairn::engine {
 namespace {
@@ -125,10 +126,15 @@ class CudaServeTest : public CudaEngineTest {
     }
   }
 
-  static CacheSlots::Connect To(const Daemon& daemon, const CachedModel& model) {
-    return [&daemon, descriptor = model.Descriptor()] {
-      return cache::OpenLocalCache(*daemon.rig->core, {descriptor, ""});
-    };
+  // With room for everything, and a checkpoint at every block's end.
+  static std::unique_ptr<EmbeddedCache> MakeCache() {
+    auto cache = EmbeddedCache::Create(
+        {.bytes = 256 << 20, .policy = *cache::CheckpointPolicy::Parse("full"), .eviction = ""});
+    EXPECT_TRUE(cache.ok()) << cache.status();
+    return *std::move(cache);
+  }
+  static CacheSlots::Connect To(EmbeddedCache& cache, const CachedModel& model) {
+    return [&cache, descriptor = model.Descriptor()] { return cache.Connect({descriptor, ""}); };
   }
 
   static constexpr int64_t kStepTokens = 200;
@@ -167,9 +173,9 @@ TEST_F(CudaServeTest, ResumedFromTheCacheTheSameBits) {
   const absl::Status prepared = runner_->PrepareForCache();
   ASSERT_TRUE(prepared.ok()) << prepared;
   const CachedModel model = runner_->cached_model();
-  const Daemon daemon;
+  const std::unique_ptr<EmbeddedCache> cache = MakeCache();
   for (const bool found : {false, true}) {
-    CacheSlots slots(To(daemon, model), model, RealClock(), {.step_tokens = kStepTokens});
+    CacheSlots slots(To(*cache, model), model, RealClock(), {.step_tokens = kStepTokens});
     const std::vector<Answer> answers = Serve(*runner_, requests, 8, &slots);
     ExpectSame(answers, alone);
     // All ask before any has learned what this model's prefill costs, and so all load.
@@ -192,9 +198,9 @@ TEST_F(CudaServeTest, RestoresBesideStepsTheSameBits) {
   const std::unique_ptr<CudaBatchRunner> few = MakeRunner(3);
   ASSERT_TRUE(few->PrepareForCache().ok());
   const CachedModel model = few->cached_model();
-  const Daemon daemon;
+  const std::unique_ptr<EmbeddedCache> cache = MakeCache();
   for (int round = 0; round < 3; ++round) {
-    CacheSlots slots(To(daemon, model), model, RealClock(), {.step_tokens = kStepTokens});
+    CacheSlots slots(To(*cache, model), model, RealClock(), {.step_tokens = kStepTokens});
     const std::vector<Answer> answers = Serve(*few, requests, 3, &slots, /*threads=*/3);
     ExpectSame(answers, alone);
     int64_t cached = 0;
