@@ -15,7 +15,7 @@ constexpr int64_t kSlot = 0;
 
 class CudaRunner final : public SequenceRunner {
  public:
-  CudaRunner(std::unique_ptr<CudaModel> model, std::function<Digest()> weights)
+  CudaRunner(std::shared_ptr<const CudaModel> model, std::function<Digest()> weights)
       : model_(std::move(model)),
         weights_(std::move(weights)),
         layout_(CudaKvLayout(model_->config)) {}
@@ -56,7 +56,7 @@ class CudaRunner final : public SequenceRunner {
   }
 
  private:
-  const std::unique_ptr<CudaModel> model_;
+  const std::shared_ptr<const CudaModel> model_;
   const std::function<Digest()> weights_;
   const KvLayout layout_;
   std::unique_ptr<store::Gpu> gpu_;
@@ -67,25 +67,29 @@ class CudaRunner final : public SequenceRunner {
 
 }  // namespace
 
-absl::StatusOr<std::unique_ptr<SequenceRunner>> MakeCudaRunner(std::unique_ptr<CudaModel> model,
-                                                               std::function<Digest()> weights,
-                                                               const CudaRunnerOptions& options) {
+absl::StatusOr<std::unique_ptr<SequenceRunner>> MakeCudaRunner(
+    std::shared_ptr<const CudaModel> model, std::function<Digest()> weights,
+    const CudaRunnerOptions& options) {
   auto runner = std::make_unique<CudaRunner>(std::move(model), std::move(weights));
   CAIRN_RETURN_IF_ERROR(runner->Open(options));
   return runner;
 }
 
-absl::StatusOr<std::unique_ptr<SequenceRunner>> OpenCudaRunner(const std::string& directory,
-                                                               const CudaRunnerOptions& options) {
+absl::StatusOr<LoadedCudaModel> LoadCudaModelIn(const std::string& directory, int threads) {
   CAIRN_RETURN_IF_ERROR(kernels::cuda::DevicePresent());
   CAIRN_ASSIGN_OR_RETURN(const ModelConfig config, LoadConfig(directory));
   CAIRN_ASSIGN_OR_RETURN(std::shared_ptr<TensorFile> file, TensorFile::Open(directory));
   CAIRN_ASSIGN_OR_RETURN(Weights bound, BindWeights(config, std::move(file)));
   const auto weights = std::make_shared<const Weights>(std::move(bound));
   CAIRN_ASSIGN_OR_RETURN(std::unique_ptr<CudaModel> model, LoadCudaModel(*weights));
-  return MakeCudaRunner(
-      std::move(model), [weights, threads = options.threads] { return weights->Identity(threads); },
-      options);
+  return LoadedCudaModel{std::move(model),
+                         [weights, threads] { return weights->Identity(threads); }};
+}
+
+absl::StatusOr<std::unique_ptr<SequenceRunner>> OpenCudaRunner(const std::string& directory,
+                                                               const CudaRunnerOptions& options) {
+  CAIRN_ASSIGN_OR_RETURN(LoadedCudaModel loaded, LoadCudaModelIn(directory, options.threads));
+  return MakeCudaRunner(std::move(loaded.model), std::move(loaded.weights), options);
 }
 
 }  // namespace cairn::engine

@@ -22,14 +22,21 @@ struct CudaRunnerOptions {
   int threads = 1;            // that read the weights where cached_model needs all
 };
 
-// The model in `directory`, of released formats.
+struct LoadedCudaModel {
+  std::shared_ptr<const CudaModel> model;
+  std::function<Digest()> weights;  // their identity, for which all are read
+};
+// The model in `directory`, of released formats. Only where there is CUDA.
+absl::StatusOr<LoadedCudaModel> LoadCudaModelIn(const std::string& directory, int threads);
+
+// One sequence of it.
 absl::StatusOr<std::unique_ptr<SequenceRunner>> OpenCudaRunner(const std::string& directory,
                                                                const CudaRunnerOptions& options);
 // Of a model that is on the GPU already. `weights`: asked for where cached_model is. Only where
 // there is CUDA.
-absl::StatusOr<std::unique_ptr<SequenceRunner>> MakeCudaRunner(std::unique_ptr<CudaModel> model,
-                                                               std::function<Digest()> weights,
-                                                               const CudaRunnerOptions& options);
+absl::StatusOr<std::unique_ptr<SequenceRunner>> MakeCudaRunner(
+    std::shared_ptr<const CudaModel> model, std::function<Digest()> weights,
+    const CudaRunnerOptions& options);
 
 }  // namespace cairn::engine
 

@@ -10,6 +10,7 @@
 #include <thread>
 
 #include "cache/client/remote_cache.h"
+#include "engine/cairn_engine/cuda_batch_runner.h"
 #include "engine/cairn_engine/embedded_cache.h"
 #include "engine/cairn_engine/failure.h"
 #include "engine/serve/api.h"
@@ -23,6 +24,9 @@ namespace {
 constexpr absl::Duration kFlushDeadline = absl::Seconds(10);
 // Beside the connections of requests that run or wait: to be refused, or to ask for /metrics.
 constexpr int64_t kSpareConnections = 32;
+// Unless told otherwise: a slot on the GPU has its memory whether it is used or not.
+constexpr int64_t kCudaContext = 32768;
+constexpr int64_t kCudaStepTokens = 1024;
 
 // SIGTERM and SIGINT, blocked in every thread that is made from now on.
 sigset_t BlockStopSignals() {
@@ -41,11 +45,18 @@ absl::StatusOr<std::unique_ptr<EmbeddedCache>> Embed(const ServeOptions& options
   return EmbeddedCache::Create({.bytes = options.embedded_bytes, .policy = policy, .eviction = ""});
 }
 
-// `embedded` may be null.
-std::unique_ptr<CacheSlots> AttachSlots(const ServeOptions& options, const Model& model,
-                                        EmbeddedCache* embedded) {
-  if (options.cache.empty() && embedded == nullptr) return nullptr;
-  const cache::NamespaceSpec spec{model.layout->Descriptor(model.weights_identity), options.tenant};
+bool WantsCache(const ServeOptions& options) {
+  return !options.cache.empty() || options.embedded_bytes > 0;
+}
+
+// `gpu` and `embedded` may be null.
+std::unique_ptr<CacheSlots> AttachSlots(const ServeOptions& options, const CachedModel& model,
+                                        store::Gpu* gpu, EmbeddedCache* embedded) {
+  const cache::NamespaceSpec spec{model.Descriptor(), options.tenant};
+  cache::RemoteCacheOptions remote;
+  remote.gpu = gpu;
+  remote.pin = options.pin;
+  remote.pin_patience = absl::Seconds(60);
   CacheSlots::Options slots;
   slots.wait = absl::Seconds(options.wait_seconds);
   slots.step_tokens = options.scheduler.step_tokens;
@@ -53,8 +64,9 @@ std::unique_ptr<CacheSlots> AttachSlots(const ServeOptions& options, const Model
     std::fprintf(stderr, "cairn-engine: %s\n", line.c_str());
   };
   return std::make_unique<CacheSlots>(
-      [target = options.cache, tls = options.cache_tls, spec, embedded] {
-        return embedded == nullptr ? ConnectCache(target, spec, {}, tls) : embedded->Connect(spec);
+      [target = options.cache, tls = options.cache_tls, spec, remote, embedded] {
+        return embedded == nullptr ? ConnectCache(target, spec, remote, tls)
+                                   : embedded->Connect(spec);
       },
       model, RealClock(), std::move(slots));
 }
@@ -66,21 +78,19 @@ ServedModel Served(const ServeOptions& options, const ModelConfig& config) {
   return {folder.filename().string(), config.vocab};
 }
 
-int Serve(const ServeOptions& options, const Model& model, const Tokenizer& tokenizer,
-          EmbeddedCache* embedded) {
-  const sigset_t signals = BlockStopSignals();
-  Forward forward(model, options.threads);
+// `signals` are blocked; `slots` may be null.
+int Serve(const ServeOptions& options, const sigset_t& signals, BatchRunner& runner,
+          CacheSlots* slots, const Tokenizer& tokenizer) {
   Metrics metrics;
-  const std::unique_ptr<CacheSlots> slots = AttachSlots(options, model, embedded);
   auto tasks = std::make_unique<TaskPool>(
       slots == nullptr ? 0 : static_cast<int>(options.scheduler.sequences_max));
   Scheduler scheduler(
-      forward, tokenizer, slots.get(),
+      runner, tokenizer, slots,
       [&tasks](std::function<void()> task) { tasks->Add(std::move(task)); }, RealClock(), metrics,
       options.scheduler);
-  Api api(scheduler, tokenizer, slots.get(), metrics, RealClock(), SystemRandom(),
-          {.model = Served(options, model.config),
-           .max_positions = model.config.max_positions,
+  Api api(scheduler, tokenizer, slots, metrics, RealClock(), SystemRandom(),
+          {.model = Served(options, runner.config()),
+           .max_positions = runner.tokens_max(),
            .answer_tokens_default = options.answer_tokens_default});
   HttpServer::Options http = options.http;
   http.connections_max = static_cast<int>(options.scheduler.sequences_max +
@@ -103,6 +113,81 @@ int Serve(const ServeOptions& options, const Model& model, const Tokenizer& toke
   return kExitOk;
 }
 
+int ServeOnCpu(ServeOptions options, const Tokenizer& tokenizer, EmbeddedCache* embedded) {
+  if (options.kv_bytes.has_value()) options.scheduler.kv_bytes_max = *options.kv_bytes;
+  const absl::StatusOr<std::unique_ptr<Model>> model = LoadModel(
+      options.model, {.numerics = options.numerics,
+                      .threads = options.threads,
+                      .expert_bytes = options.expert_bytes,
+                      .reserved_bytes = options.embedded_bytes +
+                                        static_cast<uint64_t>(options.scheduler.kv_bytes_max)});
+  if (!model.ok()) return FailLoading(model.status());
+  SayNumerics(**model);
+  if (options.scheduler.speculate && (*model)->mtp == nullptr) {
+    return Fail(absl::InvalidArgumentError("--speculate: the model has no MTP block"), kExitUsage);
+  }
+  const sigset_t signals = BlockStopSignals();
+  Forward forward(**model, options.threads);
+  std::unique_ptr<CacheSlots> slots;
+  if (WantsCache(options)) slots = AttachSlots(options, (*model)->cached(), nullptr, embedded);
+  return Serve(options, signals, *CpuBatchRunner(forward), slots.get(), tokenizer);
+}
+
+absl::Status CheckForCuda(const ServeOptions& options) {
+  if (options.numerics.value_or(Numerics::kFull) != Numerics::kFull) {
+    return absl::InvalidArgumentError("--device cuda has full numerics only");
+  }
+  if (options.scheduler.speculate) {
+    return absl::InvalidArgumentError("--speculate is for --device cpu: cuda has no MTP block");
+  }
+  if (options.expert_bytes.has_value()) {
+    return absl::InvalidArgumentError(
+        "--expert-cache is for --device cpu: cuda has all experts in GPU memory");
+  }
+  if (options.kv_bytes.has_value()) {
+    return absl::InvalidArgumentError(
+        "--kv-bytes is for --device cpu: cuda takes --sequences times --context");
+  }
+  return absl::OkStatus();
+}
+
+int ServeOnCuda(ServeOptions options, const Tokenizer& tokenizer, EmbeddedCache* embedded) {
+  // From the start, as the driver has threads of its own: what comes while the model is loaded is
+  // taken after that.
+  const sigset_t signals = BlockStopSignals();
+  const absl::StatusOr<std::unique_ptr<CudaBatchRunner>> runner =
+      OpenCudaBatchRunner(options.model, {.sequences_max = options.scheduler.sequences_max,
+                                          .tokens_max = options.context.value_or(kCudaContext),
+                                          .step_tokens = options.scheduler.step_tokens,
+                                          .threads = options.threads});
+  if (absl::IsInvalidArgument(runner.status())) return Fail(runner.status(), kExitBadConfig);
+  if (!runner.ok()) return Fail(runner.status(), kExitFailure);
+  options.scheduler.kv_bytes_max = (*runner)->kv_bytes();
+  std::unique_ptr<CacheSlots> slots;
+  if (WantsCache(options)) {
+    if (const absl::Status status = (*runner)->PrepareForCache(); !status.ok()) {
+      return Fail(status, kExitFailure);
+    }
+    slots = AttachSlots(options, (*runner)->cached_model(), (*runner)->gpu(), embedded);
+  }
+  return Serve(options, signals, **runner, slots.get(), tokenizer);
+}
+
+// What no device takes, and what the other one takes.
+absl::Status CheckOptions(const ServeOptions& options) {
+  if (options.scheduler.step_tokens < options.scheduler.sequences_max) {
+    return absl::InvalidArgumentError("--step-tokens: must be at least --sequences");
+  }
+  const bool cuda = options.device == "cuda";
+  if (options.pin && (!cuda || options.cache.empty())) {
+    return absl::InvalidArgumentError("--pin is for --device cuda with --cache");
+  }
+  if (options.context.has_value() && !cuda) {
+    return absl::InvalidArgumentError("--context is for --device cuda");
+  }
+  return cuda ? CheckForCuda(options) : absl::OkStatus();
+}
+
 }  // namespace
 
 void AddServeOptions(CLI::App* app, ServeOptions& o) {
@@ -115,7 +200,18 @@ void AddServeOptions(CLI::App* app, ServeOptions& o) {
   app->add_option("--body-bytes", o.http.body_bytes_max, "longest body of a request")
       ->transform(CLI::AsSizeValue(false));
   app->add_option("--threads", o.threads, "compute threads")->check(CLI::Range(1, 256));
+  app->add_option("--device", o.device,
+                  "cpu, or cuda: FP8 and FP4 weights as released, in full numerics")
+      ->check(CLI::IsMember({"cpu", "cuda"}));
+  app->add_option(
+         "--context", o.context,
+         "with --device cuda: longest prompt and answer of a request, in tokens, for which "
+         "each of --sequences has memory (default: the model's maximum, at most 32768)")
+      ->check(CLI::PositiveNumber);
   app->add_option("--cache", o.cache, "cairnd to use: unix:PATH or HOST:PORT");
+  app->add_flag("--pin", o.pin,
+                "with --device cuda: pin the daemon's memory first, so that the GPU reads hits "
+                "there (seconds, at the start)");
   app->add_option("--embedded-cache", o.embedded_bytes,
                   "without a daemon: a cache of this process's own, with so many bytes of memory")
       ->transform(CLI::AsSizeValue(false))
@@ -130,11 +226,12 @@ void AddServeOptions(CLI::App* app, ServeOptions& o) {
       ->check(CLI::Range(1, 512));
   app->add_option("--queue", o.scheduler.queue_max, "requests that may wait")
       ->check(CLI::Range(0, 4096));
-  app->add_option("--step-tokens", o.scheduler.step_tokens, "tokens a step of the model")
+  app->add_option("--step-tokens", o.step_tokens,
+                  "tokens a step of the model (default: 256; with --device cuda 1024)")
       ->check(CLI::Range(1, 65536));
   app->add_flag("--speculate", o.scheduler.speculate,
                 "guess a token ahead with the model's MTP block; answers stay the same");
-  app->add_option("--kv-bytes", o.scheduler.kv_bytes_max, "memory for the requests' states")
+  app->add_option("--kv-bytes", o.kv_bytes, "memory for the requests' states (default: 4 GiB)")
       ->transform(CLI::AsSizeValue(false));
   app->add_option("--answer-tokens", o.answer_tokens_default,
                   "longest answer of a chat that says nothing about it")
@@ -143,33 +240,27 @@ void AddServeOptions(CLI::App* app, ServeOptions& o) {
       ->check(CLI::NonNegativeNumber);
 }
 
-int RunServeCommand(const ServeOptions& options) {
+int RunServeCommand(const ServeOptions& asked) {
+  ServeOptions options = asked;
   if (const auto tls = ReadCacheTls(options.cache_tls); !tls.ok()) {
     return Fail(tls.status(), kExitUsage);
   }
   absl::StatusOr<ModelConfig> config = LoadConfig(options.model);
   if (!config.ok()) return Fail(config.status(), kExitBadConfig);
-  if (options.scheduler.step_tokens < options.scheduler.sequences_max) {
-    return Fail(absl::InvalidArgumentError("--step-tokens: must be at least --sequences"),
-                kExitUsage);
+  const bool cuda = options.device == "cuda";
+  options.scheduler.step_tokens =
+      options.step_tokens.value_or(cuda ? std::max(kCudaStepTokens, options.scheduler.sequences_max)
+                                        : options.scheduler.step_tokens);
+  if (const absl::Status status = CheckOptions(options); !status.ok()) {
+    return Fail(status, kExitUsage);
   }
   const absl::StatusOr<std::unique_ptr<Tokenizer>> tokenizer =
       TokenizerOf(options.model, options.tokenizer, config->vocab);
   if (!tokenizer.ok()) return Fail(tokenizer.status(), kExitBadConfig);
-  absl::StatusOr<std::unique_ptr<Model>> model = LoadModel(
-      options.model, {.numerics = options.numerics,
-                      .threads = options.threads,
-                      .expert_bytes = options.expert_bytes,
-                      .reserved_bytes = options.embedded_bytes +
-                                        static_cast<uint64_t>(options.scheduler.kv_bytes_max)});
-  if (!model.ok()) return FailLoading(model.status());
-  SayNumerics(**model);
-  if (options.scheduler.speculate && (*model)->mtp == nullptr) {
-    return Fail(absl::InvalidArgumentError("--speculate: the model has no MTP block"), kExitUsage);
-  }
   const absl::StatusOr<std::unique_ptr<EmbeddedCache>> embedded = Embed(options);
   if (!embedded.ok()) return Fail(embedded.status(), kExitUsage);
-  return Serve(options, **model, **tokenizer, embedded->get());
+  const auto serve = cuda ? ServeOnCuda : ServeOnCpu;
+  return serve(options, **tokenizer, embedded->get());
 }
 
 }  // namespace cairn::engine

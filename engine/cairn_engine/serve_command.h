@@ -23,17 +23,22 @@ struct ServeOptions {
   std::string tokenizer;   // a tokenizer.json; empty: the model's, else bytes
   std::string model_name;  // as requests name it; empty: the folder's name
   int threads = 2;
+  std::string device = "cpu";      // or "cuda"
+  std::optional<int64_t> context;  // on cuda: tokens of a request, with its answer
   std::optional<Numerics> numerics;
   std::optional<uint64_t> expert_bytes;  // LoadOptions::expert_bytes
   std::string cache;                     // "unix:PATH" or "HOST:PORT"; empty: none
   CacheTls cache_tls;
+  bool pin = false;             // of the daemon's memory, for the GPU
   uint64_t embedded_bytes = 0;  // of a cache in this process; 0: none
   std::string embedded_policy = "every:2048+ends";
   std::string tenant;
   double wait_seconds = 30;   // for another engine that is prefilling the same
   double drain_seconds = 30;  // at SIGTERM, for what is running and waiting
   int64_t answer_tokens_default = 4096;
-  Scheduler::Options scheduler;
+  std::optional<int64_t> step_tokens;  // unset: as the device likes it
+  std::optional<int64_t> kv_bytes;     // on the cpu
+  Scheduler::Options scheduler;        // but for these two
   HttpServer::Options http;
 };
 

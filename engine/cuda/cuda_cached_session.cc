@@ -36,8 +36,8 @@ CudaCachedSession::CudaCachedSession(const KvLayout& layout, CudaSessions& sessi
       slot_(slot),
       stream_(stream),
       gpu_(gpu),
-      staging_bytes_(
-          std::max({staging_bytes, layout.rows_entry_bytes(), layout.checkpoint_bytes()})) {}
+      largest_entry_(std::max(layout.rows_entry_bytes(), layout.checkpoint_bytes())),
+      staging_bytes_(std::max(staging_bytes, largest_entry_)) {}
 
 void CudaCachedSession::Clear() {
   sessions_.set_position(slot_, 0);
@@ -98,13 +98,28 @@ absl::Status CudaCachedSession::Arrive(Arriving& arriving) {
 
 absl::Status CudaCachedSession::OpenCopyOut() {
   if (copy_out_ != nullptr) return absl::OkStatus();
-  CAIRN_ASSIGN_OR_RETURN(copy_out_, cache::GpuCopyOut::Create(*gpu_));
+  // There an entry has its table behind it.
+  const auto bytes = static_cast<uint64_t>(std::max(staging_bytes_, 2 * largest_entry_));
+  CAIRN_ASSIGN_OR_RETURN(copy_out_, cache::GpuCopyOut::Create(*gpu_, bytes));
+  return absl::OkStatus();
+}
+
+absl::Status CudaCachedSession::ReserveCopies() {
+  CAIRN_ASSIGN_OR_RETURN(const std::span<uint8_t> staging, Staging());
+  Copies rows, checkpoint;
+  AddRows(0, TransferDirection::kToEntry, staging.data(), rows);
+  AddCheckpoint(1, TransferDirection::kToEntry, staging.data(), checkpoint);
+  // In pinned memory and where the device copied them, both full.
+  const auto entries = static_cast<size_t>(
+      2 * (staging_bytes_ / std::max<int64_t>(layout_.rows_entry_bytes(), 1)) + 2);
+  CAIRN_ASSIGN_OR_RETURN(
+      on_device_, DeviceBuffer<SegmentCopy>::Create(entries * rows.size() + checkpoint.size()));
   return absl::OkStatus();
 }
 
 absl::Status CudaCachedSession::Prepare() {
   if (gpu_ != nullptr) CAIRN_RETURN_IF_ERROR(OpenCopyOut());
-  return Staging().status();
+  return ReserveCopies();
 }
 
 absl::StatusOr<bool> CudaCachedSession::DeviceReads(const cache::EntryView& entry) {

@@ -12,8 +12,10 @@
 // Both wait for all that is on the stream. There is no replay on the GPU: a prefix needs its
 // checkpoint.
 //
-// Threads:   that of the CudaForward whose stream this is. Ownership: what the constructor is given
-//            outlives this.
+// Threads:   one at a time. With a stream of its own it is restored on another thread than the one
+//            that steps, which touches other slots meanwhile; steps that wrote to this slot have
+//            been waited for, and nothing else is.
+// Ownership: what the constructor is given outlives this.
 // Units:     bytes, tokens.
 // Errors:    RESOURCE_EXHAUSTED: no pinned memory, which is taken when it is first needed.
 //            FAILED_PRECONDITION: there is no checkpoint. OUT_OF_RANGE: the prefix is longer than
@@ -37,17 +39,19 @@ namespace cairn::engine {
 
 class CudaCachedSession final : public CachedSession {
  public:
-  // Of pinned memory; as much as the largest entry takes if that is more.
   static constexpr int64_t kStagingBytes = 64 << 20;
 
   // `layout`: CudaKvLayout of the sessions' model. `gpu`: by which the device reads entries where
-  // they lie; null: all go through pinned memory.
+  // they lie; null: all go through pinned memory. `staging_bytes`: of pinned memory, and with `gpu`
+  // of the GPU's too; as much as the largest entry takes if that is more.
   CudaCachedSession(const KvLayout& layout, CudaSessions& sessions, int64_t slot,
                     kernels::cuda::Stream stream, store::Gpu* gpu,
                     int64_t staging_bytes = kStagingBytes);
 
-  // Takes the memory that entries go through, else taken by the first of them.
+  // Takes the memory that entries go through, else taken by the first of them: to take memory may
+  // wait for all that the device does.
   absl::Status Prepare();
+  int64_t slot() const { return slot_; }
   // The slot is empty, whatever it held.
   void Clear();
 
@@ -74,6 +78,8 @@ class CudaCachedSession final : public CachedSession {
                      Copies& copies) const;
   // Does them, and waits; `copies` is empty then.
   absl::Status Gather(Copies& copies);
+  // Room on the device for as many as there are at once.
+  absl::Status ReserveCopies();
 
   absl::Status Check(const StoredPrefix& prefix) const;
   absl::Status RestoreAll(const StoredPrefix& prefix, Arriving& arriving);
@@ -89,6 +95,7 @@ class CudaCachedSession final : public CachedSession {
   const int64_t slot_;
   const kernels::cuda::Stream stream_;
   store::Gpu* const gpu_;
+  const int64_t largest_entry_;
   const int64_t staging_bytes_;
   kernels::cuda::PinnedBuffer staging_;
   kernels::cuda::DeviceBuffer<kernels::cuda::SegmentCopy> on_device_;

@@ -110,7 +110,8 @@ CudaForward::CudaForward(const CudaModel& model, CudaSessions& sessions,
       sessions_(sessions),
       workspace_(std::move(workspace)),
       stream_(std::move(stream)),
-      branches_(std::move(branches)) {}
+      branches_(std::move(branches)),
+      token_steps_(static_cast<size_t>(workspace_->spans_max + 1)) {}
 
 absl::Status CudaForward::CheckItem(const CudaStepItem& item) const {
   const CudaSessionOptions& room = sessions_.options();
@@ -195,11 +196,29 @@ absl::Status CudaForward::Launch(const StepShape& shape, int64_t rows,
   return RunCudaHead(step);
 }
 
+absl::StatusOr<kernels::cuda::Graph> CudaForward::Capture(int64_t spans, bool next) {
+  CudaWorkspace& w = *workspace_;
+  return kernels::cuda::Graph::Record(stream(), [&] {
+    if (next) {
+      CAIRN_RETURN_IF_ERROR(
+          kernels::cuda::NextStep(stream(), w.spans.get(), spans, w.next.get(), w.tokens.get()));
+    }
+    return Launch(Shape(spans, 1), spans, branches_);
+  });
+}
+
 absl::Status CudaForward::Step(std::span<const CudaStepItem> items) {
   CAIRN_RETURN_IF_ERROR(Check(items));
+  int64_t longest = 0;
+  for (const CudaStepItem& item : items) {
+    longest = std::max<int64_t>(longest, std::ssize(item.tokens));
+  }
+  kernels::cuda::Graph* const graph = longest == 1 ? &token_steps_[items.size()] : nullptr;
+  if (graph != nullptr && !*graph) {
+    CAIRN_ASSIGN_OR_RETURN(*graph, Capture(std::ssize(items), /*next=*/false));
+  }
   std::vector<int32_t> tokens;
   std::vector<StepSpan> spans;
-  int64_t longest = 0;
   slots_.clear();
   for (const CudaStepItem& item : items) {
     const int64_t position = sessions_.position(item.slot);
@@ -209,11 +228,11 @@ absl::Status CudaForward::Step(std::span<const CudaStepItem> items) {
     tokens.insert(tokens.end(), item.tokens.begin(), item.tokens.end());
     sessions_.set_position(item.slot, position + count);
     slots_.push_back(item.slot);
-    longest = std::max(longest, count);
   }
   rows_ = std::ssize(tokens);
   CAIRN_RETURN_IF_ERROR(workspace_->tokens.WriteOn(stream(), tokens));
   CAIRN_RETURN_IF_ERROR(workspace_->spans.WriteOn(stream(), spans));
+  if (graph != nullptr) return graph->Launch(stream());
   return Launch(Shape(std::ssize(spans), longest), rows_, {});
 }
 
@@ -224,18 +243,17 @@ absl::Status CudaForward::DecodeNext() {
       return absl::OutOfRangeError(absl::StrCat("the sequence of slot ", slot, " is full"));
     }
   }
-  CudaWorkspace& w = *workspace_;
   if (!decode_ || decode_spans_ != spans) {
-    CAIRN_ASSIGN_OR_RETURN(decode_, kernels::cuda::Graph::Record(stream(), [&] {
-                             CAIRN_RETURN_IF_ERROR(kernels::cuda::NextStep(
-                                 stream(), w.spans.get(), spans, w.next.get(), w.tokens.get()));
-                             return Launch(Shape(spans, 1), spans, branches_);
-                           }));
+    CAIRN_ASSIGN_OR_RETURN(decode_, Capture(spans, /*next=*/true));
     decode_spans_ = spans;
   }
   for (const int64_t slot : slots_) sessions_.set_position(slot, sessions_.position(slot) + 1);
   rows_ = spans;
   return decode_.Launch(stream());
+}
+
+absl::Status CudaForward::CopyLogits(std::span<float> out) const {
+  return workspace_->logits.ReadOn(stream(), out);
 }
 
 absl::StatusOr<std::vector<float>> CudaForward::Logits() {

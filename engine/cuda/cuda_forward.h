@@ -5,8 +5,9 @@
 // was cut into steps (kernels/cuda/README.md). It is another numerics than the CPU's: rows of the
 // two never mix.
 //
-// Work is queued on a stream; what reads results waits for it. Decoding never waits for the host:
-// the next token is chosen on the device, and the whole step is one captured graph.
+// Work is queued on a stream; what reads results waits for it. A step in which each sequence has
+// one token is one graph, captured when so many are first together. Decoding by DecodeNext never
+// waits for the host: the next token is chosen on the device.
 //
 // Threads:   one. Ownership: the model and the sessions outlive this.
 // Errors:    INVALID_ARGUMENT for a token outside of the vocabulary, OUT_OF_RANGE for a sequence
@@ -44,10 +45,15 @@ class CudaForward {
   kernels::cuda::Stream stream() const { return stream_.get(); }
 
   // Queues one step. Slots are distinct. Behind it the logits of each item's last token are there,
-  // and its most likely next token.
+  // and its most likely next token. Nothing on the device may be waited for by another thread while
+  // a graph is captured, but for streams of its own.
   absl::Status Step(std::span<const CudaStepItem> items);
   // The sequences of the last step, each by its most likely token. REQUIRES: a Step before.
   absl::Status DecodeNext();
+
+  // Queues a copy of the logits of the last step's first items: out [so many, vocab] is pinned
+  // memory, where they are once stream() was waited for.
+  absl::Status CopyLogits(std::span<float> out) const;
 
   // Of the last step: waits. logits [items, vocab]; next [items].
   absl::StatusOr<std::vector<float>> Logits();
@@ -67,6 +73,9 @@ class CudaForward {
   // `branches`: of a recording, whose launches cost the host nothing.
   absl::Status Launch(const kernels::cuda::StepShape& shape, int64_t rows,
                       std::span<const kernels::cuda::Branch> branches);
+  // A step of one token of each of `spans` sequences; `next`: those that the step before chose, or
+  // else what is in the workspace.
+  absl::StatusOr<kernels::cuda::Graph> Capture(int64_t spans, bool next);
 
   const CudaModel& model_;
   CudaSessions& sessions_;
@@ -75,8 +84,9 @@ class CudaForward {
   std::vector<kernels::cuda::Branch> branches_;
   std::vector<int64_t> slots_;  // of the last step
   int64_t rows_ = 0;
+  std::vector<kernels::cuda::Graph> token_steps_;  // of as many spans as the index says
   kernels::cuda::Graph decode_;
-  int64_t decode_spans_ = 0;  // of the graph
+  int64_t decode_spans_ = 0;  // of decode_
 };
 
 }  // namespace cairn::engine

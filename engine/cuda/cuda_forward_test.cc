@@ -14,6 +14,7 @@
 
 #include "engine/cuda/cuda_test_models.h"
 #include "kernels/cpu/formats.h"
+#include "kernels/cuda/pinned_buffer.h"
 
 namespace cairn::engine {
 namespace {
@@ -120,23 +121,70 @@ TEST_F(CudaForwardTest, CompanyChangesNoBit) {
   EXPECT_EQ(together.Logits(), alone);
 }
 
-TEST_F(CudaForwardTest, DecodingByGraphIsAsTokenByToken) {
+// A step of one token each is a graph; with a sequence of two tokens beside them it is none.
+TEST_F(CudaForwardTest, DecodingByGraphIsAsWithout) {
   const std::vector<int32_t> a = CudaTestTokens(126, 6), b = CudaTestTokens(9, 7);
-  CudaTestEngine graph(*AllKinds().gpu);
+  const std::vector<int32_t> others = CudaTestTokens(12, 8);
   const std::vector<CudaStepItem> items = {{0, a}, {1, b}};
-  ASSERT_TRUE(graph.forward->Step(items).ok());
-  CudaTestEngine steps(*AllKinds().gpu);
-  ASSERT_TRUE(steps.forward->Step(items).ok());
-  for (int i = 0; i < 6; ++i) {  // past a group of 4 and one of 128
-    const auto next = steps.forward->NextTokens();
-    ASSERT_TRUE(next.ok()) << next.status();
-    const std::vector<int32_t> first = {(*next)[0]}, second = {(*next)[1]};
-    ASSERT_TRUE(steps.forward->Step(std::vector<CudaStepItem>{{0, first}, {1, second}}).ok());
-    const absl::Status decoded = graph.forward->DecodeNext();
+  CudaTestEngine next(*AllKinds().gpu), graph(*AllKinds().gpu), without(*AllKinds().gpu);
+  for (const CudaTestEngine* engine : {&next, &graph, &without}) {
+    ASSERT_TRUE(engine->forward->Step(items).ok());
+  }
+  for (int64_t i = 0; i < 6; ++i) {  // past a group of 4 and one of 128
+    const auto tokens = graph.forward->NextTokens();
+    ASSERT_TRUE(tokens.ok()) << tokens.status();
+    const std::vector<int32_t> first = {(*tokens)[0]}, second = {(*tokens)[1]};
+    const std::span<const int32_t> two = std::span(others).subspan(static_cast<size_t>(2 * i), 2);
+    const absl::Status decoded = next.forward->DecodeNext();
     ASSERT_TRUE(decoded.ok()) << decoded;
-    EXPECT_EQ(graph.Logits(), steps.Logits()) << "token " << i;
+    const absl::Status replayed =
+        graph.forward->Step(std::vector<CudaStepItem>{{0, first}, {1, second}});
+    ASSERT_TRUE(replayed.ok()) << replayed;
+    ASSERT_TRUE(
+        without.forward->Step(std::vector<CudaStepItem>{{0, first}, {1, second}, {2, two}}).ok());
+    std::vector<float> want = without.Logits();
+    want.resize(2 * kTestVocab);
+    EXPECT_EQ(graph.Logits(), want) << "token " << i;
+    EXPECT_EQ(next.Logits(), want) << "token " << i;
   }
   EXPECT_EQ(graph.sessions->position(0), 132);
+  EXPECT_EQ(next.sessions->position(0), 132);
+}
+
+// What a graph computes is what the step says, whoever was in those before, and in which order.
+TEST_F(CudaForwardTest, AGraphIsOfNoSequence) {
+  const std::vector<std::vector<int32_t>> prompts = {CudaTestTokens(130, 9), CudaTestTokens(5, 10),
+                                                     CudaTestTokens(64, 11)};
+  const std::vector<int32_t> behind = CudaTestTokens(4, 12);
+  const auto token = [&](size_t i) { return std::span(behind).subspan(i, 1); };
+  std::vector<std::vector<float>> alone;
+  for (const std::vector<int32_t>& prompt : prompts) {
+    CudaTestEngine engine(*AllKinds().gpu);
+    engine.Run(0, prompt, 600);
+    alone.push_back(engine.Run(0, behind, behind.size()));
+  }
+  CudaTestEngine engine(*AllKinds().gpu);
+  for (size_t i = 0; i < 3; ++i) engine.Run(static_cast<int64_t>(i), prompts[i], 600);
+  using Items = std::vector<CudaStepItem>;
+  for (const Items& step : {Items{{0, token(0)}, {1, token(0)}}, Items{{2, token(0)}},
+                            Items{{2, token(1)}, {0, token(1)}}, Items{{1, token(1)}},
+                            Items{{0, token(2)}, {1, token(2)}, {2, token(2)}}}) {
+    const absl::Status done = engine.forward->Step(step);
+    ASSERT_TRUE(done.ok()) << done;
+  }
+  ASSERT_TRUE(engine.forward->Step(Items{{1, token(3)}, {2, token(3)}, {0, token(3)}}).ok());
+  std::vector<float> want = alone[1];
+  for (const size_t i : {2, 0}) want.insert(want.end(), alone[i].begin(), alone[i].end());
+  EXPECT_EQ(engine.Logits(), want);
+
+  // And a copy of the first ones', without those behind.
+  auto pinned = kernels::cuda::PinnedBuffer::Create(2 * kTestVocab * sizeof(float));
+  ASSERT_TRUE(pinned.ok()) << pinned.status();
+  const std::span<float> copy(reinterpret_cast<float*>(pinned->bytes().data()), 2 * kTestVocab);
+  ASSERT_TRUE(engine.forward->CopyLogits(copy).ok());
+  ASSERT_TRUE(kernels::cuda::Synchronize(engine.forward->stream()).ok());
+  want.resize(copy.size());
+  EXPECT_EQ(std::vector<float>(copy.begin(), copy.end()), want);
 }
 
 TEST_F(CudaForwardTest, WhatCannotBeIsRefusedAndNothingChanges) {

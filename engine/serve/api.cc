@@ -22,9 +22,8 @@ constexpr size_t kLargeBodyBytes = 256 << 10;
 
 // Too long is too long whoever asks, and the field to shorten is not always max_tokens.
 absl::Status PromptTooLong(const char* field, size_t tokens, int64_t max) {
-  return absl::OutOfRangeError(absl::StrCat(field, ": has ", tokens,
-                                            " tokens; the model's maximum is ", max,
-                                            ", with at least one of the answer"));
+  return absl::OutOfRangeError(absl::StrCat(field, ": has ", tokens, " tokens; the maximum is ",
+                                            max, ", with at least one of the answer"));
 }
 
 }  // namespace

@@ -35,7 +35,7 @@ void Scheduler::Recompute(Sequence& sequence) {
   ++metrics_.cache_failures;
   sequence.cache_usable = false;
   sequence.settled = true;
-  sequence.Renew(model());
+  sequence.Renew(runner_);
 }
 
 }  // namespace cairn::engine

@@ -90,14 +90,14 @@ void Add(const PutStats& more, PutStats& sum) {
 
 }  // namespace
 
-CacheSlot::CacheSlot(std::shared_ptr<CacheSession> session, const Model& model, Clock& clock,
+CacheSlot::CacheSlot(std::shared_ptr<CacheSession> session, const CachedModel& model, Clock& clock,
                      PrefixCache::Options options)
     : session_(std::move(session)),
       interrupt_(std::make_shared<std::atomic<const std::atomic<bool>*>>(nullptr)),
       cache_(std::unique_ptr<cache::CacheApi>(std::make_unique<SessionView>(session_, interrupt_)),
-             model.cached(), clock, std::move(options)) {}
+             model, clock, std::move(options)) {}
 
-CacheSlots::CacheSlots(Connect connect, const Model& model, Clock& clock, Options options)
+CacheSlots::CacheSlots(Connect connect, const CachedModel& model, Clock& clock, Options options)
     : connect_(std::move(connect)), model_(model), clock_(clock), options_(std::move(options)) {
   ConnectOnce();
 }

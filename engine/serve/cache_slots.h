@@ -21,7 +21,6 @@
 
 #include "absl/base/thread_annotations.h"
 #include "cache/client/cache_api.h"
-#include "engine/forward/model.h"
 #include "engine/resume/prefix_cache.h"
 #include "store/base/mutex.h"
 
@@ -35,7 +34,7 @@ struct CacheSession {
 
 class CacheSlot {
  public:
-  CacheSlot(std::shared_ptr<CacheSession> session, const Model& model, Clock& clock,
+  CacheSlot(std::shared_ptr<CacheSession> session, const CachedModel& model, Clock& clock,
             PrefixCache::Options options);
 
   PrefixCache& cache() { return cache_; }
@@ -64,8 +63,8 @@ class CacheSlots {
     int64_t step_tokens = 256;
     std::function<void(const std::string&)> say = {};  // lost, and found again
   };
-  // Connects, once, before it returns. `model` and `clock` outlive this.
-  CacheSlots(Connect connect, const Model& model, Clock& clock, Options options);
+  // Connects, once, before it returns. What `model` refers to and `clock` outlive this.
+  CacheSlots(Connect connect, const CachedModel& model, Clock& clock, Options options);
   ~CacheSlots();
 
   // Null: there is no cache at the moment.
@@ -88,7 +87,7 @@ class CacheSlots {
   void SayLocked(const std::string& line) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
   const Connect connect_;
-  const Model& model_;
+  const CachedModel model_;
   Clock& clock_;
   const Options options_;
   SharedRows shared_;

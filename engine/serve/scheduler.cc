@@ -14,9 +14,9 @@ absl::Status ShuttingDown() { return absl::UnavailableError("the server is shutt
 
 }  // namespace
 
-Scheduler::Scheduler(Forward& forward, const Tokenizer& tokenizer, CacheSlots* cache, Spawn spawn,
-                     Clock& clock, Metrics& metrics, const Options& options)
-    : forward_(forward),
+Scheduler::Scheduler(BatchRunner& runner, const Tokenizer& tokenizer, CacheSlots* cache,
+                     Spawn spawn, Clock& clock, Metrics& metrics, const Options& options)
+    : runner_(runner),
       tokenizer_(tokenizer),
       cache_(cache),
       spawn_(std::move(spawn)),
@@ -24,6 +24,13 @@ Scheduler::Scheduler(Forward& forward, const Tokenizer& tokenizer, CacheSlots* c
       metrics_(metrics),
       options_(options) {
   metrics_.kv_bytes_limit = options_.kv_bytes_max;
+}
+
+Scheduler::Scheduler(Forward& forward, const Tokenizer& tokenizer, CacheSlots* cache, Spawn spawn,
+                     Clock& clock, Metrics& metrics, const Options& options)
+    : Scheduler(*CpuBatchRunner(forward).release(), tokenizer, cache, std::move(spawn), clock,
+                metrics, options) {
+  own_runner_.reset(&runner_);
 }
 
 Scheduler::~Scheduler() = default;
@@ -35,18 +42,18 @@ double Scheduler::SecondsSince(int64_t nanos) const {
 // ---- in, from any thread ----
 
 absl::Status Scheduler::Check(const GenerationRequest& request) const {
-  const ModelConfig& config = model().config;
   if (request.prompt.empty()) return absl::InvalidArgumentError("prompt: must not be empty");
   CAIRN_RETURN_IF_ERROR(tokenizer_.Check(request.prompt));
-  CAIRN_RETURN_IF_ERROR(CheckSampling(request.sampling, config.vocab));
+  CAIRN_RETURN_IF_ERROR(CheckSampling(request.sampling, runner_.config().vocab));
   if (request.max_tokens < 1) return absl::InvalidArgumentError("max_tokens: must be at least 1");
   const int64_t prompt = std::ssize(request.prompt);
-  if (request.max_tokens > config.max_positions - prompt) {
-    return absl::OutOfRangeError(absl::StrCat(
-        "max_tokens: the prompt has ", prompt, " tokens and ", request.max_tokens,
-        " more are asked for; the model's maximum is ", config.max_positions, " together"));
+  const int64_t most = runner_.tokens_max();
+  if (request.max_tokens > most - prompt) {
+    return absl::OutOfRangeError(
+        absl::StrCat("max_tokens: the prompt has ", prompt, " tokens and ", request.max_tokens,
+                     " more are asked for; the maximum is ", most, " together"));
   }
-  const int64_t bytes = SequenceBytes(config, *model().layout, prompt + request.max_tokens);
+  const int64_t bytes = runner_.SequenceBytes(prompt + request.max_tokens);
   if (bytes > options_.kv_bytes_max) {
     return absl::OutOfRangeError(absl::StrCat("max_tokens: with the prompt's ", prompt,
                                               " tokens they take ", bytes, " bytes of memory; ",
@@ -60,8 +67,8 @@ absl::StatusOr<std::shared_ptr<Generation>> Scheduler::Submit(GenerationRequest 
   auto out = std::make_shared<Generation>();
   auto sequence = std::make_unique<Sequence>(std::move(request), out, tokenizer_);
   sequence->arrived_nanos = clock_.NowNanos();
-  sequence->kv_bytes = SequenceBytes(model().config, *model().layout,
-                                     sequence->prompt_tokens() + sequence->request.max_tokens);
+  sequence->kv_bytes =
+      runner_.SequenceBytes(sequence->prompt_tokens() + sequence->request.max_tokens);
   const MutexLock lock(&mutex_);
   if (closed_) return ShuttingDown();
   if (unfinished_ >= options_.queue_max + options_.sequences_max) {
@@ -134,11 +141,11 @@ bool Scheduler::Step() {
 
   const int64_t start = clock_.NowNanos();
   absl::Status status = Guess(plan);
-  if (status.ok()) status = forward_.Run(plan.items);
+  if (status.ok()) status = runner_.Run(plan.items);
   const double seconds = step_seconds_ = SecondsSince(start);
   int64_t computed = 0;  // tokens; replayed ones by what they needed
-  for (const StepItem& item : plan.items) computed += item.token_layers;
-  computed /= model().config.layers;
+  for (const BatchItem& item : plan.items) computed += item.token_layers;
+  computed /= runner_.config().layers;
   ++metrics_.steps;
   metrics_.computed_tokens += static_cast<uint64_t>(computed);
   for (size_t i = 0; i < plan.items.size(); ++i) {
@@ -206,7 +213,7 @@ Scheduler::Plan Scheduler::MakePlan() {
     const int64_t end = std::ssize(sequence->tokens);
     const int64_t share = std::max<int64_t>(budget / left--, 1);
     const int64_t stop = from + std::min(sequence->need, share);
-    StepItem item;
+    BatchItem item;
     item.guessed = share > 1 && MayGuess(*sequence);
     budget -= stop - from + (item.guessed ? 1 : 0);
     item.session = sequence->session.get();
@@ -224,7 +231,7 @@ Scheduler::Plan Scheduler::MakePlan() {
 
 void Scheduler::Start(Sequence& sequence) {
   metrics_.queue_seconds.Observe(SecondsSince(sequence.arrived_nanos));
-  sequence.Renew(model());
+  sequence.Renew(runner_);
   sequence.settled = true;
   if (cache_ == nullptr) return;
   HandOff(sequence, [this, &sequence] {
@@ -245,7 +252,7 @@ void Scheduler::Start(Sequence& sequence) {
 }
 
 // After a step that computed `computed` tokens of all sequences in `seconds`.
-void Scheduler::Continue(Sequence& sequence, int64_t computed, double seconds, StepItem& item) {
+void Scheduler::Continue(Sequence& sequence, int64_t computed, double seconds, BatchItem& item) {
   if (item.guessed) return ContinueGuessed(sequence, item);
   if (sequence.cache_usable && item.tokens.size() > 1) {
     sequence.slot->cache().ObservePrefill(sequence.session->position(), computed, seconds);

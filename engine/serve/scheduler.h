@@ -5,7 +5,7 @@
 // A request waits in a bounded queue, first come, first served, until there is a place and memory
 // for its prompt and its longest answer; from then on it cannot fail for want of memory, and it
 // gets at least one token into every step. What a request is answered does not depend on the others
-// (forward.h, sampler.h).
+// (batch_runner.h, sampler.h).
 //
 // Calls to the cache that may wait (resume, check, finish) are tasks; meanwhile the others go on,
 // once they have waited an eighth of a step for them (Options.task_wait_max).
@@ -23,7 +23,8 @@
 // Threads:   Submit, Drain, Stop, expert_stats and RetryAfterSeconds from any; Step and Run from
 //            one.
 // Ownership: everything given to the constructor outlives this.
-// Errors:    of Submit: INVALID_ARGUMENT, OUT_OF_RANGE (longer than the model or the memory) naming
+// Errors:    of Submit: INVALID_ARGUMENT, OUT_OF_RANGE (longer than the engine or the memory)
+// naming
 //            the field, RESOURCE_EXHAUSTED (the queue is full), UNAVAILABLE (shutting down).
 #ifndef CAIRN_ENGINE_SERVE_SCHEDULER_H_
 #define CAIRN_ENGINE_SERVE_SCHEDULER_H_
@@ -51,7 +52,7 @@ class Scheduler {
     int64_t sequences_max = 16;  // at once
     int64_t queue_max = 64;      // beyond these
     int64_t kv_bytes_max = 4ll << 30;
-    bool speculate = false;  // REQUIRES: the model has an MTP block
+    bool speculate = false;  // REQUIRES: BatchRunner::drafts()
     // That a step waits for tasks, at most: of slow steps an eighth is longer than a daemon at hand
     // ever needs.
     absl::Duration task_wait_max = absl::Milliseconds(50);
@@ -59,12 +60,15 @@ class Scheduler {
   // Runs it on another thread, or later.
   using Spawn = std::function<void(std::function<void()>)>;
   // `cache` null: without.
+  Scheduler(BatchRunner& runner, const Tokenizer& tokenizer, CacheSlots* cache, Spawn spawn,
+            Clock& clock, Metrics& metrics, const Options& options);
+  // On the CPU.
   Scheduler(Forward& forward, const Tokenizer& tokenizer, CacheSlots* cache, Spawn spawn,
             Clock& clock, Metrics& metrics, const Options& options);
   ~Scheduler();  // REQUIRES: Run has returned, no task is left
 
   absl::StatusOr<std::shared_ptr<Generation>> Submit(GenerationRequest request);
-  ExpertStats expert_stats() const { return model().experts->stats(); }
+  ExpertStats expert_stats() const { return runner_.expert_stats(); }
   // A guess at when the queue will have a place, from how long requests took.
   int64_t RetryAfterSeconds() const;
 
@@ -88,10 +92,9 @@ class Scheduler {
  private:
   struct Plan {
     std::vector<Sequence*> sequences;
-    std::vector<StepItem> items;  // one a sequence
+    std::vector<BatchItem> items;  // one a sequence
   };
 
-  const Model& model() const { return forward_.model(); }
   absl::Status Check(const GenerationRequest& request) const;
   void DropCancelled();
   void Admit();
@@ -108,8 +111,8 @@ class Scheduler {
   bool MayGuess(const Sequence& sequence) const;
   absl::Status Guess(Plan& plan);
   void Start(Sequence& sequence);
-  void Continue(Sequence& sequence, int64_t computed, double seconds, StepItem& item);
-  void ContinueGuessed(Sequence& sequence, const StepItem& item);
+  void Continue(Sequence& sequence, int64_t computed, double seconds, BatchItem& item);
+  void ContinueGuessed(Sequence& sequence, const BatchItem& item);
   void Produce(Sequence& sequence, std::span<const float> logits);
   void Push(const Sequence& sequence, Output output);
   void End(Sequence& sequence, Output output);
@@ -121,7 +124,8 @@ class Scheduler {
   }
   double SecondsSince(int64_t nanos) const;
 
-  Forward& forward_;
+  std::unique_ptr<BatchRunner> own_runner_;  // or null
+  BatchRunner& runner_;
   const Tokenizer& tokenizer_;
   CacheSlots* const cache_;
   const Spawn spawn_;

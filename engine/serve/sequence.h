@@ -11,17 +11,13 @@
 #include <utility>
 #include <vector>
 
-#include "engine/forward/forward.h"
+#include "engine/serve/batch_runner.h"
 #include "engine/serve/cache_slots.h"
 #include "engine/serve/generation.h"
 #include "engine/serve/stop_matcher.h"
 #include "engine/text/tokenizer.h"
 
 namespace cairn::engine {
-
-// What a sequence of so many tokens takes at most: whole blocks of rows, windows, overlaps, open
-// groups.
-int64_t SequenceBytes(const ModelConfig& config, const KvLayout& layout, int64_t tokens);
 
 // Tokens to text: whole characters, stop texts found and held back.
 class AnswerText {
@@ -59,8 +55,9 @@ struct Sequence {
   }
 
   // Starts over; `tokens` are what they are.
-  void Renew(const Model& model) {
-    session = std::make_unique<SessionState>(model.config, *model.layout);
+  void Renew(BatchRunner& runner) {
+    session.reset();  // it may be the last that there is
+    session = runner.NewSession();
     cached_tokens = 0;
   }
 
@@ -90,7 +87,7 @@ struct Sequence {
   std::vector<int32_t> guessed;  // what a step computes of it, if that ends with a guess
   Sampler sampler;
   AnswerText text;
-  std::unique_ptr<SessionState> session;
+  BatchSession session;
   CacheSlot* slot = nullptr;  // null: without a cache
   bool cache_usable = false;  // false once restored rows did not hold
   bool settled = false;       // restored rows were checked and are the session's own

@@ -14,14 +14,14 @@ bool Scheduler::MayGuess(const Sequence& sequence) const {
 }
 
 absl::Status Scheduler::Guess(Plan& plan) {
-  std::vector<DraftItem> drafts;
+  std::vector<BatchDraft> drafts;
   for (size_t i = 0; i < plan.items.size(); ++i) {
     if (plan.items[i].guessed) {
       drafts.push_back({plan.items[i].session, plan.sequences[i]->tokens.back(), {}});
     }
   }
   if (drafts.empty()) return absl::OkStatus();
-  CAIRN_RETURN_IF_ERROR(forward_.Draft(drafts));
+  CAIRN_RETURN_IF_ERROR(runner_.Draft(drafts));
   for (size_t i = 0, d = 0; i < plan.items.size(); ++i) {
     if (!plan.items[i].guessed) continue;
     Sequence& sequence = *plan.sequences[i];
@@ -35,13 +35,13 @@ absl::Status Scheduler::Guess(Plan& plan) {
   return absl::OkStatus();
 }
 
-void Scheduler::ContinueGuessed(Sequence& sequence, const StepItem& item) {
+void Scheduler::ContinueGuessed(Sequence& sequence, const BatchItem& item) {
   const std::span<const float> logits = item.logits;
   const size_t vocab = logits.size() / 2;
   Produce(sequence, logits.first(vocab));
   if (sequence.ended) return;
   const bool right = sequence.tokens.back() == item.tokens.back();
-  if (!right) sequence.session->TakeBack();
+  if (!right) runner_.TakeBack(*sequence.session);
   sequence.StoreFinished();
   if (!right) return;
   ++metrics_.accepted_tokens;

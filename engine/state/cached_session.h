@@ -72,6 +72,13 @@ class CachedSession {
   // A prefix may be restored while it arrives: a step then waits before each layer until that
   // layer's bytes are there. Those after the first step do not.
   virtual bool takes_arriving() const { return false; }
+  // Not all of it was awaited yet. What is there of the state is nobody's until then, but for a
+  // step.
+  virtual bool arriving() const { return false; }
+  // And awaiting it might wait.
+  virtual bool on_its_way() const { return false; }
+  // Returns when all is there; else why it never will be: arrival_failed() from then on.
+  virtual absl::Status AwaitAll() { return absl::OkStatus(); }
   // What was restored did not arrive whole; the step that waited for it failed by that, and the
   // session is good for nothing any more.
   virtual bool arrival_failed() const { return false; }

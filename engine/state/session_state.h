@@ -146,11 +146,9 @@ class SessionState final : public CachedSession {
   // Else why they never will be: arrival_failed() from then on.
   absl::Status AwaitLayer(int64_t layer);
   // And of all layers, with what belongs to none.
-  absl::Status AwaitAll() { return AwaitLayer(static_cast<int64_t>(layers_.size()) - 1); }
-  // Not all was awaited yet. What is there of the state is nobody's until then, but for a step.
-  bool arriving() const { return arrival_.prefix != nullptr; }
-  // And awaiting it might wait.
-  bool on_its_way() const { return arriving() && !arrival_.prefix->arrival().ended; }
+  absl::Status AwaitAll() override { return AwaitLayer(static_cast<int64_t>(layers_.size()) - 1); }
+  bool arriving() const override { return arrival_.prefix != nullptr; }
+  bool on_its_way() const override { return arriving() && !arrival_.prefix->arrival().ended; }
 
   // From rows alone: the next tokens, from plan.From(0) to its end, are replayed. Until then the
   // state is nobody's. REQUIRES: a fresh session, but for rows(), which holds the plan's blocks.

@@ -103,6 +103,11 @@ absl::Status CopyOn(Stream stream, void* to, const void* from, size_t bytes) {
                     "copying to the GPU");
 }
 
+absl::Status CopyToHostOn(Stream stream, void* to, const void* from, size_t bytes) {
+  return CudaStatus(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToHost, stream),
+                    "copying from the GPU");
+}
+
 absl::Status Fill(void* to, int byte, size_t bytes) {
   CAIRN_RETURN_IF_ERROR(CudaStatus(cudaMemset(to, byte, bytes), "filling GPU memory"));
   return Synchronize(nullptr);

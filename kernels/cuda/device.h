@@ -63,6 +63,7 @@ absl::Status CopyToDevice(void* to, const void* from, size_t bytes);
 absl::Status CopyToHost(void* to, const void* from, size_t bytes);
 absl::Status Fill(void* to, int byte, size_t bytes);
 absl::Status CopyOn(Stream stream, void* to, const void* from, size_t bytes);
+absl::Status CopyToHostOn(Stream stream, void* to, const void* from, size_t bytes);
 }  // namespace internal
 
 // `count` values of T on the device, aligned to 256 bytes.
@@ -102,6 +103,11 @@ class DeviceBuffer {
   // Behind what is on the stream. `values` may go when it returns.
   absl::Status WriteOn(Stream stream, std::span<const T> values) {
     return internal::CopyOn(stream, data_, values.data(), values.size() * sizeof(T));
+  }
+  // The first values, behind what is on the stream. `out` is pinned memory (pinned_buffer.h), where
+  // they are once the stream was waited for. REQUIRES: out.size() <= count().
+  absl::Status ReadOn(Stream stream, std::span<T> out) const {
+    return internal::CopyToHostOn(stream, out.data(), data_, out.size() * sizeof(T));
   }
   // Every byte, and waits; tests poison outputs with it.
   absl::Status Fill(int byte) { return internal::Fill(data_, byte, count_ * sizeof(T)); }

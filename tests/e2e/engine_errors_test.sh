@@ -108,6 +108,13 @@ grep -q '"output_tokens": 2' "$work/figures.json"
 # What the engine on the GPU does not have is said before anything is looked for.
 expect 2 'full numerics only' \
   "$bin/cairn-engine" generate --model "$golden" --prompt-file "$work/prompt.txt" --device cuda --numerics kvq
+serve() { "$bin/cairn-engine" serve --model "$golden" --port 0 "$@"; }
+expect 2 'full numerics only' serve --device cuda --numerics kvq
+expect 2 '--speculate is for --device cpu' serve --device cuda --speculate
+expect 2 '--expert-cache is for --device cpu' serve --device cuda --expert-cache 1GiB
+expect 2 '--kv-bytes is for --device cpu' serve --device cuda --kv-bytes 1GiB
+expect 2 '--context is for --device cuda' serve --context 1000
+expect 2 '--pin is for --device cuda with --cache' serve --device cuda --pin
 
 # compare: 0 for the same, 30 for a differing bit.
 $(logits "$golden" "$work/good.safetensors" 3)

@@ -64,7 +64,8 @@ TEST_P(ArrivingWire, TheColdBitsInCompany) {
   ByteTokenizer tokenizer(256);
   Forward forward(SmallModel(), 1);
   Metrics metrics;
-  CacheSlots slots([&] { return Connect(); }, SmallModel(), RealClock(), {.overlap_bytes_min = 0});
+  CacheSlots slots([&] { return Connect(); }, SmallModel().cached(), RealClock(),
+                   {.overlap_bytes_min = 0});
   TaskPool tasks(4);
   Scheduler scheduler(forward, tokenizer, &slots,
                       [&](std::function<void()> task) { tasks.Add(std::move(task)); }, RealClock(),

@@ -32,7 +32,7 @@ class Server {
   explicit Server(CacheSlots::Connect connect, Clock& clock_used = RealClock(),
                   uint64_t overlap_bytes_min = 1 << 20)
       : clock_(clock_used),
-        slots(std::move(connect), SmallModel(), clock_used,
+        slots(std::move(connect), SmallModel().cached(), clock_used,
               {.wait = absl::Seconds(20),
                .overlap_bytes_min = overlap_bytes_min,
                .say = [this](const std::string& line) { said.push_back(line); }}),

@@ -114,7 +114,7 @@ TEST(Serve, ShortTasksMissNoStep) {
   Metrics metrics;
   Forward forward(SmallModel(), 1);
   const ByteTokenizer tokenizer(256);
-  CacheSlots slots([&] { return daemon.Connect(); }, SmallModel(), RealClock(), {});
+  CacheSlots slots([&] { return daemon.Connect(); }, SmallModel().cached(), RealClock(), {});
   Mutex mutex;
   int tokens = 0;
   TaskPool pool(4);
@@ -159,7 +159,7 @@ TEST(Serve, OnePromptIsPrefilledOnce) {
   Metrics metrics;
   Forward forward(SmallModel(), 1);
   const ByteTokenizer tokenizer(256);
-  CacheSlots slots([&] { return daemon.Connect(); }, SmallModel(), RealClock(), {});
+  CacheSlots slots([&] { return daemon.Connect(); }, SmallModel().cached(), RealClock(), {});
   {
     TaskPool pool(4);
     Scheduler scheduler(forward, tokenizer, &slots,
@@ -196,7 +196,7 @@ TEST(Serve, SlotsShareWhatTheyLearnAndALateFetchLosesNoSession) {
     };
     return api;
   };
-  CacheSlots slots(connect, SmallModel(), RealClock(), {});
+  CacheSlots slots(connect, SmallModel().cached(), RealClock(), {});
   CacheSlot* const one = slots.Take();
   CacheSlot* const two = slots.Take();
   ASSERT_TRUE(one != nullptr && two != nullptr && one != two);

@@ -75,7 +75,7 @@ absl::StatusOr<double> MeasureServe(ServeFixture& fixture, bool cached) {
         fixture.model->layout->Descriptor(fixture.model->weights_identity), ""};
     slots = std::make_unique<engine::CacheSlots>(
         [&fixture, spec] { return cache::ConnectCache("unix:" + fixture.folder + "/s", spec); },
-        *fixture.model, RealClock(), engine::CacheSlots::Options());
+        fixture.model->cached(), RealClock(), engine::CacheSlots::Options());
     if (!slots->attached()) return absl::UnavailableError("the daemon is not there");
   }
   auto tasks = std::make_unique<engine::TaskPool>(cached ? kAtOnce : 0);
