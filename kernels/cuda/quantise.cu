@@ -157,8 +157,11 @@ absl::Status QuantiseSwiGlu(Stream stream, const uint16_t* gate_up, const float*
                             float limit, const QuantisedRows& to) {
   CAIRN_RETURN_IF_ERROR(Check(to));
   if (to.rows == 0) return absl::OkStatus();
-  return LaunchEarly(stream, "QuantiseSwiGlu", {Blocks(to), kBlock}, SwiGluKernel, gate_up, factors,
-                     limit, to);
+  // Beside a few rows of one expert those of another are computed: what starts early behind this one
+  // would take their room.
+  const LaunchShape shape{Blocks(to), kBlock};
+  return LaunchEarlyIf(!IsFew(shape.grid), stream, "QuantiseSwiGlu", shape, SwiGluKernel, gate_up,
+                       factors, limit, to);
 }
 
 }  // namespace cairn::kernels::cuda

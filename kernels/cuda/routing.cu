@@ -100,6 +100,7 @@ __global__ void __launch_bounds__(kSortThreads)
   const int stretch = CeilDiv(pairs, kSortThreads) * kLanes;
   const int begin = min(pairs, warp * stretch);
   const int end = min(pairs, begin + stretch);
+  WaitForKernelsBefore();
   int mine = 0;
   int before = 0;
 #pragma unroll 4
@@ -148,6 +149,7 @@ __global__ void __launch_bounds__(256)
   const int64_t i = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
   const int64_t token = i / chunks;
   if (token >= tokens) return;
+  WaitForKernelsBefore();
   const int64_t dim = 8 * static_cast<int64_t>(chunks);
   const int64_t at = 8 * (i - token * chunks);
   uint4 parts[kChosenMax];
@@ -201,9 +203,9 @@ absl::Status Route(Stream stream, const float* gate, const RouteChoice& choice,
 absl::Status SortPairs(Stream stream, const int32_t* ids, const float* weights,
                        const RouteShape& shape, const RouteOrder& order) {
   CAIRN_RETURN_IF_ERROR(CheckShape(shape));
-  SortPairsKernel<<<static_cast<unsigned>(shape.experts), kSortThreads, 0, stream>>>(
-      ids, weights, static_cast<int>(shape.tokens * shape.k), static_cast<int>(shape.k), order);
-  return LaunchStatus("SortPairs");
+  return LaunchEarlyIfFew(stream, "SortPairs", {static_cast<unsigned>(shape.experts), kSortThreads},
+                          SortPairsKernel, ids, weights, static_cast<int>(shape.tokens * shape.k),
+                          static_cast<int>(shape.k), order);
 }
 
 absl::Status CombineExperts(Stream stream, const uint16_t* made, const int32_t* place_of,
@@ -217,10 +219,9 @@ absl::Status CombineExperts(Stream stream, const uint16_t* made, const int32_t* 
   CAIRN_RETURN_IF_ERROR(Require(blocks < (int64_t{1} << 31),
                                 "CombineExperts: tokens * dim not below 2^42"));
   if (blocks == 0) return absl::OkStatus();
-  CombineExpertsKernel<<<static_cast<unsigned>(blocks), kThreads, 0, stream>>>(
-      made, place_of, shared, shape.tokens, static_cast<int>(shape.k), static_cast<int>(dim / 8),
-      out);
-  return LaunchStatus("CombineExperts");
+  return LaunchEarlyIfFew(stream, "CombineExperts", {static_cast<unsigned>(blocks), kThreads},
+                          CombineExpertsKernel, made, place_of, shared, shape.tokens,
+                          static_cast<int>(shape.k), static_cast<int>(dim / 8), out);
 }
 
 }  // namespace cairn::kernels::cuda
