@@ -86,7 +86,7 @@ class Rig {
   explicit Rig(Scheduler::Options scheduling = {}, HttpServer::Options http = {.port = 0},
                bool run = true)
       : forward_(ModelOf(kModes[0]), 1),
-        scheduler(forward_, tokenizer_, nullptr, nullptr, RealClock(), metrics, scheduling),
+        scheduler(*runner_, tokenizer_, nullptr, nullptr, RealClock(), metrics, scheduling),
         api_(scheduler, tokenizer_, nullptr, metrics, RealClock(), SystemRandom(),
              {.model = {"nano", 64}, .max_positions = 1024}) {
     auto listening = HttpServer::Listen(api_, RealClock(), http);
@@ -116,6 +116,7 @@ class Rig {
  private:
   ByteTokenizer tokenizer_{64};
   Forward forward_;
+  const std::unique_ptr<BatchRunner> runner_ = CpuBatchRunner(forward_);
   std::thread loop_;
 
  public:

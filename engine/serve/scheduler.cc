@@ -26,13 +26,6 @@ Scheduler::Scheduler(BatchRunner& runner, const Tokenizer& tokenizer, CacheSlots
   metrics_.kv_bytes_limit = options_.kv_bytes_max;
 }
 
-Scheduler::Scheduler(Forward& forward, const Tokenizer& tokenizer, CacheSlots* cache, Spawn spawn,
-                     Clock& clock, Metrics& metrics, const Options& options)
-    : Scheduler(*CpuBatchRunner(forward).release(), tokenizer, cache, std::move(spawn), clock,
-                metrics, options) {
-  own_runner_.reset(&runner_);
-}
-
 Scheduler::~Scheduler() = default;
 
 double Scheduler::SecondsSince(int64_t nanos) const {

@@ -62,9 +62,6 @@ class Scheduler {
   // `cache` null: without.
   Scheduler(BatchRunner& runner, const Tokenizer& tokenizer, CacheSlots* cache, Spawn spawn,
             Clock& clock, Metrics& metrics, const Options& options);
-  // On the CPU.
-  Scheduler(Forward& forward, const Tokenizer& tokenizer, CacheSlots* cache, Spawn spawn,
-            Clock& clock, Metrics& metrics, const Options& options);
   ~Scheduler();  // REQUIRES: Run has returned, no task is left
 
   absl::StatusOr<std::shared_ptr<Generation>> Submit(GenerationRequest request);
@@ -124,7 +121,6 @@ class Scheduler {
   }
   double SecondsSince(int64_t nanos) const;
 
-  std::unique_ptr<BatchRunner> own_runner_;  // or null
   BatchRunner& runner_;
   const Tokenizer& tokenizer_;
   CacheSlots* const cache_;

@@ -28,7 +28,7 @@ class Rig {
   explicit Rig(Scheduler::Options options = {})
       : forward_(TheModel(), 1),
         scheduler(
-            forward_, tokenizer_, nullptr, [](std::function<void()> task) { task(); }, clock,
+            *runner_, tokenizer_, nullptr, [](std::function<void()> task) { task(); }, clock,
             metrics, options) {
     scheduler.set_logits_probe(
         [this](const GenerationRequest& request, int64_t, std::span<const float> logits) {
@@ -67,6 +67,7 @@ class Rig {
  private:
   ByteTokenizer tokenizer_{64};
   Forward forward_;
+  const std::unique_ptr<BatchRunner> runner_ = CpuBatchRunner(forward_);
   std::map<uint64_t, std::vector<float>> logits_;
 
  public:

@@ -63,11 +63,12 @@ TEST_P(ArrivingWire, TheColdBitsInCompany) {
   Engine(daemon_.Connect()).Run(Prompt(2200));
   ByteTokenizer tokenizer(256);
   Forward forward(SmallModel(), 1);
+  const std::unique_ptr<BatchRunner> runner = CpuBatchRunner(forward);
   Metrics metrics;
   CacheSlots slots([&] { return Connect(); }, SmallModel().cached(), RealClock(),
                    {.overlap_bytes_min = 0});
   TaskPool tasks(4);
-  Scheduler scheduler(forward, tokenizer, &slots,
+  Scheduler scheduler(*runner, tokenizer, &slots,
                       [&](std::function<void()> task) { tasks.Add(std::move(task)); }, RealClock(),
                       metrics, {.step_tokens = 100, .sequences_max = 4});
   std::vector<std::shared_ptr<Generation>> all;

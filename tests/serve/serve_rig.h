@@ -36,7 +36,7 @@ class Server {
               {.wait = absl::Seconds(20),
                .overlap_bytes_min = overlap_bytes_min,
                .say = [this](const std::string& line) { said.push_back(line); }}),
-        scheduler(forward_, tokenizer_, &slots,
+        scheduler(*runner_, tokenizer_, &slots,
                   [this](std::function<void()> task) { tasks.push_back(std::move(task)); },
                   clock_used, metrics, {.step_tokens = 100, .sequences_max = 4}) {
     scheduler.set_logits_probe(
@@ -92,6 +92,7 @@ class Server {
   Clock& clock_;
   ByteTokenizer tokenizer_{256};
   Forward forward_{SmallModel(), 1};
+  const std::unique_ptr<BatchRunner> runner_ = CpuBatchRunner(forward_);
   std::map<uint64_t, std::vector<float>> logits_;
 
  public:

@@ -113,6 +113,7 @@ TEST(Serve, ShortTasksMissNoStep) {
   SlowClock clock;
   Metrics metrics;
   Forward forward(SmallModel(), 1);
+  const std::unique_ptr<BatchRunner> runner = CpuBatchRunner(forward);
   const ByteTokenizer tokenizer(256);
   CacheSlots slots([&] { return daemon.Connect(); }, SmallModel().cached(), RealClock(), {});
   Mutex mutex;
@@ -128,7 +129,7 @@ TEST(Serve, ShortTasksMissNoStep) {
     });
   };
   Scheduler scheduler(
-      forward, tokenizer, &slots, spawn, clock, metrics,
+      *runner, tokenizer, &slots, spawn, clock, metrics,
       {.step_tokens = 100, .sequences_max = 2, .task_wait_max = absl::InfiniteDuration()});
   scheduler.set_logits_probe([&](const GenerationRequest&, int64_t, std::span<const float>) {
     const MutexLock lock(&mutex);
@@ -158,11 +159,12 @@ TEST(Serve, OnePromptIsPrefilledOnce) {
   const std::vector<int32_t> prompt = Prompt(600);
   Metrics metrics;
   Forward forward(SmallModel(), 1);
+  const std::unique_ptr<BatchRunner> runner = CpuBatchRunner(forward);
   const ByteTokenizer tokenizer(256);
   CacheSlots slots([&] { return daemon.Connect(); }, SmallModel().cached(), RealClock(), {});
   {
     TaskPool pool(4);
-    Scheduler scheduler(forward, tokenizer, &slots,
+    Scheduler scheduler(*runner, tokenizer, &slots,
                         [&](std::function<void()> task) { pool.Add(std::move(task)); }, RealClock(),
                         metrics, {.step_tokens = 100, .sequences_max = 4});
     std::vector<std::shared_ptr<Generation>> all;

@@ -79,7 +79,8 @@ absl::StatusOr<double> MeasureServe(ServeFixture& fixture, bool cached) {
     if (!slots->attached()) return absl::UnavailableError("the daemon is not there");
   }
   auto tasks = std::make_unique<engine::TaskPool>(cached ? kAtOnce : 0);
-  engine::Scheduler scheduler(*fixture.forward, *fixture.tokenizer, slots.get(),
+  const std::unique_ptr<engine::BatchRunner> runner = engine::CpuBatchRunner(*fixture.forward);
+  engine::Scheduler scheduler(*runner, *fixture.tokenizer, slots.get(),
                               [&tasks](std::function<void()> task) { tasks->Add(std::move(task)); },
                               RealClock(), metrics, {.sequences_max = kAtOnce});
   std::thread steps([&] { scheduler.Run(); });
