@@ -1,5 +1,7 @@
 #include "store/device/faulty_file_system.h"
 
+#include <algorithm>
+
 #include "store/base/limits.h"
 
 namespace cairn::store {
@@ -79,11 +81,14 @@ void FaultyFileSystem::SubmitOne(IoRequest& request) {
   }
   uint64_t number = 0;
   uint64_t flip_at = 0;
+  bool flip_write = false;
   bool tear = false;
   {
     const std::lock_guard<std::mutex> lock(mutex_);
     number = operations_;
     flip_at = plan_.flip_read_at;
+    flip_write = request.kind == IoKind::kWrite && !request.parts.empty() &&
+                 operations_ == plan_.flip_write_at;
     tear = plan_.tear_failed_write && operations_ == plan_.fail_at;
   }
   if (!fault.ok()) {
@@ -97,10 +102,19 @@ void FaultyFileSystem::SubmitOne(IoRequest& request) {
     request.bytes_done = 0;
     return;
   }
+  IoBuffer hurt;
+  if (flip_write) {
+    std::span<uint8_t>& payload = inner.slices[inner.slices[1].empty() ? 0 : 1];
+    hurt = IoBuffer(payload.size());
+    std::copy(payload.begin(), payload.end(), hurt.bytes().begin());
+    hurt.bytes()[0] ^= 0x40;
+    payload = hurt.bytes();
+  }
   base_.Submit({&inner, 1});
   request.status = inner.status;
   request.bytes_done = inner.bytes_done;
-  // parts_seen stays kNothing: what was checked below may be hurt here.
+  // Else parts_seen stays kNothing: what was checked below may be hurt here.
+  if (flip_write) request.parts_seen = PartsSeen::kDiffer;
   if (request.kind == IoKind::kRead && number == flip_at && request.bytes_done > 0) {
     std::span<uint8_t>& slice = request.slices[request.slices[1].empty() ? 0 : 1];
     slice[slice.size() / 2] ^= 0x40;

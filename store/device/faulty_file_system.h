@@ -28,6 +28,9 @@ struct FaultPlan {
   uint64_t write_bytes_max = kNever;
   // Reads of this operation number come back with one byte flipped.
   uint64_t flip_read_at = kNever;
+  // A write of this operation number that is told its parts comes to the disk with one byte of them
+  // flipped, and that is seen on its way (PartsSeen::kDiffer).
+  uint64_t flip_write_at = kNever;
 };
 
 class FaultyFileSystem final : public FileSystem {

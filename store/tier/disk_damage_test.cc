@@ -56,6 +56,31 @@ TEST(DiskTierTest, AFlippedByteAnywhereIsACountedMissAndTheEntryIsGone) {
   }
 }
 
+// Memory is sound, and yet other bytes went to the disk: of the first record, or of the second.
+TEST(DiskTierTest, WhatIsHurtOnItsWayToTheDiskIsRefusedAndMayBePutAgain) {
+  std::vector<TestEntry> entries;
+  entries.push_back(MakeEntry(1));
+  entries.push_back(MakeEntry(2));
+  uint64_t refused = 0;
+  for (uint64_t at = 1; at <= 20; ++at) {
+    TestDisk disk;
+    const auto tier = disk.Open();
+    ASSERT_TRUE(tier->Put({{MakeEntry(3).put()}}).ok());
+    disk.files.SetPlan({.flip_write_at = at});
+    const absl::Status put = PutAll(*tier, entries);
+    disk.files.SetPlan({});
+    if (!put.ok()) {
+      ++refused;
+      EXPECT_TRUE(absl::IsDataLoss(put)) << put;
+      EXPECT_THAT(std::string(put.message()), HasSubstr("other bytes came to the device"));
+      EXPECT_EQ(tier->stats().entries, 1u);
+      ASSERT_TRUE(PutAll(*tier, entries).ok());
+    }
+    for (const TestEntry& entry : entries) EXPECT_TRUE(ReadBack(*tier, entry).ok()) << at;
+  }
+  EXPECT_EQ(refused, entries.size());
+}
+
 TEST(DiskTierTest, AFlippedByteOfThePaddingIsHarmless) {
   TestDisk disk;
   const auto tier = disk.Open();
