@@ -336,8 +336,9 @@ void Scheduler::Sweep() {
     ++swept;
     return true;
   });
-  metrics_.requests_running = std::ssize(running_);
+  // In this order: whoever sees that nothing runs sees its memory given back.
   metrics_.kv_bytes_used = kv_bytes_used();
+  metrics_.requests_running = std::ssize(running_);
   const MutexLock lock(&mutex_);
   unfinished_ -= swept;
 }
