@@ -41,7 +41,6 @@ absl::Status CompressCudaRows(const CudaStep& step, const CudaBlock& block, Cuda
 
 absl::Status CompressCudaKeys(const CudaStep& step, const CudaBlock& block, CudaLayerPlace place,
                               const uint16_t* x) {
-  if (block.ratio != 4) return absl::OkStatus();
   CudaWorkspace& w = step.w;
   const int64_t spans = step.shape.spans;
   const int64_t groups = spans * step.shape.groups_max(block.ratio);

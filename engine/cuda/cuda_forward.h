@@ -11,8 +11,7 @@
 //
 // Threads:   one. Ownership: the model and the sessions outlive this.
 // Errors:    INVALID_ARGUMENT for a token outside of the vocabulary, OUT_OF_RANGE for a sequence
-// that
-//            grows beyond its slot; nothing has changed then. Else what the device says; the
+//            that grows beyond its slot; nothing has changed then. Else what the device says; the
 //            sessions are good for nothing any more.
 #ifndef CAIRN_ENGINE_CUDA_CUDA_FORWARD_H_
 #define CAIRN_ENGINE_CUDA_CUDA_FORWARD_H_

@@ -70,9 +70,11 @@ absl::Status PlanStep(CudaStep& step);
 // sessions' rows.
 absl::Status CudaAttentionLayer(CudaStep& step, const CudaBlock& block, CudaLayerPlace place,
                                 const uint16_t* x);
-// cuda_compressor.cc. The rows, and the indexer's keys, of groups that the step closes.
+// cuda_compressor.cc. The rows, and the indexer's keys, of groups that the step closes; of a layer
+// without compressed rows none.
 absl::Status CompressCudaRows(const CudaStep& step, const CudaBlock& block, CudaLayerPlace place,
                               const uint16_t* x);
+// REQUIRES: block.ratio == 4.
 absl::Status CompressCudaKeys(const CudaStep& step, const CudaBlock& block, CudaLayerPlace place,
                               const uint16_t* x);
 // cuda_moe.cc. x [R, d] normalised, its codes in w.x_codes -> w.f [R, d].

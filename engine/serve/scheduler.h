@@ -23,9 +23,9 @@
 // Threads:   Submit, Drain, Stop, expert_stats and RetryAfterSeconds from any; Step and Run from
 //            one.
 // Ownership: everything given to the constructor outlives this.
-// Errors:    of Submit: INVALID_ARGUMENT, OUT_OF_RANGE (longer than the engine or the memory)
-// naming
-//            the field, RESOURCE_EXHAUSTED (the queue is full), UNAVAILABLE (shutting down).
+// Errors:    of Submit: INVALID_ARGUMENT, OUT_OF_RANGE (longer than the engine or the memory
+//            takes) naming the field, RESOURCE_EXHAUSTED (the queue is full), UNAVAILABLE (shutting
+//            down).
 #ifndef CAIRN_ENGINE_SERVE_SCHEDULER_H_
 #define CAIRN_ENGINE_SERVE_SCHEDULER_H_
 

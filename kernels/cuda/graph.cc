@@ -3,6 +3,22 @@
 #include <cuda_runtime_api.h>
 
 namespace cairn::kernels::cuda {
+namespace {
+
+// What is put on `after` from now on comes behind what is on `before`.
+absl::Status Order(Stream before, Stream after, cudaEvent_t event) {
+  CAIRN_RETURN_IF_ERROR(CudaStatus(cudaEventRecord(event, before), "a branch of a stream"));
+  return CudaStatus(cudaStreamWaitEvent(after, event, 0), "a branch of a stream");
+}
+
+absl::StatusOr<cudaEvent_t> MakeEvent() {
+  cudaEvent_t event = nullptr;
+  CAIRN_RETURN_IF_ERROR(
+      CudaStatus(cudaEventCreateWithFlags(&event, cudaEventDisableTiming), "making an event"));
+  return event;
+}
+
+}  // namespace
 
 absl::StatusOr<Graph> Graph::Record(Stream stream, const std::function<absl::Status()>& launches) {
   CAIRN_RETURN_IF_ERROR(CudaStatus(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal),
@@ -29,23 +45,6 @@ Graph::~Graph() {
 absl::Status Graph::Launch(Stream stream) const {
   return CudaStatus(cudaGraphLaunch(graph_, stream), "a graph");
 }
-
-namespace {
-
-// What is put on `after` from now on comes behind what is on `before`.
-absl::Status Order(Stream before, Stream after, cudaEvent_t event) {
-  CAIRN_RETURN_IF_ERROR(CudaStatus(cudaEventRecord(event, before), "a branch of a stream"));
-  return CudaStatus(cudaStreamWaitEvent(after, event, 0), "a branch of a stream");
-}
-
-absl::StatusOr<cudaEvent_t> MakeEvent() {
-  cudaEvent_t event = nullptr;
-  CAIRN_RETURN_IF_ERROR(
-      CudaStatus(cudaEventCreateWithFlags(&event, cudaEventDisableTiming), "making an event"));
-  return event;
-}
-
-}  // namespace
 
 absl::StatusOr<Branch> Branch::Create() {
   CAIRN_ASSIGN_OR_RETURN(OwnedStream stream, OwnedStream::Create());

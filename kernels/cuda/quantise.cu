@@ -157,8 +157,8 @@ absl::Status QuantiseSwiGlu(Stream stream, const uint16_t* gate_up, const float*
                             float limit, const QuantisedRows& to) {
   CAIRN_RETURN_IF_ERROR(Check(to));
   if (to.rows == 0) return absl::OkStatus();
-  // Beside a few rows of one expert those of another are computed: what starts early behind this one
-  // would take their room.
+  // Few rows wait for their turn: a token was 3 % faster so, perhaps because what starts early takes
+  // room that the shared expert needs, which is computed beside the others.
   const LaunchShape shape{Blocks(to), kBlock};
   return LaunchEarlyIf(!IsFew(shape.grid), stream, "QuantiseSwiGlu", shape, SwiGluKernel, gate_up,
                        factors, limit, to);
