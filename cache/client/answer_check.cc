@@ -1,5 +1,6 @@
 #include "cache/client/answer_check.h"
 
+#include "cache/client/bulk_protocol.h"
 #include "cache/client/protocol.h"
 #include "store/base/limits.h"
 
@@ -194,6 +195,20 @@ absl::StatusOr<std::vector<ReserveResult>> CheckReserve(const v1::ReserveRespons
       return Wrong("reserve state ", result.state());
     }
     out.push_back({static_cast<ReserveState>(result.state()), result.reservation()});
+  }
+  return out;
+}
+
+absl::StatusOr<std::vector<std::string>> CheckTickets(const v1::BulkResponse& answer,
+                                                      uint32_t streams) {
+  const auto more = static_cast<size_t>(answer.more_tickets_size());
+  std::vector<std::string> out;
+  if (answer.ticket().empty() && more == 0) return out;
+  if (more >= streams) return Wrong(more + 1, " tickets for ", streams, " streams");
+  out = {answer.ticket()};
+  out.insert(out.end(), answer.more_tickets().begin(), answer.more_tickets().end());
+  for (const std::string& ticket : out) {
+    if (ticket.size() != kTicketBytes) return Wrong("a ticket of ", ticket.size(), " bytes");
   }
   return out;
 }

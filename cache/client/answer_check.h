@@ -70,6 +70,11 @@ struct CheckedFetch {
 absl::StatusOr<CheckedFetch> CheckFetch(const v1::FetchResponse& answer, const FetchAsked& asked,
                                         const EntryShapes& shapes);
 
+// Of what comes by the bulk port, one for each stripe: at most `streams`. None: there is nothing to
+// draw, says the daemon.
+absl::StatusOr<std::vector<std::string>> CheckTickets(const v1::BulkResponse& answer,
+                                                      uint32_t streams);
+
 absl::StatusOr<std::vector<ReserveResult>> CheckReserve(const v1::ReserveResponse& answer,
                                                         size_t items);
 

@@ -249,6 +249,24 @@ TEST(AnswerCheck, ALeaseIsTheMatchsFirstCheckpointOrALie) {
   ExpectLie(CheckLeased(HonestMapped(), match, {kArena}, shapes), "3 entries for 3 blocks");
 }
 
+TEST(AnswerCheck, TicketsThatDoNotFit) {
+  const std::string ticket = "0123456789abcdef";
+  v1::BulkResponse answer;
+  EXPECT_TRUE(CheckTickets(answer, 2)->empty());
+  answer.set_ticket(ticket);
+  EXPECT_EQ(*CheckTickets(answer, 1), std::vector{ticket});
+  answer.add_more_tickets(ticket);
+  EXPECT_EQ(CheckTickets(answer, 2)->size(), 2u);
+  ExpectLie(CheckTickets(answer, 1).status(), "2 tickets for 1");
+  answer.mutable_more_tickets(0)->pop_back();
+  ExpectLie(CheckTickets(answer, 2).status(), "a ticket of 15");
+  answer.mutable_more_tickets(0)->append("fg");
+  ExpectLie(CheckTickets(answer, 2).status(), "a ticket of 17");
+  answer.set_more_tickets(0, ticket);
+  answer.clear_ticket();
+  ExpectLie(CheckTickets(answer, 2).status(), "a ticket of 0");
+}
+
 TEST(AnswerCheck, ReserveCommitAndStatsLies) {
   v1::ReserveResponse reserve;
   reserve.add_results()->set_state(2);

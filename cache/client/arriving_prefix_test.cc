@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <future>
 #include <numeric>
+#include <thread>
 
 #include "store/base/checksum.h"
 
@@ -28,20 +29,21 @@ struct Fixture {
     }
     return extent;
   }
-  std::unique_ptr<ArrivingPrefix> Make(std::vector<GroupEnd> ends = {}) {
+  std::unique_ptr<ArrivingPrefix> Make(std::vector<GroupEnd> ends = {}, size_t stripes = 1) {
     return std::make_unique<ArrivingPrefix>(FetchRequest{.chain = chain}, checked, pool,
-                                            std::move(ends));
+                                            std::move(ends), stripes);
   }
   // Of `wire`, from `at` on, in pieces, until `count` bytes were taken or it is done.
   static void Take(ArrivingPrefix& prefix, const std::vector<uint8_t>& wire, size_t& at,
-                   size_t piece, size_t count = SIZE_MAX) {
-    for (const size_t begin = at; !prefix.Done() && at - begin < count;) {
-      const auto room = prefix.Room();
+                   size_t piece, size_t count = SIZE_MAX, size_t from_stripe = 0) {
+    ArrivingPrefix::Stripe& stripe = prefix.stripe(from_stripe);
+    for (const size_t begin = at; !stripe.Done() && at - begin < count;) {
+      const auto room = stripe.Room();
       ASSERT_TRUE(room.ok()) << room.status();
-      EXPECT_EQ(room->size(), prefix.Missing());
+      EXPECT_EQ(room->size(), stripe.Missing());
       const size_t taken = std::min({piece, room->size(), count - (at - begin)});
       std::copy_n(wire.begin() + static_cast<std::ptrdiff_t>(at), taken, room->begin());
-      prefix.Took(taken);
+      stripe.Took(taken);
       at += taken;
     }
   }
@@ -53,11 +55,13 @@ struct Fixture {
     return prefix;
   }
   // As they travel in groups.
-  std::vector<uint8_t> Grouped(std::vector<GroupEnd> ends) const {
+  std::vector<uint8_t> Grouped(std::vector<GroupEnd> ends, size_t stripe = 0,
+                               size_t stripes = 1) const {
     std::vector<uint64_t> sizes;
     for (const CheckedExtent& extent : checked.rows) sizes.push_back(extent.bytes);
     if (checked.checkpoint.has_value()) sizes.push_back(checked.checkpoint->bytes);
     std::vector<uint8_t> wire;
+    sizes = SizesInStripe(std::move(sizes), stripe, stripes);
     for (TransferCursor cursor(sizes, checked.rows.size(), std::move(ends)); !cursor.Done();) {
       const size_t at = cursor.entry() * 300 + cursor.offset();
       wire.insert(wire.end(), bytes.begin() + ptrdiff_t(at),
@@ -148,6 +152,99 @@ TEST(ArrivingPrefix, EveryWrongByteIsFoundByTheEndOfItsGroup) {
     Fixture::Take(*prefix, wire, at, 1000, wrong < 200 ? 200 : wrong < 700 ? 700 : 1100);
     EXPECT_TRUE(absl::IsDataLoss(prefix->Await(1))) << wrong;
     EXPECT_FALSE(prefix->verified) << wrong;
+  }
+}
+
+TEST(ArrivingPrefix, InStripesItIsThereWhenTheLastOneIs) {
+  Fixture fixture;
+  for (const size_t stripes : {2u, 3u, 7u}) {  // three entries: of 7 stripes four have no bytes
+    for (size_t last = 0; last < std::min<size_t>(stripes, 3); ++last) {
+      const auto prefix = fixture.Make({}, stripes);
+      for (size_t i = 1; i <= stripes; ++i) {
+        const size_t stripe = (last + i) % stripes;
+        if (stripe > 2) continue;
+        EXPECT_FALSE(prefix->Done() || prefix->verified || prefix->Await(1).ok());
+        size_t at = 0;
+        Fixture::Take(*prefix, fixture.Grouped({}, stripe, stripes), at, 64, SIZE_MAX, stripe);
+        EXPECT_TRUE(prefix->stripe(stripe).Done());
+      }
+      EXPECT_TRUE(prefix->Done() && prefix->verified && prefix->Await(1).ok());
+      EXPECT_EQ(prefix->arrival().share, 1);
+      ASSERT_EQ(prefix->rows.size(), 2u);
+      EXPECT_TRUE(prefix->rows[0].Verify().ok() && prefix->rows[1].Verify().ok());
+      EXPECT_TRUE(prefix->checkpoint->Verify().ok());
+    }
+  }
+}
+
+TEST(ArrivingPrefix, AGroupIsThereWhenEveryStripeHasBroughtIt) {
+  Fixture fixture;
+  fixture.checked.grouped = true;
+  for (const std::vector<GroupEnd>& ends : kEnds) {
+    // Another thread waits for each group.
+    const auto prefix = fixture.Make(ends, 2);
+    prefix->DrawBehind(
+        [&](ArrivingPrefix& arriving) {
+          std::vector<std::thread> threads;
+          for (const size_t stripe : {0u, 1u}) {
+            threads.emplace_back([&, stripe] {
+              size_t at = 0;
+              Fixture::Take(arriving, fixture.Grouped(ends, stripe, 2), at, 33, SIZE_MAX, stripe);
+            });
+          }
+          for (std::thread& thread : threads) thread.join();
+          return absl::OkStatus();
+        },
+        [] {});
+    for (size_t group = 1; group <= ends.size(); ++group) {
+      ASSERT_TRUE(prefix->Await(group).ok());
+      const GroupEnd& end = ends[group - 1];
+      ASSERT_EQ(prefix->rows.size(), 2u);
+      for (const size_t row : {0u, 1u}) {
+        EXPECT_TRUE(std::equal(prefix->rows[row].payload.begin(),
+                               prefix->rows[row].payload.begin() + ptrdiff_t(end.rows),
+                               fixture.bytes.begin() + ptrdiff_t(row * 300)));
+      }
+      EXPECT_TRUE(std::equal(prefix->checkpoint->payload.begin(),
+                             prefix->checkpoint->payload.begin() + ptrdiff_t(end.checkpoint),
+                             fixture.bytes.begin() + 600));
+    }
+    EXPECT_TRUE(prefix->Await(SIZE_MAX).ok());
+    EXPECT_TRUE(prefix->rows[1].Verify().ok() && prefix->checkpoint->Verify().ok());
+  }
+}
+
+TEST(ArrivingPrefix, AStripeThatIsAheadWaitsForTheOther) {
+  Fixture fixture;
+  fixture.checked.grouped = true;
+  const std::vector<GroupEnd> ends = {{100, 0}};
+  const auto prefix = fixture.Make(ends, 2);
+  size_t ahead = 0, behind = 0;
+  Fixture::Take(*prefix, fixture.Grouped(ends, 0, 2), ahead, 64);
+  EXPECT_TRUE(prefix->stripe(0).Done());
+  EXPECT_FALSE(prefix->Await(1).ok());
+  Fixture::Take(*prefix, fixture.Grouped(ends, 1, 2), behind, 64, 99, 1);
+  EXPECT_FALSE(prefix->Await(1).ok());
+  EXPECT_TRUE(prefix->rows.empty());
+  Fixture::Take(*prefix, fixture.Grouped(ends, 1, 2), behind, 64, 1, 1);
+  EXPECT_TRUE(prefix->Await(1).ok());
+  EXPECT_EQ(prefix->rows.size(), 2u);
+  EXPECT_FALSE(prefix->Await(2).ok());
+  Fixture::Take(*prefix, fixture.Grouped(ends, 1, 2), behind, 64, SIZE_MAX, 1);
+  EXPECT_TRUE(prefix->Await(2).ok() && prefix->verified);
+}
+
+TEST(ArrivingPrefix, AWrongByteOfAnyStripeIsNoticed) {
+  for (const size_t wrong : {0u, 299u, 300u, 599u, 600u, 1099u}) {
+    Fixture fixture;
+    fixture.bytes[wrong] ^= 1;
+    const auto prefix = fixture.Make({}, 2);
+    for (const size_t stripe : {1u, 0u}) {
+      size_t at = 0;
+      Fixture::Take(*prefix, fixture.Grouped({}, stripe, 2), at, 1000, SIZE_MAX, stripe);
+    }
+    EXPECT_TRUE(prefix->Done() && !prefix->verified) << wrong;
+    EXPECT_TRUE(absl::IsDataLoss(prefix->Await(1))) << wrong;
   }
 }
 

@@ -1,6 +1,7 @@
 #include "cache/client/bulk_client.h"
 
 #include <algorithm>
+#include <thread>
 #include <utility>
 
 #include "absl/strings/match.h"
@@ -38,18 +39,18 @@ absl::Status SendPreamble(store::ByteStream& stream, const std::string& ticket,
   return absl::OkStatus();
 }
 
-absl::Status ReceiveAll(store::ByteStream& stream, ArrivingPrefix& prefix,
+absl::Status ReceiveAll(store::ByteStream& stream, ArrivingPrefix::Stripe& stripe,
                         const Deadline& deadline) {
-  while (!prefix.Done()) {
+  while (!stripe.Done()) {
     const absl::Duration step = deadline.step();
     if (step <= absl::ZeroDuration()) {
       return absl::DeadlineExceededError("the bulk transfer was not done by its deadline");
     }
-    CAIRN_ASSIGN_OR_RETURN(const std::span<uint8_t> room, prefix.Room());
+    CAIRN_ASSIGN_OR_RETURN(const std::span<uint8_t> room, stripe.Room());
     CAIRN_ASSIGN_OR_RETURN(
         const size_t got,
         stream.Receive(room.first(std::min<uint64_t>(room.size(), kPieceBytes)), step));
-    prefix.Took(got);
+    stripe.Took(got);
   }
   return absl::OkStatus();
 }
@@ -61,7 +62,7 @@ bool BulkClient::usable() const { return port_ != 0 && RealClock().NowNanos() >=
 void BulkStop::Stop() {
   const std::lock_guard<std::mutex> lock(mutex_);
   stopped_ = true;
-  if (stream_ != nullptr) stream_->Shutdown();
+  for (store::ByteStream* stream : streams_) stream->Shutdown();
 }
 
 bool BulkStop::stopped() const {
@@ -71,14 +72,44 @@ bool BulkStop::stopped() const {
 
 void BulkStop::Watch(store::ByteStream* stream) {
   const std::lock_guard<std::mutex> lock(mutex_);
-  stream_ = stream;
-  if (stopped_ && stream_ != nullptr) stream_->Shutdown();
+  streams_.push_back(stream);
+  if (stopped_) stream->Shutdown();
 }
 
-absl::Status BulkClient::Draw(const std::string& ticket, ArrivingPrefix& prefix,
+void BulkStop::Forget(store::ByteStream* stream) {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  std::erase(streams_, stream);
+}
+
+absl::Status BulkClient::Draw(std::span<const std::string> tickets, ArrivingPrefix& prefix,
                               absl::Duration timeout, BulkStop* stop) {
-  BulkStop none;
-  if (stop == nullptr) stop = &none;
+  BulkStop own;
+  if (stop == nullptr) stop = &own;
+  std::vector<absl::Status> ends(tickets.size());
+  const auto draw = [&](size_t i) {
+    ends[i] = DrawStripe(tickets[i], prefix.stripe(i), timeout, *stop);
+    if (!ends[i].ok()) stop->Stop();
+  };
+  std::vector<std::thread> threads;
+  for (size_t i = 1; i < tickets.size(); ++i) threads.emplace_back(draw, i);
+  draw(0);
+  for (std::thread& thread : threads) thread.join();
+  // Those that were ended have nothing to say that the one that failed has not.
+  absl::Status end;
+  for (const absl::Status& each : ends) {
+    if (end.ok() || (absl::IsAborted(end) && !each.ok())) end = each;
+  }
+  if (end.ok()) {
+    ++transfers_;
+  } else if (!absl::IsAborted(end)) {
+    ++failures_;
+    retry_at_nanos_ = RealClock().NowNanos() + absl::ToInt64Nanoseconds(kBulkRetryAfter);
+  }
+  return end;
+}
+
+absl::Status BulkClient::DrawStripe(const std::string& ticket, ArrivingPrefix::Stripe& stripe,
+                                    absl::Duration timeout, BulkStop& stop) {
   const Deadline deadline(timeout, stall_);
   while (true) {
     bool reused = false;
@@ -86,21 +117,18 @@ absl::Status BulkClient::Draw(const std::string& ticket, ArrivingPrefix& prefix,
         TakeConnection(&reused, deadline.step());
     absl::Status status = stream.status();
     if (status.ok()) {
-      stop->Watch(stream->get());
+      stop.Watch(stream->get());
       status = SendPreamble(**stream, ticket, deadline);
-      if (status.ok()) status = ReceiveAll(**stream, prefix, deadline);
-      stop->Watch(nullptr);
+      if (status.ok()) status = ReceiveAll(**stream, stripe, deadline);
+      stop.Forget(stream->get());
     }
-    if (stop->stopped()) return absl::AbortedError("the transfer was ended");
+    if (stop.stopped()) return absl::AbortedError("the transfer was ended");
     if (status.ok()) {
-      ++transfers_;
       Keep(*std::move(stream));
       return status;
     }
     // A kept connection may have been closed for its idleness: then the ticket is as good as new.
-    if (reused && prefix.untouched() && absl::IsUnavailable(status)) continue;
-    ++failures_;
-    retry_at_nanos_ = RealClock().NowNanos() + absl::ToInt64Nanoseconds(kBulkRetryAfter);
+    if (reused && stripe.untouched() && absl::IsUnavailable(status)) continue;
     return status;
   }
 }

@@ -1,7 +1,9 @@
 // bulk_client.h: the client's end of the bulk port (bulk_protocol.h): draws what a ticket is for,
-// over connections that are kept for the next one.
+// over connections that are kept for the next one. With several tickets it draws by as many
+// connections at once, each on a thread: one connection's bytes are copied and hashed by one core,
+// which is slower than most networks are.
 //
-// Threads:   any; each transfer has a connection of its own while it lasts.
+// Threads:   any; each ticket has a connection of its own while it lasts.
 // Ownership: keeps at most kBulkConnectionsKept idle connections.
 // Errors:    UNAVAILABLE, DEADLINE_EXCEEDED: the bytes did not come whole; fetch by stream instead.
 #ifndef CAIRN_CACHE_CLIENT_BULK_CLIENT_H_
@@ -11,6 +13,7 @@
 #include <cstdint>
 #include <memory>
 #include <mutex>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -20,7 +23,7 @@
 
 namespace cairn::cache {
 
-inline constexpr size_t kBulkConnectionsKept = 4;
+inline constexpr size_t kBulkConnectionsKept = 8;
 inline constexpr absl::Duration kBulkRetryAfter = absl::Seconds(10);
 
 // Ends a transfer from another thread.
@@ -32,12 +35,13 @@ class BulkStop {
 
  private:
   friend class BulkClient;
-  // The stream that is to be shut down; null: none any more.
+  // A stream that is to be shut down, and one that is not any more.
   void Watch(store::ByteStream* stream);
+  void Forget(store::ByteStream* stream);
 
   mutable std::mutex mutex_;
   bool stopped_ = false;
-  store::ByteStream* stream_ = nullptr;
+  std::vector<store::ByteStream*> streams_;
 };
 
 class BulkClient {
@@ -50,14 +54,17 @@ class BulkClient {
   // False for kBulkRetryAfter after a failure: a port that a firewall closes, or that is full, is
   // not asked for every fetch.
   bool usable() const;
-  // Fills the prefix to its end.
-  absl::Status Draw(const std::string& ticket, ArrivingPrefix& prefix, absl::Duration timeout,
-                    BulkStop* stop = nullptr);
+  // Fills the prefix to its end, each stripe by its ticket. When one fails, all end: it says why.
+  // REQUIRES: as many tickets as stripes, each kTicketBytes long.
+  absl::Status Draw(std::span<const std::string> tickets, ArrivingPrefix& prefix,
+                    absl::Duration timeout, BulkStop* stop = nullptr);
 
   uint64_t transfers() const { return transfers_; }
   uint64_t failures() const { return failures_; }
 
  private:
+  absl::Status DrawStripe(const std::string& ticket, ArrivingPrefix::Stripe& stripe,
+                          absl::Duration timeout, BulkStop& stop);
   absl::StatusOr<std::unique_ptr<store::ByteStream>> TakeConnection(bool* reused,
                                                                     absl::Duration timeout);
   void Keep(std::unique_ptr<store::ByteStream> stream);

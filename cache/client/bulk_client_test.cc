@@ -4,6 +4,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <functional>
 #include <future>
 #include <thread>
@@ -73,7 +74,9 @@ class BulkClientTest : public testing::Test {
                          ArrivingPrefix& prefix) {
     const auto stop = std::make_shared<BulkStop>();
     prefix.DrawBehind(
-        [=](ArrivingPrefix& arriving) { return client->Draw(ticket, arriving, kLong, stop.get()); },
+        [=](ArrivingPrefix& arriving) {
+          return client->Draw({&ticket, 1}, arriving, kLong, stop.get());
+        },
         [stop] { stop->Stop(); });
   }
   ArrivingPrefix Prefix() {
@@ -94,12 +97,68 @@ TEST_F(BulkClientTest, OneConnectionServesManyTickets) {
   BulkClient client(store::TcpStreams(), "127.0.0.1", port.port(), kLong);
   for (int i = 0; i < 3; ++i) {
     ArrivingPrefix prefix = Prefix();
-    const absl::Status drawn = client.Draw(ticket_, prefix, kLong);
+    const absl::Status drawn = client.Draw({&ticket_, 1}, prefix, kLong);
     ASSERT_TRUE(drawn.ok()) << drawn;
     EXPECT_TRUE(prefix.Done() && prefix.verified);
   }
   EXPECT_EQ(client.transfers(), 3u);
   EXPECT_EQ(client.failures(), 0u);
+}
+
+// Entry i of two is of 'd', and in stripe i; either ticket may come first.
+class StripesTest : public BulkClientTest {
+ protected:
+  ArrivingPrefix InStripes() {
+    const std::vector<uint8_t> data(1000, 'd');
+    CheckedFetch checked;
+    checked.rows = {{1000, {{1000, Checksum(data)}}}, {1000, {{1000, Checksum(data)}}}};
+    return ArrivingPrefix(FetchRequest{.chain = two_}, std::move(checked), pool_, {}, 2);
+  }
+  const std::vector<Digest> two_ = std::vector<Digest>(2);
+  const std::vector<std::string> tickets_ = {"0123456789abcdef", "fedcba9876543210"};
+};
+
+TEST_F(StripesTest, EachIsDrawnByATicketAndAConnectionOfItsOwn) {
+  std::vector<std::string> shown;
+  ScriptedPort port({[&](store::ByteStream& stream) {
+                       shown.push_back(TakeTicket(stream));
+                       Send(stream, 1000);
+                     },
+                     [&](store::ByteStream& stream) {
+                       shown.push_back(TakeTicket(stream));
+                       Send(stream, 1000);
+                     }});
+  BulkClient client(store::TcpStreams(), "127.0.0.1", port.port(), kLong);
+  ArrivingPrefix prefix = InStripes();
+  const absl::Status drawn = client.Draw(tickets_, prefix, kLong);
+  ASSERT_TRUE(drawn.ok()) << drawn;
+  EXPECT_TRUE(prefix.Done() && prefix.verified);
+  std::sort(shown.begin(), shown.end());
+  EXPECT_EQ(shown, tickets_);
+  EXPECT_EQ(client.transfers(), 1u);
+}
+
+// The port has taken the other's ticket, and would never send what it is for.
+TEST_F(StripesTest, OneThatFailsEndsTheOther) {
+  std::promise<absl::Status> ended;
+  const auto listener = *store::TcpStreams().Listen("127.0.0.1:0");
+  std::thread both([&] {
+    auto first = *listener->Accept(kLong);
+    auto second = *listener->Accept(kLong);
+    TakeTicket(*first);
+    TakeTicket(*second);
+    second.reset();
+    uint8_t byte = 0;
+    ended.set_value(first->Receive({&byte, 1}, kLong).status());
+  });
+  BulkClient client(store::TcpStreams(), "127.0.0.1", listener->port(), kLong);
+  ArrivingPrefix prefix = InStripes();
+  const absl::Status drawn = client.Draw(tickets_, prefix, kLong);
+  EXPECT_TRUE(absl::IsUnavailable(drawn)) << drawn;
+  EXPECT_FALSE(prefix.Done());
+  EXPECT_TRUE(absl::IsUnavailable(ended.get_future().get()));
+  both.join();
+  EXPECT_EQ(client.failures(), 1u);
 }
 
 TEST_F(BulkClientTest, ATruncatedTransferIsAnErrorAndItsConnectionIsNotKept) {
@@ -113,11 +172,11 @@ TEST_F(BulkClientTest, ATruncatedTransferIsAnErrorAndItsConnectionIsNotKept) {
                      }});
   BulkClient client(store::TcpStreams(), "127.0.0.1", port.port(), kLong);
   ArrivingPrefix cut = Prefix();
-  EXPECT_TRUE(absl::IsUnavailable(client.Draw(ticket_, cut, kLong)));
+  EXPECT_TRUE(absl::IsUnavailable(client.Draw({&ticket_, 1}, cut, kLong)));
   EXPECT_FALSE(cut.Done());
   EXPECT_EQ(client.failures(), 1u);
   ArrivingPrefix whole = Prefix();
-  EXPECT_TRUE(client.Draw(ticket_, whole, kLong).ok());
+  EXPECT_TRUE(client.Draw({&ticket_, 1}, whole, kLong).ok());
 }
 
 TEST_F(BulkClientTest, AConnectionThatIsCutBehindTheFirstGroupIsAFailure) {
@@ -169,7 +228,7 @@ TEST_F(BulkClientTest, AKeptConnectionThatWasClosedIsMadeAnew) {
   BulkClient client(store::TcpStreams(), "127.0.0.1", port.port(), kLong);
   for (int i = 0; i < 2; ++i) {
     ArrivingPrefix prefix = Prefix();
-    const absl::Status drawn = client.Draw(ticket_, prefix, kLong);
+    const absl::Status drawn = client.Draw({&ticket_, 1}, prefix, kLong);
     ASSERT_TRUE(drawn.ok()) << drawn;
   }
   EXPECT_EQ(client.failures(), 0u);
@@ -182,7 +241,7 @@ TEST_F(BulkClientTest, ASilentPortCostsTheDeadlineOrTheTimeWithoutProgress) {
     ScriptedPort port({[&](store::ByteStream&) { over.get_future().wait(); }});
     BulkClient client(store::TcpStreams(), "127.0.0.1", port.port(), stall);
     ArrivingPrefix prefix = Prefix();
-    EXPECT_TRUE(absl::IsDeadlineExceeded(client.Draw(ticket_, prefix, timeout)));
+    EXPECT_TRUE(absl::IsDeadlineExceeded(client.Draw({&ticket_, 1}, prefix, timeout)));
     over.set_value();
   }
 }
@@ -192,7 +251,7 @@ TEST_F(BulkClientTest, NobodyThereIsNotAskedAgain) {
   BulkClient client(store::TcpStreams(), "127.0.0.1", port, kLong);
   EXPECT_TRUE(client.usable());
   ArrivingPrefix prefix = Prefix();
-  EXPECT_TRUE(absl::IsUnavailable(client.Draw(ticket_, prefix, kLong)));
+  EXPECT_TRUE(absl::IsUnavailable(client.Draw({&ticket_, 1}, prefix, kLong)));
   EXPECT_FALSE(client.usable());
   EXPECT_FALSE(BulkClient(store::TcpStreams(), "127.0.0.1", 0, kLong).usable());
 }

@@ -125,7 +125,8 @@ class RemoteCache final : public CacheApi {
     if (request.chain.empty()) return absl::InvalidArgumentError("fetch of an empty chain");
     if (mapping_.arena != nullptr) return FetchMapped(request, mapping_);
     if (options_.bulk && bulk_->usable()) {
-      return FetchBulk(request, *mapping_.shapes, link_, receive_pool_, bulk_);
+      return FetchBulk(request, *mapping_.shapes, link_, receive_pool_, bulk_,
+                       options_.bulk_streams);
     }
     return FetchStreamed(request, *mapping_.shapes, link_, receive_pool_);
   }

@@ -94,11 +94,12 @@ struct Asked {
     return out;
   }
   absl::StatusOr<std::unique_ptr<ArrivingPrefix>> Begin(const v1::FetchResponse& head,
-                                                        ReceivePool& pool) const {
+                                                        ReceivePool& pool,
+                                                        size_t stripes = 1) const {
     CAIRN_ASSIGN_OR_RETURN(
         CheckedFetch checked,
         CheckFetch(head, {request.chain.size(), request.checkpoint, !ends.empty()}, shapes));
-    return std::make_unique<ArrivingPrefix>(request, std::move(checked), pool, ends);
+    return std::make_unique<ArrivingPrefix>(request, std::move(checked), pool, ends, stripes);
   }
 };
 
@@ -107,15 +108,16 @@ absl::Status Append(std::span<const grpc::Slice> pieces, uint64_t bytes, Arrivin
     return absl::UnavailableError(absl::StrCat("the daemon's answer is wrong: a slice of ", bytes,
                                                " bytes, must have 1 to ", kStreamSliceBytes));
   }
-  if (prefix.Done() || bytes > (prefix.grouped() ? prefix.MissingInAll() : prefix.Missing())) {
+  ArrivingPrefix::Stripe& all = prefix.stripe(0);
+  if (all.Done() || bytes > (prefix.grouped() ? all.MissingInAll() : all.Missing())) {
     return Wrong("a slice over its entry's end");
   }
   for (const grpc::Slice& piece : pieces) {
     for (size_t at = 0; at < piece.size();) {
-      CAIRN_ASSIGN_OR_RETURN(const std::span<uint8_t> room, prefix.Room());
+      CAIRN_ASSIGN_OR_RETURN(const std::span<uint8_t> room, all.Room());
       const size_t count = std::min(piece.size() - at, room.size());
       std::memcpy(room.data(), piece.begin() + at, count);
-      prefix.Took(count);
+      all.Took(count);
       at += count;
     }
   }
@@ -241,11 +243,9 @@ absl::StatusOr<std::unique_ptr<FetchedPrefix>> FetchStreamed(
   return *std::move(prefix);
 }
 
-absl::StatusOr<std::unique_ptr<FetchedPrefix>> FetchBulk(const FetchRequest& request,
-                                                         const EntryShapes& shapes,
-                                                         const std::shared_ptr<DaemonLink>& link,
-                                                         ReceivePool& pool,
-                                                         const std::shared_ptr<BulkClient>& bulk) {
+absl::StatusOr<std::unique_ptr<FetchedPrefix>> FetchBulk(
+    const FetchRequest& request, const EntryShapes& shapes, const std::shared_ptr<DaemonLink>& link,
+    ReceivePool& pool, const std::shared_ptr<BulkClient>& bulk, uint32_t streams) {
   const int64_t begin = RealClock().NowNanos();
   const auto left = [&] {
     return request.deadline - absl::Nanoseconds(RealClock().NowNanos() - begin);
@@ -254,30 +254,32 @@ absl::StatusOr<std::unique_ptr<FetchedPrefix>> FetchBulk(const FetchRequest& req
   const Asked asked{request, shapes, std::move(ends)};
   FetchRequest again = request;
   v1::BulkResponse answer;
+  v1::FetchRequest encoded = asked.Encode(*link);
+  encoded.set_streams(streams);
   const absl::Status called =
-      link->Call(&v1::Cache::Stub::FetchBulk, asked.Encode(*link), &answer, request.deadline);
+      link->Call(&v1::Cache::Stub::FetchBulk, encoded, &answer, request.deadline);
   if (absl::IsResourceExhausted(called)) {  // of tickets, perhaps
     again.deadline = left();
     return FetchStreamed(again, shapes, link, pool);
   }
   CAIRN_RETURN_IF_ERROR(called);
-  auto prefix = asked.Begin(answer.head(), pool);
+  const auto tickets = CheckTickets(answer, streams);
+  if (!tickets.ok()) return link->Break(tickets.status());
+  auto prefix = asked.Begin(answer.head(), pool, std::max<size_t>(tickets->size(), 1));
   if (!prefix.ok()) return link->Break(prefix.status());
   if ((*prefix)->Done()) return *std::move(prefix);
-  if (answer.ticket().size() != kTicketBytes) {
-    return link->Break(Wrong("bytes to draw, and no ticket for them"));
-  }
+  if (tickets->empty()) return link->Break(Wrong("bytes to draw, and no ticket for them"));
   absl::Status drawn;
   if ((*prefix)->grouped()) {
     const auto stop = std::make_shared<BulkStop>();
     (*prefix)->DrawBehind(
-        [bulk, stop, ticket = answer.ticket(), timeout = left()](ArrivingPrefix& arriving) {
-          return bulk->Draw(ticket, arriving, timeout, stop.get());
+        [bulk, stop, tickets = *tickets, timeout = left()](ArrivingPrefix& arriving) {
+          return bulk->Draw(tickets, arriving, timeout, stop.get());
         },
         [stop] { stop->Stop(); });
     drawn = AwaitFirst(**prefix);
   } else {
-    drawn = bulk->Draw(answer.ticket(), **prefix, left());
+    drawn = bulk->Draw(*tickets, **prefix, left());
   }
   if (drawn.ok()) return *std::move(prefix);
   if (absl::IsResourceExhausted(drawn) || left() <= absl::ZeroDuration()) return drawn;

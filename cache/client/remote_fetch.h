@@ -46,11 +46,10 @@ absl::StatusOr<std::unique_ptr<FetchedPrefix>> FetchStreamed(
     const FetchRequest& request, const EntryShapes& shapes, const std::shared_ptr<DaemonLink>& link,
     ReceivePool& pool);
 
-absl::StatusOr<std::unique_ptr<FetchedPrefix>> FetchBulk(const FetchRequest& request,
-                                                         const EntryShapes& shapes,
-                                                         const std::shared_ptr<DaemonLink>& link,
-                                                         ReceivePool& pool,
-                                                         const std::shared_ptr<BulkClient>& bulk);
+// `streams`: connections at once, at most; at least 1.
+absl::StatusOr<std::unique_ptr<FetchedPrefix>> FetchBulk(
+    const FetchRequest& request, const EntryShapes& shapes, const std::shared_ptr<DaemonLink>& link,
+    ReceivePool& pool, const std::shared_ptr<BulkClient>& bulk, uint32_t streams);
 
 }  // namespace cairn::cache
 

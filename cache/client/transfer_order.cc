@@ -41,6 +41,13 @@ absl::StatusOr<std::vector<GroupEnd>> GroupEnds(std::span<const PartGroup> group
   return ends;
 }
 
+std::vector<uint64_t> SizesInStripe(std::vector<uint64_t> sizes, size_t stripe, size_t stripes) {
+  for (size_t i = 0; i < sizes.size(); ++i) {
+    if (i % stripes != stripe) sizes[i] = 0;
+  }
+  return sizes;
+}
+
 TransferCursor::TransferCursor(std::vector<uint64_t> sizes, size_t rows, std::vector<GroupEnd> ends)
     : sizes_(std::move(sizes)), rows_(rows), ends_(std::move(ends)) {
   Open();

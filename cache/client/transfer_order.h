@@ -2,6 +2,9 @@
 // Group after group; in each the entries one after another, the rows' and then the checkpoint's; of
 // each entry what is in the group. With one group that is entry after entry.
 //
+// Where several connections carry a prefix, each has a stripe of its entries: entry i is in stripe
+// i modulo their number, and a stripe travels as a prefix of its entries alone would.
+//
 // Threads: externally synchronised. Units: bytes.
 #ifndef CAIRN_CACHE_CLIENT_TRANSFER_ORDER_H_
 #define CAIRN_CACHE_CLIENT_TRANSFER_ORDER_H_
@@ -27,6 +30,9 @@ struct GroupEnd {
 // not end with the layout's parts, or are more than kFetchGroupsMax.
 absl::StatusOr<std::vector<GroupEnd>> GroupEnds(std::span<const PartGroup> groups,
                                                 const EntryShapes& shapes);
+
+// Of `sizes` what is in a stripe: other entries have no bytes there. REQUIRES: stripe < stripes.
+std::vector<uint64_t> SizesInStripe(std::vector<uint64_t> sizes, size_t stripe, size_t stripes);
 
 // Goes over a transfer piece by piece: what one entry has in one group. Pieces of no bytes are
 // passed over.

@@ -63,6 +63,16 @@ class GroupEndsTest : public testing::Test {
   const EntryShapes shapes_{Layout()};
 };
 
+// Each byte in one stripe, and in its group.
+TEST(SizesInStripe, TogetherAreTheWhole) {
+  const std::vector<uint64_t> sizes = {6, 6, 10};
+  const std::vector<GroupEnd> ends = {{0, 4}, {2, 4}};
+  EXPECT_EQ(SizesInStripe(sizes, 0, 1), sizes);
+  EXPECT_EQ(Walk({SizesInStripe(sizes, 0, 2), 2, ends}), "2:0+4|0:0+2|0:2+4 2:4+6");
+  EXPECT_EQ(Walk({SizesInStripe(sizes, 1, 2), 2, ends}), "|1:0+2|1:2+4");
+  EXPECT_EQ(Walk({SizesInStripe(sizes, 3, 4), 2, ends}), "");
+}
+
 TEST_F(GroupEndsTest, PartsBecomeBytes) {
   EXPECT_TRUE(GroupEnds({}, shapes_)->empty());
   const std::vector<PartGroup> one = {{2, 1}};

@@ -32,6 +32,12 @@ BulkServer::BulkServer(const Options& options, ServiceState& state, Clock& clock
       threads_(std::make_unique<WorkerPool>(
           WorkerPool::Options{.threads_max = kBulkConnectionsMax, .queue_max = 0})) {}
 
+size_t BulkServer::StripesOf(const LeasedBytes& bytes, uint32_t streams) const {
+  const uint64_t worth =
+      std::min<uint64_t>(bytes.bytes() / options_.stripe_bytes_min, bytes.entries());
+  return std::clamp<uint64_t>(std::min<uint64_t>(worth, streams), 1, kBulkStripesMax);
+}
+
 void BulkServer::Stop() {
   if (listener_ != nullptr) listener_->Shutdown();
   {
@@ -123,7 +129,7 @@ bool BulkServer::Bind(store::ByteStream& stream, const std::shared_ptr<ClientSes
 }
 
 bool BulkServer::SendAll(store::ByteStream& stream, const BulkTransfer& transfer) {
-  TransferCursor cursor = transfer.bytes->Begin();
+  TransferCursor cursor = transfer.bytes->Begin(transfer.stripe, transfer.stripes);
   while (!cursor.Done()) {
     const absl::Duration left = absl::Nanoseconds(transfer.deadline_nanos - clock_.NowNanos());
     if (left <= absl::ZeroDuration()) return false;

@@ -6,6 +6,9 @@
 // slow client after their lease fell and somebody else's entry took their place. (On loopback
 // sendfile is also the slower.)
 //
+// A client that asks for it gets a prefix in stripes (cache/client/transfer_order.h), each by a
+// connection of its own: one connection's end is bound to what a core copies and hashes.
+//
 // Bounds: kBulkConnectionsMax connections, each with a thread of its own while it lives; a
 // connection that shows no ticket for `idle_max` is closed, and so is one that takes no byte for
 // `stall_max`, or is not done by its transfer's deadline. A session's end ends its connections and
@@ -35,6 +38,9 @@
 namespace cairn::cache {
 
 inline constexpr size_t kBulkConnectionsMax = 256;
+inline constexpr size_t kBulkStripesMax = 8;  // of one prefix
+// What is worth another connection, and its thread at the other end: a millisecond of a wire.
+inline constexpr uint64_t kBulkStripeBytesMin = 4 << 20;
 
 class BulkServer {
  public:
@@ -43,6 +49,7 @@ class BulkServer {
     absl::Duration preamble_max = absl::Seconds(2);
     absl::Duration idle_max = absl::Seconds(30);  // between two tickets of one connection
     absl::Duration stall_max = absl::Seconds(5);
+    uint64_t stripe_bytes_min = kBulkStripeBytesMin;
   };
   static absl::StatusOr<std::unique_ptr<BulkServer>> Start(const Options& options,
                                                            ServiceState& state, Clock& clock,
@@ -50,6 +57,8 @@ class BulkServer {
                                                            store::ByteStreamDoor& door);
   ~BulkServer() { Stop(); }
 
+  // In how many stripes a client that would draw by `streams` connections gets these bytes.
+  size_t StripesOf(const LeasedBytes& bytes, uint32_t streams) const;
   // Ends all connections and tickets, and returns when no byte is read for them any more.
   // Idempotent; not from two threads at once.
   void Stop();

@@ -54,7 +54,13 @@ struct Tickets : testing::Test {
     expected.insert(expected.end(), payload.begin(), payload.end());
   }
   absl::StatusOr<std::string> Ask(RawClient& client) {
+    CAIRN_ASSIGN_OR_RETURN(const std::vector<std::string> tickets, Ask(client, 0));
+    EXPECT_EQ(tickets.size(), 1u);
+    return tickets[0];
+  }
+  absl::StatusOr<std::vector<std::string>> Ask(RawClient& client, uint32_t streams) {
     v1::FetchRequest request;
+    request.set_streams(streams);
     request.set_token(client.token);
     request.set_chain(EncodeChain(chain));
     request.set_checkpoint(true);
@@ -64,8 +70,10 @@ struct Tickets : testing::Test {
     const grpc::Status status = client.stub->FetchBulk(&context, request, &answer);
     if (!status.ok()) return FromGrpc(status);
     EXPECT_EQ(answer.head().rows_size(), 2);
-    EXPECT_EQ(answer.ticket().size(), kTicketBytes);
-    return answer.ticket();
+    std::vector<std::string> tickets = {answer.ticket()};
+    tickets.insert(tickets.end(), answer.more_tickets().begin(), answer.more_tickets().end());
+    for (const std::string& ticket : tickets) EXPECT_EQ(ticket.size(), kTicketBytes);
+    return tickets;
   }
   uint64_t BadTickets() { return rig.server->state().counters.bulk_bad_tickets; }
 
@@ -90,6 +98,34 @@ TEST_F(Tickets, GiveTheBytesOnceOverAConnectionThatIsUsedAgain) {
   EXPECT_TRUE(Read(*stream).empty());
   EXPECT_EQ(BadTickets(), 1u);
   EXPECT_EQ(rig.server->state().counters.bulk_transfers, 3u);
+}
+
+// Two rows of 2,148 bytes and a checkpoint of 5,120.
+TEST_F(Tickets, ForStripesGiveEachItsEntriesAndHoldOneLease) {
+  RawClient client(rig.tcp_target());
+  const auto row = [&](size_t i) {
+    return std::vector<uint8_t>(expected.begin() + ptrdiff_t(i * 2148),
+                                expected.begin() + ptrdiff_t((i + 1) * 2148));
+  };
+  const std::vector<uint8_t> checkpoint(expected.begin() + 2 * 2148, expected.end());
+  std::vector<uint8_t> both = row(0);
+  both.insert(both.end(), checkpoint.begin(), checkpoint.end());
+  const std::vector<std::vector<std::vector<uint8_t>>> stripes = {
+      {expected}, {both, row(1)}, {row(0), row(1), checkpoint}};
+  for (const uint32_t streams : {1u, 2u, 3u, 4u, 1000u}) {  // there are three entries
+    const std::vector<std::string> tickets = *Ask(client, streams);
+    ASSERT_EQ(tickets.size(), std::min(streams, 3u));
+    EXPECT_EQ(rig.core.Stat("open_leases"), 1u);
+    for (size_t i = tickets.size(); i-- > 0;) {
+      EXPECT_EQ(rig.core.Stat("open_leases"), 1u);
+      const auto stream = ConnectTo(rig.server->bulk_port());
+      Show(*stream, tickets[i]);
+      const std::vector<uint8_t>& stripe = stripes[tickets.size() - 1][i];
+      EXPECT_EQ(Read(*stream, stripe.size()), stripe) << streams << " " << i;
+    }
+    EXPECT_TRUE(Eventually([&] { return rig.core.Stat("open_leases") == 0; }));
+  }
+  EXPECT_EQ(BadTickets(), 0u);
 }
 
 TEST_F(Tickets, WrongOldOrForeignOnesCloseTheConnection) {
@@ -129,6 +165,7 @@ TEST_F(Tickets, AreBoundedPerSessionAndEndWithIt) {
     std::string last;
     for (size_t i = 0; i < kBulkTicketsPerSessionMax; ++i) last = *Ask(client);
     EXPECT_TRUE(absl::IsResourceExhausted(Ask(client).status()));
+    EXPECT_TRUE(absl::IsResourceExhausted(Ask(client, 2).status()));
     EXPECT_TRUE(Ask(other).ok());
     EXPECT_EQ(rig.core.Stat("open_leases"), kBulkTicketsPerSessionMax + 1);
     const auto stream = ConnectTo(rig.server->bulk_port());
@@ -204,10 +241,10 @@ struct LargeTransfer : testing::Test {
     prefix.rows.push_back({{}, 0, payload, {}});
     auto bytes = std::make_shared<const LeasedBytes>(state, session, std::move(prefix));
     held = bytes;
-    const auto ticket = server->tickets().Issue(std::move(bytes), absl::Seconds(60));
+    const auto ticket = server->tickets().Issue(std::move(bytes), 1, absl::Seconds(60));
     EXPECT_TRUE(ticket.ok()) << ticket.status();
     auto stream = ConnectTo(server->port());
-    Show(*stream, *ticket);
+    Show(*stream, ticket->front());
     std::array<uint8_t, 1> first;
     EXPECT_TRUE(stream->Receive(first, kLong).ok());
     return stream;
@@ -268,10 +305,10 @@ TEST_F(LargeTransfer, ATicketOfAnEndedSessionGivesNothing) {
   LeasedPrefix prefix;
   prefix.rows.push_back({{}, 0, payload, {}});
   const auto ticket = server->tickets().Issue(
-      std::make_shared<const LeasedBytes>(state, session, std::move(prefix)), absl::Seconds(60));
+      std::make_shared<const LeasedBytes>(state, session, std::move(prefix)), 1, absl::Seconds(60));
   state.sessions.Remove(session->token());
   const auto stream = ConnectTo(server->port());
-  Show(*stream, *ticket);
+  Show(*stream, ticket->front());
   EXPECT_TRUE(Read(*stream).empty());
   EXPECT_EQ(state.counters.bulk_bad_tickets, 1u);
 }

@@ -7,26 +7,29 @@
 
 namespace cairn::cache {
 
-absl::StatusOr<std::string> BulkTickets::Issue(std::shared_ptr<const LeasedBytes> bytes,
-                                               absl::Duration deadline) {
+absl::StatusOr<std::vector<std::string>> BulkTickets::Issue(
+    const std::shared_ptr<const LeasedBytes>& bytes, size_t stripes, absl::Duration deadline) {
   Sweep();
   const int64_t now = clock_.NowNanos();
   const int64_t end = now + absl::ToInt64Nanoseconds(deadline);
   const int64_t good_until = now + absl::ToInt64Nanoseconds(std::min(deadline, kBulkTicketMax));
   const ClientSession* session = bytes->session().get();
-  std::string ticket(kTicketBytes, '\0');
+  std::vector<std::string> tickets;
   std::lock_guard<std::mutex> lock(mutex_);
   const auto of_session = std::count_if(open_.begin(), open_.end(), [&](const auto& open) {
     return open.second.transfer.bytes->session().get() == session;
   });
-  if (static_cast<size_t>(of_session) >= kBulkTicketsPerSessionMax) {
+  if (static_cast<size_t>(of_session) + stripes > kBulkTicketsPerSessionMax) {
     return absl::ResourceExhaustedError(
         absl::StrCat("fetch_bulk: this session has ", kBulkTicketsPerSessionMax,
                      " tickets that it does not use, which is the most"));
   }
-  random_.Fill({reinterpret_cast<uint8_t*>(ticket.data()), ticket.size()});
-  open_[ticket] = {.transfer = {std::move(bytes), end}, .good_until_nanos = good_until};
-  return ticket;
+  for (size_t i = 0; i < stripes; ++i) {
+    std::string& ticket = tickets.emplace_back(kTicketBytes, '\0');
+    random_.Fill({reinterpret_cast<uint8_t*>(ticket.data()), ticket.size()});
+    open_[ticket] = {.transfer = {bytes, i, stripes, end}, .good_until_nanos = good_until};
+  }
+  return tickets;
 }
 
 std::optional<BulkTransfer> BulkTickets::Use(const std::string& ticket) {
@@ -53,8 +56,10 @@ std::vector<BulkTickets::Open> BulkTickets::TakeIf(Gone gone) {
   return taken;
 }
 
-void BulkTickets::Revoke(const std::string& ticket) {
-  TakeIf([&](const std::string& id, const Open&) { return id == ticket; });
+void BulkTickets::Revoke(std::span<const std::string> tickets) {
+  TakeIf([&](const std::string& id, const Open&) {
+    return std::find(tickets.begin(), tickets.end(), id) != tickets.end();
+  });
 }
 
 void BulkTickets::EndSession(const ClientSession& session) {

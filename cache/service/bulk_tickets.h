@@ -12,6 +12,7 @@
 #include <memory>
 #include <mutex>
 #include <optional>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -28,19 +29,20 @@ inline constexpr absl::Duration kBulkTicketMax = absl::Seconds(10);
 
 struct BulkTransfer {
   std::shared_ptr<const LeasedBytes> bytes;
-  int64_t deadline_nanos = 0;  // of the clock; for the transfer
+  size_t stripe = 0, stripes = 1;  // which of how many
+  int64_t deadline_nanos = 0;      // of the clock; for the transfer
 };
 
 class BulkTickets {
  public:
   BulkTickets(Clock& clock, Random& random) : clock_(clock), random_(random) {}
 
-  // `deadline`: how long issuing and transfer may take together.
-  absl::StatusOr<std::string> Issue(std::shared_ptr<const LeasedBytes> bytes,
-                                    absl::Duration deadline);
+  // One for each stripe. `deadline`: how long issuing and transfer may take together.
+  absl::StatusOr<std::vector<std::string>> Issue(const std::shared_ptr<const LeasedBytes>& bytes,
+                                                 size_t stripes, absl::Duration deadline);
   // nullopt: no such ticket, used already, or too old.
   std::optional<BulkTransfer> Use(const std::string& ticket);
-  void Revoke(const std::string& ticket);
+  void Revoke(std::span<const std::string> tickets);
   void EndSession(const ClientSession& session);
   // Lets go of what nobody came for in time.
   void Sweep();

@@ -146,9 +146,11 @@ absl::Status CacheServer::ListenForBulk(const CacheServerOptions& options) {
     CAIRN_ASSIGN_OR_RETURN(tls, store::TlsListeners(*options.tls));
   }
   if (options.bulk_listen.empty()) return absl::OkStatus();
-  CAIRN_ASSIGN_OR_RETURN(state_.bulk_port,
-                         BulkServer::Start({.listen = options.bulk_listen}, state_, clock_, random_,
-                                           tls != nullptr ? *tls : store::TcpStreams()));
+  CAIRN_ASSIGN_OR_RETURN(
+      state_.bulk_port,
+      BulkServer::Start(
+          {.listen = options.bulk_listen, .stripe_bytes_min = options.bulk_stripe_bytes_min},
+          state_, clock_, random_, tls != nullptr ? *tls : store::TcpStreams()));
   return absl::OkStatus();
 }
 

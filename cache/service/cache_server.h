@@ -36,6 +36,7 @@ struct CacheServerOptions {
   std::string admin_socket;  // path; empty: no admin service
   std::string bulk_listen;   // "host:port" (port 0: any); empty: no bulk port
   std::string version;
+  uint64_t bulk_stripe_bytes_min = kBulkStripeBytesMin;
   // Of both ports, `listen` and `bulk_listen`; unset: in the clear. Clients show a certificate of
   // its authorities if it has any. Unix sockets are the file system's to guard.
   std::optional<store::TlsCredentials> tls = {};

@@ -61,9 +61,12 @@ absl::Status DoFetchBulk(ServiceState& state, const v1::FetchRequest& request,
   EncodeFetched(*bytes, out->mutable_head());
   if (bytes->bytes() == 0) return absl::OkStatus();
   BulkTickets* const tickets = &state.bulk_port->tickets();
-  CAIRN_ASSIGN_OR_RETURN(const std::string ticket, tickets->Issue(bytes, fetch.deadline));
-  out->set_ticket(ticket);
-  *undo = [tickets, ticket] { tickets->Revoke(ticket); };
+  const size_t stripes = state.bulk_port->StripesOf(*bytes, request.streams());
+  CAIRN_ASSIGN_OR_RETURN(std::vector<std::string> issued,
+                         tickets->Issue(bytes, stripes, fetch.deadline));
+  out->set_ticket(issued[0]);
+  for (size_t i = 1; i < stripes; ++i) out->add_more_tickets(issued[i]);
+  *undo = [tickets, issued = std::move(issued)] { tickets->Revoke(issued); };
   return absl::OkStatus();
 }
 

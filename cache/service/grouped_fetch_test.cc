@@ -10,7 +10,8 @@ namespace {
 // Rows have two parts, of 2048 and 100 bytes, a checkpoint one.
 const std::vector<PartGroup> kGroups = {{1, 0}, {1, 1}, {2, 1}};
 
-class GroupedFetch : public testing::TestWithParam<bool> {
+// Connections of the bulk port; 0: by gRPC.
+class GroupedFetch : public testing::TestWithParam<uint32_t> {
  protected:
   GroupedFetch() {
     const auto writer = rig_.Connect(rig_.unix_target());
@@ -20,7 +21,8 @@ class GroupedFetch : public testing::TestWithParam<bool> {
   }
   std::unique_ptr<CacheApi> Connect() const {
     RemoteCacheOptions options = PatientOptions();
-    options.bulk = GetParam();
+    options.bulk = GetParam() > 0;
+    if (options.bulk) options.bulk_streams = GetParam();
     return rig_.Connect(rig_.tcp_target(), options);
   }
   std::unique_ptr<FetchedPrefix> Fetch(std::span<const Digest> chain,
@@ -35,7 +37,7 @@ class GroupedFetch : public testing::TestWithParam<bool> {
   std::unique_ptr<CacheApi> cache_;
 };
 
-INSTANTIATE_TEST_SUITE_P(ByStreamAndBulk, GroupedFetch, testing::Bool());
+INSTANTIATE_TEST_SUITE_P(ByStreamAndBulk, GroupedFetch, testing::Values(0u, 1u, 2u, 5u));
 
 TEST_P(GroupedFetch, GivesTheSameBytes) {
   const std::vector<std::vector<PartGroup>> all = {

@@ -52,11 +52,12 @@ class LeasedBytes {
     return sum;
   }
   bool grouped() const { return !groups_.empty(); }
-  // From the first byte on.
-  TransferCursor Begin() const {
+  // From a stripe's first byte on; the whole is one stripe. REQUIRES: stripe < stripes.
+  TransferCursor Begin(size_t stripe = 0, size_t stripes = 1) const {
     std::vector<uint64_t> sizes;
     for (size_t i = 0; i < entries(); ++i) sizes.push_back(payload(i).size());
-    return TransferCursor(std::move(sizes), prefix_.rows.size(), groups_);
+    return TransferCursor(SizesInStripe(std::move(sizes), stripe, stripes), prefix_.rows.size(),
+                          groups_);
   }
   // What is left of the piece at hand. REQUIRES: of a cursor of this that is not done.
   std::span<const uint8_t> Piece(const TransferCursor& cursor) const {

@@ -68,7 +68,8 @@ inline absl::StatusOr<std::unique_ptr<CacheServer>> StartServer(CacheCore& core,
                              .listen = listen,
                              .admin_socket = folder / "admin.sock",
                              .bulk_listen = listen,
-                             .version = "test"},
+                             .version = "test",
+                             .bulk_stripe_bytes_min = 1000},  // entries here are small
                             core, clock, SystemRandom(), store::UnixSockets());
 }
 

@@ -99,20 +99,23 @@ void CheckMappedPrefix(const v1::MappedPrefix& answer, const FetchAsked& asked) 
   ReadMapped(answer);
 }
 
-void ReceivePrefix(CheckedFetch checked, const FetchRequest& request, FuzzInput& payloads) {
+void ReceivePrefix(CheckedFetch checked, const FetchRequest& request, size_t stripes,
+                   FuzzInput& payloads) {
   uint64_t announced = checked.checkpoint.has_value() ? checked.checkpoint->bytes : 0;
   for (const CheckedExtent& extent : checked.rows) announced += extent.bytes;
   static ReceivePool pool(1 << 20);
   // Groups of one of the rows' parts, of the checkpoint, and of the rest.
   const std::vector<GroupEnd> ends = {{64, 0}, {64, 128}};
-  ArrivingPrefix prefix(request, std::move(checked), pool, ends);
-  while (!prefix.Done() && !payloads.empty()) {
-    const auto piece = payloads.TakeBytes(std::min<uint64_t>(prefix.Missing(), 100));
-    const absl::StatusOr<std::span<uint8_t>> room = prefix.Room();
+  ArrivingPrefix prefix(request, std::move(checked), pool, ends, stripes);
+  for (size_t next = 0; !prefix.Done() && !payloads.empty(); ++next) {
+    ArrivingPrefix::Stripe& stripe = prefix.stripe(next % stripes);
+    if (stripe.Done()) continue;
+    const auto piece = payloads.TakeBytes(std::min<uint64_t>(stripe.Missing(), 100));
+    const absl::StatusOr<std::span<uint8_t>> room = stripe.Room();
     FUZZ_CHECK_OK(room.status());
     FUZZ_CHECK(room->size() >= piece.size());
     std::copy(piece.begin(), piece.end(), room->begin());
-    prefix.Took(piece.size());
+    stripe.Took(piece.size());
   }
   FUZZ_CHECK(prefix.payload_bytes() <= announced);
   if (prefix.Done()) FUZZ_CHECK(prefix.Await(SIZE_MAX).ok() == prefix.verified);
@@ -136,7 +139,8 @@ void CheckHead(const v1::FetchResponse& answer, const FetchAsked& asked, FuzzInp
   }
   const std::vector<Digest> chain(asked.chain_blocks);
   if (chain.empty()) return;  // no request is
-  ReceivePrefix(*std::move(checked), {.chain = chain, .checkpoint = asked.checkpoint}, payloads);
+  ReceivePrefix(*std::move(checked), {.chain = chain, .checkpoint = asked.checkpoint},
+                asked.chain_blocks % 3 + 1, payloads);
 }
 
 void CheckReserved(const v1::ReserveResponse& answer, size_t asked) {

@@ -30,6 +30,7 @@ constexpr absl::Duration kPatience = absl::Seconds(20);
 constexpr size_t kReceiveBytes = 256 << 10;  // of one receive, ours and the limit's
 constexpr size_t kRedisValueBytes = 1 << 20, kMemcachedValueBytes = 900'000, kValues = 32;
 constexpr uint32_t kGroups = 8;
+const uint32_t kStreams = cache::RemoteCacheOptions().bulk_streams;
 
 // Transfers until the second is over; GB/s.
 template <typename Transfer>
@@ -56,6 +57,7 @@ struct Ours {
                                        i == 0 ? cache->registration().root : chain[i - 1],
                                        static_cast<uint32_t>(i)};
       CAIRN_ASSIGN_OR_RETURN(const auto reserved, cache->Reserve({&item, 1}, absl::ZeroDuration()));
+      if (reserved[0].state == cache::ReserveState::kExists) continue;  // put by another client
       CAIRN_ASSIGN_OR_RETURN(const auto staging, cache->Stage(WireBlockBytes()));
       SeededRandom(i).Fill(staging->bytes);
       cache::CommitItem commit{reserved[0].reservation, staging.get(), {}};
@@ -92,13 +94,15 @@ struct Ours {
   }
 };
 
+// `streams`: the bulk port's; 0: by gRPC.
 absl::StatusOr<std::shared_ptr<Ours>> Connect(
-    const WireHost& host, bool bulk,
+    const WireHost& host, uint32_t streams,
     const std::optional<store::TlsCredentials>& tls = std::nullopt) {
   auto ours = std::make_shared<Ours>();
   cache::RemoteCacheOptions options;
   options.call_timeout = options.stall_timeout = kPatience;
-  options.bulk = bulk;
+  options.bulk = streams > 0;
+  options.bulk_streams = streams;
   options.tls = tls;
   CAIRN_ASSIGN_OR_RETURN(ours->cache,
                          cache::ConnectCache(absl::StrCat("127.0.0.1:", host.cache_port()),
@@ -148,7 +152,7 @@ struct BareGrpc {
 
 absl::StatusOr<Prepared> PrepareGrpc(const BenchContext& context) {
   CAIRN_ASSIGN_OR_RETURN(std::shared_ptr<WireHost> host, WireHost::Start(context.directory));
-  CAIRN_ASSIGN_OR_RETURN(std::shared_ptr<Ours> ours, Connect(*host, false));
+  CAIRN_ASSIGN_OR_RETURN(std::shared_ptr<Ours> ours, Connect(*host, 0));
   auto bare = std::make_shared<BareGrpc>();
   grpc::ChannelArguments arguments;
   arguments.SetMaxReceiveMessageSize(-1);
@@ -229,7 +233,7 @@ absl::StatusOr<Prepared> PrepareBulkTls(const BenchContext& context) {
   const store::TlsCredentials credentials = store::TestAuthority().Issue("IP:127.0.0.1");
   CAIRN_ASSIGN_OR_RETURN(std::shared_ptr<WireHost> host,
                          WireHost::Start(context.directory, credentials));
-  CAIRN_ASSIGN_OR_RETURN(std::shared_ptr<Ours> ours, Connect(*host, true, credentials));
+  CAIRN_ASSIGN_OR_RETURN(std::shared_ptr<Ours> ours, Connect(*host, kStreams, credentials));
   CAIRN_ASSIGN_OR_RETURN(const auto streams, store::TlsConnections(credentials, "127.0.0.1"));
   auto bare = std::make_shared<BareTcp>();
   CAIRN_ASSIGN_OR_RETURN(
@@ -246,7 +250,8 @@ absl::StatusOr<Prepared> PrepareBulkTls(const BenchContext& context) {
 
 absl::StatusOr<Prepared> PrepareBulk(const BenchContext& context) {
   CAIRN_ASSIGN_OR_RETURN(std::shared_ptr<WireHost> host, WireHost::Start(context.directory));
-  CAIRN_ASSIGN_OR_RETURN(std::shared_ptr<Ours> ours, Connect(*host, true));
+  CAIRN_ASSIGN_OR_RETURN(std::shared_ptr<Ours> ours, Connect(*host, kStreams));
+  CAIRN_ASSIGN_OR_RETURN(std::shared_ptr<Ours> by_one, Connect(*host, 1));
   auto bare = std::make_shared<BareTcp>();
   CAIRN_ASSIGN_OR_RETURN(
       bare->stream,
@@ -262,6 +267,8 @@ absl::StatusOr<Prepared> PrepareBulk(const BenchContext& context) {
                       [host, ours] { return Rate([&] { return ours->Fetch(); }); }},
                      {"the same in 8 groups of layers", Role::kRival,
                       [host, ours] { return Rate([&] { return ours->FetchInGroups(); }); }},
+                     {"the same by one connection", Role::kRival,
+                      [host, by_one] { return Rate([&] { return by_one->Fetch(); }); }},
                      {"bare TCP stream into one 256 KiB buffer", Role::kRival,
                       [transfer] { return transfer(false); }}},
       .left_out = {}};
