@@ -1,7 +1,8 @@
 // bulk_protocol.h: what both ends of the bulk port share.
 //
 //   client -> daemon   preamble: "CAIRNBLK", version (u32, little endian), ticket (16 bytes)
-//   daemon -> client   the payloads that the ticket's head announced, one after another, unframed
+//   daemon -> client   the payloads that the ticket's head announced, or of these its stripe
+//                      (transfer_order.h), one after another, unframed
 //
 // and again, on the same connection, with the next ticket of the same session. A ticket that is
 // wrong, used or too old gets no answer: the connection is closed. There is nothing to acknowledge:
