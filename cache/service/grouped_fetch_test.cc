@@ -68,6 +68,7 @@ TEST_P(GroupedFetch, GivesTheSameBytes) {
     }
   }
   EXPECT_TRUE(Eventually([&] { return rig_.core.Stat("open_leases") == 0; }));
+  EXPECT_EQ(StatOf(*cache_, "client_bulk_failures"), 0u);
 }
 
 TEST_P(GroupedFetch, AMissIsAValue) {

@@ -61,6 +61,16 @@ bool Eventually(Condition condition) {
   return true;
 }
 
+// Of a client's counts; 0: none of that name.
+inline uint64_t StatOf(CacheApi& cache, const std::string& name) {
+  const auto counts = cache.Stats();
+  EXPECT_TRUE(counts.ok()) << counts.status();
+  for (const NamedCount& count : *counts) {
+    if (count.name == name) return count.value;
+  }
+  return 0;
+}
+
 inline absl::StatusOr<std::unique_ptr<CacheServer>> StartServer(CacheCore& core, Clock& clock,
                                                                 const TestFolder& folder,
                                                                 const std::string& listen = "") {

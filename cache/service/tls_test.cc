@@ -34,14 +34,6 @@ class TlsDaemon : public testing::Test {
     options.tls = std::move(tls);
     return ConnectCache(absl::StrCat("127.0.0.1:", server_->tcp_port()), RigSpec(""), options);
   }
-  static uint64_t StatOf(CacheApi& cache, const std::string& name) {
-    const auto counts = cache.Stats();
-    EXPECT_TRUE(counts.ok()) << counts.status();
-    for (const NamedCount& count : *counts) {
-      if (count.name == name) return count.value;
-    }
-    return 0;
-  }
   // Who is refused learns it by a handshake that fails, and tries again until its patience ends.
   void ExpectRefused(std::optional<store::TlsCredentials> tls) const {
     EXPECT_FALSE(Connect(std::move(tls), true, absl::Milliseconds(500)).ok());
