@@ -33,6 +33,7 @@ BulkServer::BulkServer(const Options& options, ServiceState& state, Clock& clock
           WorkerPool::Options{.threads_max = kBulkConnectionsMax, .queue_max = 0})) {}
 
 size_t BulkServer::StripesOf(const LeasedBytes& bytes, uint32_t streams) const {
+  if (connections() >= kBulkConnectionsMax / 2) return 1;
   const uint64_t worth =
       std::min<uint64_t>(bytes.bytes() / options_.stripe_bytes_min, bytes.entries());
   return std::clamp<uint64_t>(std::min<uint64_t>(worth, streams), 1, kBulkStripesMax);

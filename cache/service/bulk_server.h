@@ -57,7 +57,8 @@ class BulkServer {
                                                            store::ByteStreamDoor& door);
   ~BulkServer() { Stop(); }
 
-  // In how many stripes a client that would draw by `streams` connections gets these bytes.
+  // In how many stripes a client that would draw by `streams` connections gets these bytes: one,
+  // once half of all connections are taken.
   size_t StripesOf(const LeasedBytes& bytes, uint32_t streams) const;
   // Ends all connections and tickets, and returns when no byte is read for them any more.
   // Idempotent; not from two threads at once.

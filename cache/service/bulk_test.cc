@@ -313,6 +313,24 @@ TEST_F(LargeTransfer, ATicketOfAnEndedSessionGivesNothing) {
   EXPECT_EQ(state.counters.bulk_bad_tickets, 1u);
 }
 
+TEST_F(LargeTransfer, StripesAreForThoseWhoAskWhileConnectionsAreFree) {
+  LeasedPrefix prefix;
+  for (int i = 0; i < 3; ++i) prefix.rows.push_back({{}, 0, payload, {}});
+  const LeasedBytes bytes(state, session, std::move(prefix));
+  LeasedPrefix little;
+  for (int i = 0; i < 3; ++i) {
+    little.rows.push_back({{}, 0, std::span(payload).first(kBulkStripeBytesMin / 2), {}});
+  }
+  EXPECT_EQ(server->StripesOf(bytes, 0), 1u);
+  EXPECT_EQ(server->StripesOf(bytes, 2), 2u);
+  EXPECT_EQ(server->StripesOf(bytes, UINT32_MAX), 3u);
+  EXPECT_EQ(server->StripesOf(LeasedBytes(state, session, std::move(little)), 2), 1u);
+  std::vector<std::unique_ptr<store::ByteStream>> open;
+  while (open.size() < kBulkConnectionsMax / 2) open.push_back(ConnectTo(server->port()));
+  EXPECT_TRUE(Eventually([&] { return server->connections() == kBulkConnectionsMax / 2; }));
+  EXPECT_EQ(server->StripesOf(bytes, 2), 1u);
+}
+
 TEST_F(LargeTransfer, ConnectionsOverTheBoundAreClosedAtOnce) {
   std::vector<std::unique_ptr<store::ByteStream>> open;
   for (size_t i = 0; i < kBulkConnectionsMax; ++i) open.push_back(ConnectTo(server->port()));
