@@ -1,5 +1,7 @@
 #include "cache/client/answer_check.h"
 
+#include <algorithm>
+
 #include "cache/client/bulk_protocol.h"
 #include "cache/client/protocol.h"
 #include "store/base/limits.h"
@@ -204,7 +206,7 @@ absl::StatusOr<std::vector<std::string>> CheckTickets(const v1::BulkResponse& an
   const auto more = static_cast<size_t>(answer.more_tickets_size());
   std::vector<std::string> out;
   if (answer.ticket().empty() && more == 0) return out;
-  if (more >= streams) return Wrong(more + 1, " tickets for ", streams, " streams");
+  if (more >= std::max(streams, 1u)) return Wrong(more + 1, " tickets for ", streams, " streams");
   out = {answer.ticket()};
   out.insert(out.end(), answer.more_tickets().begin(), answer.more_tickets().end());
   for (const std::string& ticket : out) {

@@ -70,8 +70,8 @@ struct CheckedFetch {
 absl::StatusOr<CheckedFetch> CheckFetch(const v1::FetchResponse& answer, const FetchAsked& asked,
                                         const EntryShapes& shapes);
 
-// Of what comes by the bulk port, one for each stripe: at most `streams`. None: there is nothing to
-// draw, says the daemon.
+// Of what comes by the bulk port, one for each stripe: at most `streams`, of which 0 is 1 as in the
+// request. None: there is nothing to draw, says the daemon.
 absl::StatusOr<std::vector<std::string>> CheckTickets(const v1::BulkResponse& answer,
                                                       uint32_t streams);
 

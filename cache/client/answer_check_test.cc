@@ -255,6 +255,7 @@ TEST(AnswerCheck, TicketsThatDoNotFit) {
   EXPECT_TRUE(CheckTickets(answer, 2)->empty());
   answer.set_ticket(ticket);
   EXPECT_EQ(*CheckTickets(answer, 1), std::vector{ticket});
+  EXPECT_EQ(*CheckTickets(answer, 0), std::vector{ticket});
   answer.add_more_tickets(ticket);
   EXPECT_EQ(CheckTickets(answer, 2)->size(), 2u);
   ExpectLie(CheckTickets(answer, 1).status(), "2 tickets for 1");

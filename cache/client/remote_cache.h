@@ -50,7 +50,7 @@ struct RemoteCacheOptions {
   // certificate; certificate and key: where it asks for one. Unset: in the clear.
   std::optional<store::TlsCredentials> tls = {};
   bool bulk = true;           // false: by gRPC stream even if the daemon has a bulk port
-  uint32_t bulk_streams = 2;  // connections that a fetch of many bytes draws by; at least 1
+  uint32_t bulk_streams = 2;  // connections that a fetch of many bytes draws by; 0 is 1
   // Of memory that streamed fetches arrived in, how much is kept for the next ones.
   uint64_t receive_bytes_kept = 1ull << 30;
   uint64_t staging_bytes_max = 1ull << 30;

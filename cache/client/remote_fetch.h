@@ -46,7 +46,7 @@ absl::StatusOr<std::unique_ptr<FetchedPrefix>> FetchStreamed(
     const FetchRequest& request, const EntryShapes& shapes, const std::shared_ptr<DaemonLink>& link,
     ReceivePool& pool);
 
-// `streams`: connections at once, at most; at least 1.
+// `streams`: connections at once, at most; 0 is 1.
 absl::StatusOr<std::unique_ptr<FetchedPrefix>> FetchBulk(
     const FetchRequest& request, const EntryShapes& shapes, const std::shared_ptr<DaemonLink>& link,
     ReceivePool& pool, const std::shared_ptr<BulkClient>& bulk, uint32_t streams);
