@@ -12,6 +12,7 @@
 
 #include "kernels/cpu/attention.h"
 #include "kernels/cpu/rope.h"
+#include "kernels/cpu/row_loops.h"
 #include "kernels/cpu/top_k.h"
 #include "kernels/cpu/vector_ops.h"
 
@@ -224,6 +225,20 @@ TEST_P(AttendShapes, MatchesDefinitionAndHeadsAreIndependent) {
         << h;
   }
 }
+
+#ifdef __SANITIZE_ADDRESS__
+// The loops are compiled so that the sanitizer leaves their registers alone (CMakeLists.txt).
+TEST(Attend, RowsThatAreTooShortAreStillSeenByTheSanitizer) {
+  const std::vector<float> q(4 * 64, 1.0f), rows(16 * 64 - 4, 1.0f), sink(4);
+  std::vector<float> out(4 * 64), scratch;
+  const RowSegment short_of_four{rows.data(), 16};
+  for (const RowLoops& loops : {Avx2RowLoops(), ChosenRowLoops()}) {
+    EXPECT_DEATH(
+        Attend(loops, q.data(), 4, 64, short_of_four, {}, 1.0f, sink.data(), out.data(), scratch),
+        "AddressSanitizer");
+  }
+}
+#endif
 
 INSTANTIATE_TEST_SUITE_P(Shapes, AttendShapes,
                          testing::Values(AttendCase{1, 8, 1, 0}, AttendCase{2, 128, 128, 5},
