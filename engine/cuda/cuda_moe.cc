@@ -5,6 +5,7 @@
 namespace cairn::engine {
 namespace {
 
+using kernels::cuda::ExpertRows;
 using kernels::cuda::Linear;
 using kernels::cuda::QuantisedRows;
 
@@ -20,12 +21,12 @@ absl::Status RunShared(const CudaStep& step, const CudaMoe& moe, const Quantised
 }
 
 // w.made [P, d]: of the sorted pairs.
-absl::Status RunExperts(CudaStep& step, const CudaMoe& moe, const uint16_t* x, int64_t pairs) {
+absl::Status RunExperts(CudaStep& step, const CudaMoe& moe, const uint16_t* x,
+                        const ExpertRows& experts) {
   const ModelConfig& c = step.model.config;
   CudaWorkspace& w = step.w;
   const kernels::cuda::Stream stream = step.stream;
-  const kernels::cuda::ExpertRows experts{w.offsets.get(), c.experts, pairs, w.tiles.get()};
-  CAIRN_RETURN_IF_ERROR(kernels::cuda::CutExpertRows(stream, experts));
+  const int64_t pairs = experts.rows;
   const QuantisedRows input = w.pair_codes.Rows(pairs, c.dim);
   CAIRN_RETURN_IF_ERROR(kernels::cuda::QuantiseRows(stream, x, w.token_of.get(), input));
   CAIRN_RETURN_IF_ERROR(kernels::cuda::ExpertLinear(stream, moe.gate_up.view, input, experts,
@@ -58,12 +59,11 @@ absl::Status CudaMoeLayer(CudaStep& step, const CudaMoe& moe, const uint16_t* x)
   } else {
     choice.bias = moe.bias.get();
   }
-  CAIRN_RETURN_IF_ERROR(kernels::cuda::Route(stream, w.gate.get(), choice, shape,
-                                             w.expert_ids.get(), w.expert_weights.get()));
-  CAIRN_RETURN_IF_ERROR(kernels::cuda::SortPairs(
-      stream, w.expert_ids.get(), w.expert_weights.get(), shape,
-      {w.offsets.get(), w.token_of.get(), w.weight_of.get(), w.place_of.get()}));
-  CAIRN_RETURN_IF_ERROR(RunExperts(step, moe, x, step.rows * c.experts_per_token));
+  const ExpertRows rows{w.offsets.get(), c.experts, step.rows * c.experts_per_token, w.tiles.get()};
+  CAIRN_RETURN_IF_ERROR(kernels::cuda::RouteExperts(
+      stream, w.gate.get(), choice, shape, {w.expert_ids.get(), w.expert_weights.get()},
+      {w.offsets.get(), w.token_of.get(), w.weight_of.get(), w.place_of.get()}, rows));
+  CAIRN_RETURN_IF_ERROR(RunExperts(step, moe, x, rows));
   CAIRN_RETURN_IF_ERROR(step.Join(CudaBranch::kShared));
   return kernels::cuda::CombineExperts(stream, w.made.get(), w.place_of.get(), w.shared.get(),
                                        shape, c.dim, w.f.get());

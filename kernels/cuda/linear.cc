@@ -279,12 +279,15 @@ int64_t ExpertScratchBytes(int64_t rows, int64_t experts) {
   return kTilesAt + ExpertTilesMax(rows, experts) * static_cast<int64_t>(sizeof(RowTile));
 }
 
-absl::Status CutExpertRows(Stream stream, const ExpertRows& rows) {
+absl::StatusOr<internal::ExpertTiles> internal::ExpertTilesOf(const ExpertRows& rows) {
   CAIRN_RETURN_IF_ERROR(CheckExperts(rows));
+  return ExpertTiles{TilesOf(rows), TileCountOf(rows), ExpertRowsATile(rows.rows, rows.experts)};
+}
+
+absl::Status CutExpertRows(Stream stream, const ExpertRows& rows) {
+  CAIRN_ASSIGN_OR_RETURN(const internal::ExpertTiles tiles, internal::ExpertTilesOf(rows));
   if (rows.rows == 0) return absl::OkStatus();
-  return internal::LaunchCut(stream, rows.offsets, rows.experts,
-                             ExpertRowsATile(rows.rows, rows.experts), TilesOf(rows),
-                             TileCountOf(rows));
+  return internal::LaunchCut(stream, rows.offsets, rows.experts, tiles);
 }
 
 absl::Status ExpertLinear(Stream stream, const DeviceMatrix& w, const QuantisedRows& x,

@@ -4,13 +4,14 @@
 // enough of these to fill the device. `Few`: 64 outputs x 8 to 64 rows; k may be shared by the
 // blocks of a cluster, who bring their parts together and add them in k's order.
 //
-// Threads: values. Not for use outside of linear*.
+// Threads: values. Not for use outside of linear*; routing_few cuts experts' rows itself.
 #ifndef CAIRN_KERNELS_CUDA_LINEAR_JOB_H_
 #define CAIRN_KERNELS_CUDA_LINEAR_JOB_H_
 
 #include <cstdint>
 
 #include "kernels/cuda/device.h"
+#include "kernels/cuda/linear.h"
 #include "kernels/cuda/tensor_map.h"
 
 namespace cairn::kernels::cuda::internal {
@@ -19,6 +20,15 @@ namespace cairn::kernels::cuda::internal {
 struct RowTile {
   int32_t expert, begin, end;
 };
+
+// What CutExpertRows writes, in the scratch of the rows: on the device.
+struct ExpertTiles {
+  RowTile* tiles = nullptr;
+  int32_t* count = nullptr;
+  int rows_a_tile = 0;
+};
+// INVALID_ARGUMENT as CutExpertRows.
+absl::StatusOr<ExpertTiles> ExpertTilesOf(const ExpertRows& rows);
 
 struct LinearJob {
   int32_t n = 0;             // outputs of a matrix
@@ -51,8 +61,8 @@ struct LinearPlan {
 };
 
 // Cuts each expert's rows into tiles: tiles ascending, and how many there are.
-absl::Status LaunchCut(Stream stream, const int32_t* offsets, int64_t experts, int rows_a_tile,
-                       RowTile* tiles, int32_t* tile_count);
+absl::Status LaunchCut(Stream stream, const int32_t* offsets, int64_t experts,
+                       const ExpertTiles& tiles);
 absl::Status LaunchFp8(Stream stream, const LinearPlan& plan);
 absl::Status LaunchFp4(Stream stream, const LinearPlan& plan);
 absl::Status LaunchBf16(Stream stream, const LinearPlan& plan);

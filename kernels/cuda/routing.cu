@@ -1,48 +1,17 @@
 #include "kernels/cuda/routing.h"
 
 #include "kernels/cuda/launch.cuh"
+#include "kernels/cuda/routing_choice.cuh"
+#include "kernels/cuda/routing_few.h"
 #include "kernels/cuda/row_math.cuh"
 
 namespace cairn::kernels::cuda {
 namespace {
 
-constexpr int kExpertsMax = 512;
-constexpr int kScoresMax = kExpertsMax / kLanes;  // of a lane: experts lane, lane + 32, ...
-constexpr int kChosenMax = 8;
 constexpr int kTokensOfBlock = 4;
 constexpr int kSortThreads = 512;
 
-__device__ inline float SqrtSoftplus(float gate) {
-  const double x = static_cast<double>(gate);
-  return static_cast<float>(sqrt(fmax(x, 0.0) + log1p(exp(-fabs(x)))));
-}
-
-// Order-preserving, never 0 for a number; -0 is +0.
-__device__ inline uint32_t SortKey(float v) {
-  const uint32_t bits = __float_as_uint(v + 0.0f);
-  return (bits & 0x80000000u) != 0 ? ~bits : bits | 0x80000000u;
-}
-
-// Takes the warp's largest key away and says whose it was; of equal ones the lowest expert's.
-__device__ inline int TakeLargest(uint32_t (&keys)[kScoresMax], int lane) {
-  uint32_t most = 0;
-#pragma unroll
-  for (uint32_t key : keys) most = max(most, key);
-  most = __reduce_max_sync(kAllLanes, most);
-  unsigned expert = kExpertsMax;
-#pragma unroll
-  for (int i = kScoresMax - 1; i >= 0; --i) {
-    if (keys[i] == most) expert = lane + kLanes * i;
-  }
-  expert = __reduce_min_sync(kAllLanes, expert);
-#pragma unroll
-  for (int i = 0; i < kScoresMax; ++i) {
-    if (expert == static_cast<unsigned>(lane + kLanes * i)) keys[i] = 0;
-  }
-  return static_cast<int>(expert);
-}
-
-// A warp a token. Lane i < k ends with the i-th expert.
+// A warp a token.
 __global__ void __launch_bounds__(kLanes* kTokensOfBlock)
     RouteKernel(const float* gate, RouteChoice choice, int tokens, int experts, int k, float scale,
                 int32_t* ids, float* weights) {
@@ -51,39 +20,26 @@ __global__ void __launch_bounds__(kLanes* kTokensOfBlock)
   if (token >= tokens) return;  // a whole warp
   const int lane = threadIdx.x;
   const float* const of_token = gate + static_cast<int64_t>(token) * experts;
-  int expert = kExpertsMax;  // sorts behind all others
+  int expert = kRouteExpertsMax;  // sorts behind all others
   if (choice.table != nullptr) {
     if (lane < k) {
       expert = choice.table[static_cast<int64_t>(choice.token_ids[token]) * k + lane];
     }
   } else {
-    uint32_t keys[kScoresMax];
+    RouteKeys keys;
 #pragma unroll
-    for (int i = 0; i < kScoresMax; ++i) {
+    for (int i = 0; i < kRouteExpertsMax / kLanes; ++i) {
       const int e = lane + kLanes * i;
-      keys[i] = e < experts ? SortKey(SqrtSoftplus(of_token[e]) + choice.bias[e]) : 0;
+      keys[i] = e < experts ? RouteKey(SqrtSoftplus(of_token[e]) + choice.bias[e]) : 0;
     }
-    for (int i = 0; i < k; ++i) {
-      const int largest = TakeLargest(keys, lane);
-      if (lane == i) expert = largest;
-    }
+    expert = ChooseLargest(keys, k, lane);
   }
-  // By rank: how many stand before it, of equal ones those of lower lanes.
-  int rank = 0;
-  for (int i = 0; i < k; ++i) {
-    const int other = __shfl_sync(kAllLanes, expert, i);
-    rank += other < expert || (other == expert && i < lane) ? 1 : 0;
-  }
-  float sum = 0.0f;
   const float score = lane < k ? SqrtSoftplus(of_token[expert]) : 0.0f;
-  for (int place = 0; place < k; ++place) {
-    const unsigned holder = __ballot_sync(kAllLanes, lane < k && rank == place);
-    sum += __shfl_sync(kAllLanes, score, __ffs(holder) - 1);
-  }
+  const RouteRank ranked = RankAndWeigh(expert, score, k, scale, lane);
   if (lane >= k) return;
-  const int64_t pair = static_cast<int64_t>(token) * k + rank;
+  const int64_t pair = static_cast<int64_t>(token) * k + ranked.rank;
   ids[pair] = expert;
-  weights[pair] = score / sum * scale;
+  weights[pair] = ranked.weight;
 }
 
 // A block an expert. All blocks read all ids: which is less than an exchange between them costs.
@@ -152,16 +108,16 @@ __global__ void __launch_bounds__(256)
   WaitForKernelsBefore();
   const int64_t dim = 8 * static_cast<int64_t>(chunks);
   const int64_t at = 8 * (i - token * chunks);
-  uint4 parts[kChosenMax];
+  uint4 parts[kRouteChosenMax];
 #pragma unroll
-  for (int j = 0; j < kChosenMax; ++j) {
+  for (int j = 0; j < kRouteChosenMax; ++j) {
     if (j >= k) continue;
     const int64_t row = place_of[token * k + j];
     parts[j] = *reinterpret_cast<const uint4*>(made + row * dim + at);
   }
   float sum[8] = {};
 #pragma unroll
-  for (int j = 0; j < kChosenMax; ++j) {
+  for (int j = 0; j < kRouteChosenMax; ++j) {
     if (j >= k) continue;
     float v[8];
     Unpack8(parts[j], v);
@@ -176,12 +132,18 @@ __global__ void __launch_bounds__(256)
 }
 
 absl::Status CheckShape(const RouteShape& shape) {
-  CAIRN_RETURN_IF_ERROR(Require(shape.experts > 0 && shape.experts <= kExpertsMax,
+  CAIRN_RETURN_IF_ERROR(Require(shape.experts > 0 && shape.experts <= kRouteExpertsMax,
                                 "Routing: experts not in [1, 512]"));
-  CAIRN_RETURN_IF_ERROR(Require(shape.k > 0 && shape.k <= kChosenMax && shape.k <= shape.experts,
+  CAIRN_RETURN_IF_ERROR(Require(shape.k > 0 && shape.k <= kRouteChosenMax && shape.k <= shape.experts,
                                 "Routing: k not in [1, 8], or more than there are experts"));
   return Require(shape.tokens >= 0 && shape.tokens < (int64_t{1} << 31) / shape.k - kSortThreads,
                  "Routing: tokens * k not below 2^31");
+}
+
+absl::Status CheckChoice(const RouteChoice& choice) {
+  return Require(
+      choice.bias != nullptr || (choice.table != nullptr && choice.token_ids != nullptr),
+      "Routing: neither a bias nor a table with token ids");
 }
 
 }  // namespace
@@ -189,9 +151,7 @@ absl::Status CheckShape(const RouteShape& shape) {
 absl::Status Route(Stream stream, const float* gate, const RouteChoice& choice,
                    const RouteShape& shape, int32_t* ids, float* weights) {
   CAIRN_RETURN_IF_ERROR(CheckShape(shape));
-  CAIRN_RETURN_IF_ERROR(Require(choice.bias != nullptr ||
-                                    (choice.table != nullptr && choice.token_ids != nullptr),
-                                "Route: neither a bias nor a table with token ids"));
+  CAIRN_RETURN_IF_ERROR(CheckChoice(choice));
   if (shape.tokens == 0) return absl::OkStatus();
   const auto grid = static_cast<unsigned>(CeilDiv(shape.tokens, int64_t{kTokensOfBlock}));
   RouteKernel<<<grid, dim3(kLanes, kTokensOfBlock), 0, stream>>>(
@@ -206,6 +166,23 @@ absl::Status SortPairs(Stream stream, const int32_t* ids, const float* weights,
   return LaunchEarlyIfFew(stream, "SortPairs", {static_cast<unsigned>(shape.experts), kSortThreads},
                           SortPairsKernel, ids, weights, static_cast<int>(shape.tokens * shape.k),
                           static_cast<int>(shape.k), order);
+}
+
+absl::Status RouteExperts(Stream stream, const float* gate, const RouteChoice& choice,
+                          const RouteShape& shape, const RouteRoom& room, const RouteOrder& order,
+                          const ExpertRows& rows) {
+  CAIRN_RETURN_IF_ERROR(CheckShape(shape));
+  CAIRN_RETURN_IF_ERROR(CheckChoice(choice));
+  CAIRN_RETURN_IF_ERROR(Require(rows.offsets == order.offsets && rows.experts <= shape.experts &&
+                                    rows.rows == shape.tokens * shape.k,
+                                "RouteExperts: rows are not those of the order"));
+  CAIRN_ASSIGN_OR_RETURN(const internal::ExpertTiles tiles, internal::ExpertTilesOf(rows));
+  if (shape.tokens > 0 && shape.tokens <= kRouteFewTokens) {
+    return RouteFew(stream, gate, choice, shape, order, tiles);
+  }
+  CAIRN_RETURN_IF_ERROR(Route(stream, gate, choice, shape, room.ids, room.weights));
+  CAIRN_RETURN_IF_ERROR(SortPairs(stream, room.ids, room.weights, shape, order));
+  return CutExpertRows(stream, rows);
 }
 
 absl::Status CombineExperts(Stream stream, const uint16_t* made, const int32_t* place_of,

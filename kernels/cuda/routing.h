@@ -14,6 +14,7 @@
 #include <cstdint>
 
 #include "kernels/cuda/device.h"
+#include "kernels/cuda/linear.h"
 
 namespace cairn::kernels::cuda {
 
@@ -49,6 +50,19 @@ struct RouteOrder {
 };
 absl::Status SortPairs(Stream stream, const int32_t* ids, const float* weights,
                        const RouteShape& shape, const RouteOrder& order);
+
+// Room for all pairs' experts and weights [tokens, k]. What is in them after RouteExperts is open.
+struct RouteRoom {
+  int32_t* ids = nullptr;
+  float* weights = nullptr;
+};
+
+// Route, SortPairs and CutExpertRows of `rows`: in one launch where tokens are few. REQUIRES:
+// order.weight_of is there, rows.offsets is order.offsets, rows.rows is tokens * k, no expert is
+// chosen from rows.experts on (shape.experts may have some more, for the gate's sake).
+absl::Status RouteExperts(Stream stream, const float* gate, const RouteChoice& choice,
+                          const RouteShape& shape, const RouteRoom& room, const RouteOrder& order,
+                          const ExpertRows& rows);
 
 // out [tokens, dim] BF16: what the experts made of each token, in the order of its pairs, added up
 // in F32 from 0, then the shared expert's; rounded once. made [tokens * k, dim] BF16, sorted;

@@ -3,8 +3,10 @@
 #include "kernels/cuda/routing.h"
 
 #include <algorithm>
+#include <cstring>
 #include <numeric>
 
+#include "absl/strings/str_cat.h"
 #include "kernels/cpu/top_k.h"
 #include "kernels/cuda/test_util.h"
 
@@ -62,6 +64,17 @@ TEST(RoutingRefuseTest, ShapesOutOfBounds) {
   const RouteShape shape{1, 256, 6};
   EXPECT_EQ(Route(nullptr, some, {}, shape, nullptr, nullptr).code(), code);
   EXPECT_EQ(CombineExperts(nullptr, nullptr, nullptr, nullptr, shape, 12, nullptr).code(), code);
+  int32_t offsets[2];
+  alignas(16) uint8_t scratch[16];
+  const RouteOrder order{.offsets = offsets};
+  const RouteChoice by_bias{.bias = some};
+  EXPECT_EQ(RouteExperts(nullptr, some, {}, shape, {}, order, {offsets, 256, 6, scratch}).code(),
+            code);
+  for (const ExpertRows& rows :
+       {ExpertRows{offsets, 256, 5, scratch}, ExpertRows{offsets + 1, 256, 6, scratch},
+        ExpertRows{offsets, 257, 6, scratch}, ExpertRows{offsets, 256, 6, scratch + 1}}) {
+    EXPECT_EQ(RouteExperts(nullptr, some, by_bias, shape, {}, order, rows).code(), code);
+  }
 }
 
 class RoutingTest : public DeviceTest {
@@ -176,6 +189,100 @@ TEST_F(RoutingTest, SortsPairsByExpertThenToken) {
     ExpectSorted(ids, shape);
   }
   ExpectSorted(std::vector<int32_t>(600, 3), {100, 8, 6});  // all to one, several times over
+}
+
+// What RouteExperts leaves, read back; the tiles as bytes, as far as there are any.
+struct Ordered {
+  std::vector<int32_t> offsets, token_of, place_of;
+  std::vector<float> weight_of;
+  std::vector<uint8_t> tiles;
+};
+
+struct OrderRoom {
+  explicit OrderRoom(const RouteShape& shape)
+      : pairs(static_cast<size_t>(shape.tokens * shape.k)),
+        experts(shape.experts),
+        ids(Filled<int32_t>(pairs)),
+        offsets(Filled<int32_t>(static_cast<size_t>(shape.experts) + 1)),
+        token_of(Filled<int32_t>(pairs)),
+        place_of(Filled<int32_t>(pairs)),
+        weights(Filled<float>(pairs)),
+        weight_of(Filled<float>(pairs)),
+        tiles(Filled<uint8_t>(
+            static_cast<size_t>(ExpertScratchBytes(static_cast<int64_t>(pairs), shape.experts)))) {}
+
+  template <typename T>
+  static DeviceBuffer<T> Filled(size_t count) {
+    auto buffer = DeviceBuffer<T>::Create(count).value();
+    EXPECT_TRUE(buffer.Fill(0xff).ok());
+    return buffer;
+  }
+  RouteOrder order() const {
+    return {offsets.get(), token_of.get(), weight_of.get(), place_of.get()};
+  }
+  ExpertRows rows() const {
+    return {offsets.get(), experts, static_cast<int64_t>(pairs), tiles.get()};
+  }
+  Ordered Read() const {
+    Ordered out{offsets.Read().value(), token_of.Read().value(), place_of.Read().value(),
+                weight_of.Read().value(), tiles.Read().value()};
+    int32_t count = 0;  // linear.cc: the count, and from 16 bytes on tiles of 12
+    std::memcpy(&count, out.tiles.data(), sizeof(count));
+    EXPECT_GT(count, 0);
+    EXPECT_LE(16 + 12 * static_cast<size_t>(count), out.tiles.size());
+    out.tiles.resize(16 + 12 * static_cast<size_t>(count));
+    return out;
+  }
+
+  size_t pairs;
+  int64_t experts;
+  DeviceBuffer<int32_t> ids, offsets, token_of, place_of;
+  DeviceBuffer<float> weights, weight_of;
+  DeviceBuffer<uint8_t> tiles;
+};
+
+TEST_F(RoutingTest, FewTokensInOneLaunchAreOrderedAsByThreeSteps) {
+  constexpr size_t kVocab = 30;
+  for (const int64_t experts : {8, 40, 256, 384, 512}) {
+    for (const int64_t tokens : {1, 2, 7, 8, 9, 33, 63, 64, 65}) {
+      for (const bool by_table : {false, true}) {
+        SCOPED_TRACE(absl::StrCat(experts, " experts, ", tokens, " tokens, table ", by_table));
+        const RouteShape shape{tokens, experts, experts == 8 ? 8 : 6, 1.5f};
+        SeededRandom random(static_cast<uint64_t>(experts + tokens));
+        std::vector<float> gate = RandomFloats(static_cast<size_t>(tokens * experts), 1, 40.0f);
+        if (tokens % 2 == 0) {
+          for (float& g : gate) g = std::round(g / 10.0f);  // ties
+        }
+        std::vector<int32_t> table(kVocab * static_cast<size_t>(shape.k)), ids;
+        for (int32_t& e : table) e = static_cast<int32_t>(random.Next() % 8);  // long tiles
+        for (int64_t t = 0; t < tokens; ++t) ids.push_back(static_cast<int32_t>(t) % 30);
+        const auto device_gate = DeviceBuffer<float>::Of(gate).value();
+        const auto bias =
+            DeviceBuffer<float>::Of(RandomFloats(static_cast<size_t>(experts), 2)).value();
+        const auto device_table = DeviceBuffer<int32_t>::Of(table).value();
+        const auto device_ids = DeviceBuffer<int32_t>::Of(ids).value();
+        RouteChoice choice{.bias = bias.get()};
+        if (by_table) choice = {.table = device_table.get(), .token_ids = device_ids.get()};
+
+        const OrderRoom one(shape), steps(shape);
+        ASSERT_EQ(RouteExperts(nullptr, device_gate.get(), choice, shape,
+                               {one.ids.get(), one.weights.get()}, one.order(), one.rows()),
+                  absl::OkStatus());
+        ASSERT_TRUE(
+            Route(nullptr, device_gate.get(), choice, shape, steps.ids.get(), steps.weights.get())
+                .ok());
+        ASSERT_TRUE(
+            SortPairs(nullptr, steps.ids.get(), steps.weights.get(), shape, steps.order()).ok());
+        ASSERT_TRUE(CutExpertRows(nullptr, steps.rows()).ok());
+        const Ordered got = one.Read(), want = steps.Read();
+        EXPECT_EQ(got.offsets, want.offsets);
+        EXPECT_EQ(got.token_of, want.token_of);
+        EXPECT_EQ(got.place_of, want.place_of);
+        EXPECT_EQ(got.weight_of, want.weight_of);
+        EXPECT_EQ(got.tiles, want.tiles);
+      }
+    }
+  }
 }
 
 TEST_F(RoutingTest, CombinesInTheOrderOfPairs) {

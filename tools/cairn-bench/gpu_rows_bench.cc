@@ -251,27 +251,28 @@ absl::StatusOr<Work> Compress(int64_t tokens, const kernels::cuda::CompressorSha
 absl::StatusOr<Work> CompressCsa(int64_t tokens) { return Compress(tokens, {4, 512}); }
 absl::StatusOr<Work> CompressHca(int64_t tokens) { return Compress(tokens, {128, 512}); }
 
-// One gate's outputs to sorted pairs: two launches.
-absl::StatusOr<Work> RouteAndSort(int64_t tokens) {
+// One gate's outputs to sorted pairs and their tiles: three launches, of few tokens one.
+absl::StatusOr<Work> Route(int64_t tokens) {
   struct State {
-    Turns gate, bias, out;
+    Turns gate, bias, out, tiles;
   };
+  const int64_t pairs = tokens * kChosen;
   CAIRN_ASSIGN_OR_RETURN(Turns gate, Turns::Make(tokens * kExperts * 4, 8));
   CAIRN_ASSIGN_OR_RETURN(Turns bias, Turns::Make(kExperts * 4, 1));
-  CAIRN_ASSIGN_OR_RETURN(Turns out, Turns::Make((tokens * kChosen + kExperts + 1) * 4, 6));
-  const auto s = std::make_shared<State>(State{std::move(gate), std::move(bias), std::move(out)});
-  return Work{
-      [s, tokens](Stream stream, int64_t i) -> absl::Status {
-        const kernels::cuda::RouteShape shape{tokens, kExperts, kChosen, 1.5f};
-        int32_t* const ids = s->out.at<int32_t>(0);
-        float* const weights = s->out.at<float>(1);
-        CAIRN_RETURN_IF_ERROR(kernels::cuda::Route(
-            stream, s->gate.at<float>(i), {.bias = s->bias.at<float>(0)}, shape, ids, weights));
-        return kernels::cuda::SortPairs(stream, ids, weights, shape,
-                                        {s->out.at<int32_t>(2), s->out.at<int32_t>(3),
-                                         s->out.at<float>(4), s->out.at<int32_t>(5)});
-      },
-      tokens*(kExperts * 4 + kChosen * 32)};
+  CAIRN_ASSIGN_OR_RETURN(Turns out, Turns::Make((pairs + kExperts + 1) * 4, 6));
+  CAIRN_ASSIGN_OR_RETURN(Turns tiles,
+                         Turns::Make(kernels::cuda::ExpertScratchBytes(pairs, kExperts), 1));
+  const auto s = std::make_shared<State>(
+      State{std::move(gate), std::move(bias), std::move(out), std::move(tiles)});
+  return Work{[s, tokens, pairs](Stream stream, int64_t i) {
+                int32_t* const offsets = s->out.at<int32_t>(2);
+                return kernels::cuda::RouteExperts(
+                    stream, s->gate.at<float>(i), {.bias = s->bias.at<float>(0)},
+                    {tokens, kExperts, kChosen, 1.5f}, {s->out.at<int32_t>(0), s->out.at<float>(1)},
+                    {offsets, s->out.at<int32_t>(3), s->out.at<float>(4), s->out.at<int32_t>(5)},
+                    {offsets, kExperts, pairs, s->tiles.at<uint8_t>(0)});
+              },
+              tokens * (kExperts * 4 + kChosen * 32)};
 }
 
 absl::StatusOr<Work> Combine(int64_t tokens) {
@@ -357,7 +358,7 @@ constexpr Row kRows[] = {
     {"gpu-kv-write", "norm, rotation and e4m3 rows of 584 bytes", KvWrite, kManyTokens},
     {"gpu-compressor-csa", "pooling groups of 4 with overlap", CompressCsa, kManyTokens},
     {"gpu-compressor-hca", "pooling groups of 128", CompressHca, kManyTokens},
-    {"gpu-route", "256 scores, the best 6, sorted by expert", RouteAndSort, kManyTokens},
+    {"gpu-route", "256 scores, the best 6, sorted by expert", Route, kManyTokens},
     {"gpu-combine", "adding up 6 experts and the shared one", Combine, kManyTokens},
     {"gpu-gather", "row entries of 64k tokens to layers side by side", Gather, 65536, false},
 };
