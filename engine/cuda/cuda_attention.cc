@@ -173,6 +173,7 @@ absl::Status CudaAttentionLayer(CudaStep& step, const CudaBlock& block, CudaLaye
     CAIRN_RETURN_IF_ERROR(MakeQueries(step, op, latent, angles));
   }
   CAIRN_RETURN_IF_ERROR(step.Join(CudaBranch::kRows));
+  CAIRN_RETURN_IF_ERROR(step.Join(CudaBranch::kMixing));  // here nothing starts early
   CAIRN_RETURN_IF_ERROR(Attend(step, block, place, angles));
 
   CAIRN_RETURN_IF_ERROR(ProjectGroups(step, op));

@@ -28,16 +28,22 @@ kernels::cuda::HcMerging MergingOf(const CudaWorkspace& w) {
 }
 
 // w.x: the sub-layer's input from the streams, before its norm. `merge`: what the sub-layer before
-// made is merged into them first.
+// made is merged into them first. w.comb is there behind the branch kMixing.
 absl::Status MixStreams(CudaStep& step, const CudaHyperConnection& hc, bool merge) {
   CudaWorkspace& w = step.w;
-  const HcShape shape = HcOf(step.model, step.rows);
+  HcShape shape = HcOf(step.model, step.rows);
+  shape.finish_later = !step.branches.empty();
   if (merge) {
-    return kernels::cuda::HcMergeMix(step.stream, MergingOf(w), hc.view(), shape, w.streams.get(),
-                                     w.x.get(), w.post.get(), w.comb.get());
+    CAIRN_RETURN_IF_ERROR(kernels::cuda::HcMergeMix(step.stream, MergingOf(w), hc.view(), shape,
+                                                    w.streams.get(), w.x.get(), w.post.get(),
+                                                    w.comb.get()));
+  } else {
+    CAIRN_RETURN_IF_ERROR(kernels::cuda::HcMix(step.stream, hc.view(), shape, w.streams.get(),
+                                               w.x.get(), w.post.get(), w.comb.get()));
   }
-  return kernels::cuda::HcMix(step.stream, hc.view(), shape, w.streams.get(), w.x.get(),
-                              w.post.get(), w.comb.get());
+  if (!shape.finish_later) return absl::OkStatus();
+  CAIRN_ASSIGN_OR_RETURN(const CudaStep beside, step.Fork(CudaBranch::kMixing));
+  return kernels::cuda::HcFinish(beside.stream, shape, w.comb.get());
 }
 
 // The sub-layer's input: w.x normalised, and its codes in w.x_codes.

@@ -65,6 +65,7 @@ absl::Status CudaMoeLayer(CudaStep& step, const CudaMoe& moe, const uint16_t* x)
       {w.offsets.get(), w.token_of.get(), w.weight_of.get(), w.place_of.get()}, rows));
   CAIRN_RETURN_IF_ERROR(RunExperts(step, moe, x, rows));
   CAIRN_RETURN_IF_ERROR(step.Join(CudaBranch::kShared));
+  CAIRN_RETURN_IF_ERROR(step.Join(CudaBranch::kMixing));
   return kernels::cuda::CombineExperts(stream, w.made.get(), w.place_of.get(), w.shared.get(),
                                        shape, c.dim, w.f.get());
 }

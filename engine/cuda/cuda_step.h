@@ -19,8 +19,8 @@ namespace cairn::engine {
 
 // Parts of a layer that do not depend on each other: with few rows each is too small for the
 // device.
-enum class CudaBranch : uint8_t { kRows, kKeys, kQueries, kShared };
-constexpr size_t kCudaBranches = 4;
+enum class CudaBranch : uint8_t { kRows, kKeys, kQueries, kShared, kMixing };
+constexpr size_t kCudaBranches = 5;
 
 struct CudaStep {
   const CudaModel& model;

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <atomic>
 
+#include "kernels/cuda/hyper_connection_comb.cuh"
 #include "kernels/cuda/hyper_connection_slice.cuh"
 #include "kernels/cuda/launch.cuh"
 
@@ -12,29 +13,6 @@ namespace cairn::kernels::cuda {
 namespace {
 
 namespace cg = cooperative_groups;
-
-// c of 16 lanes: lane 4j + k of the half warp. Sums as the CPU's: over k or j ascending.
-__device__ inline float SumOfFour(float v, int first, int stride) {
-  float sum = __shfl_sync(kAllLanes, v, first);
-#pragma unroll
-  for (int i = 1; i < kHcStreams; ++i) sum += __shfl_sync(kAllLanes, v, first + i * stride);
-  return sum;
-}
-
-// The 39 divisions follow one another and even out their own errors: the fast one, within 2 ulp.
-__device__ inline float Sinkhorn(float c, int lane, int iterations, float eps) {
-  const int row = lane / 4 * 4;
-  const int column = lane / 16 * 16 + lane % 4;
-  const float top = fmaxf(c, __shfl_xor_sync(kAllLanes, c, 1));
-  c = Exp(c - fmaxf(top, __shfl_xor_sync(kAllLanes, top, 2)));
-  c = c / SumOfFour(c, row, 1) + eps;
-  c = __fdividef(c, SumOfFour(c, column, 4) + eps);
-  for (int i = 1; i < iterations; ++i) {
-    c = __fdividef(c, SumOfFour(c, row, 1) + eps);
-    c = __fdividef(c, SumOfFour(c, column, 4) + eps);
-  }
-  return c;
-}
 
 // x of the lane's channels.
 __device__ inline void Collapse(const HcMixParams& p, const HcSlice& s, const float* pre, int lane) {
@@ -59,7 +37,12 @@ __device__ inline void Collapse(const HcMixParams& p, const HcSlice& s, const fl
   }
 }
 
-// Sinkhorn of the rows that this block wrote the logits of, half a warp for a row.
+__global__ void __launch_bounds__(kLanes) HcFinishKernel(const HcShape shape, float* comb) {
+  const int64_t row = int64_t{blockIdx.x} * 2 + threadIdx.x / 16;
+  FinishRow(shape, row < shape.rows, row, comb);
+}
+
+// The rows that this block wrote the logits of.
 __device__ inline void FinishComb(const HcMixParams& p, int64_t tile, int64_t tile_stride,
                                   int64_t tiles, int rank, int rows_of_rank) {
   const int lane = threadIdx.x % kLanes;
@@ -70,10 +53,7 @@ __device__ inline void FinishComb(const HcMixParams& p, int64_t tile, int64_t ti
     const int64_t row = (tile + item / rows_of_rank * tile_stride) * kTileRows +
                         rank * rows_of_rank + item % rows_of_rank;
     const bool has = item < items && row < p.shape.rows;
-    float* const at = p.comb + row * kHcStreams * kHcStreams + lane % 16;
-    const float c =
-        Sinkhorn(has ? *at : 0.0f, lane, p.shape.sinkhorn_iterations, p.shape.hc_eps);
-    if (has) *at = c;
+    FinishRow(p.shape, has, row, p.comb);
   }
 }
 
@@ -292,7 +272,7 @@ __global__ void __launch_bounds__(kWarpsMax* kLanes, 1) HcMixKernel(const HcMixP
     __syncthreads();
     Collapse(p, s, pre, lane);
   }
-  if constexpr (kOutputs > kHcStreams) {
+  if (kOutputs > kHcStreams && !p.shape.finish_later) {
     FinishComb(p, first_tile, tile_stride, tiles, rank, kTileRows / ranks);
   }
 }
@@ -316,6 +296,12 @@ __global__ void __launch_bounds__(256)
   for (int j = 0; j < kHcStreams; ++j) *reinterpret_cast<uint4*>(at + j * dim) = merged[j];
 }
 
+absl::Status CheckRows(const HcShape& shape) {
+  CAIRN_RETURN_IF_ERROR(
+      Require(shape.rows >= 0 && shape.rows <= (int64_t{1} << 27), "HcMix: rows not in [0, 2^27]"));
+  return Require(shape.sinkhorn_iterations >= 1, "HcMix: there is at least one Sinkhorn iteration");
+}
+
 template <int kOutputs, bool kMerge>
 absl::Status LaunchMix(Stream stream, const HcMixParams& params) {
   const int64_t slices = params.shape.dim / kSlice;
@@ -326,10 +312,7 @@ absl::Status LaunchMix(Stream stream, const HcMixParams& params) {
                                     slices % ranks == 0 && warps <= kWarpsMax,
                                 "HcMix: dim is none of those in hyper_connection.h"));
   const int64_t rows = params.shape.rows;
-  CAIRN_RETURN_IF_ERROR(
-      Require(rows >= 0 && rows <= (int64_t{1} << 27), "HcMix: rows not in [0, 2^27]"));
-  CAIRN_RETURN_IF_ERROR(Require(params.shape.sinkhorn_iterations >= 1,
-                                "HcMix: there is at least one Sinkhorn iteration"));
+  CAIRN_RETURN_IF_ERROR(CheckRows(params.shape));
   if (rows == 0) return absl::OkStatus();
   const auto kernel = HcMixKernel<kOutputs, kMerge>;
   constexpr int kFragmentBytes = HcSliceWeights<kOutputs>::kFragments * kLanes * sizeof(uint4);
@@ -381,6 +364,14 @@ absl::Status HcMergeMix(Stream stream, const HcMerging& merging, const HcWeights
                         const HcShape& shape, uint16_t* streams, uint16_t* x, float* post,
                         float* comb) {
   return LaunchMix<kHcMixes, true>(stream, {weights, shape, merging, streams, x, post, comb});
+}
+
+absl::Status HcFinish(Stream stream, const HcShape& shape, float* comb) {
+  CAIRN_RETURN_IF_ERROR(CheckRows(shape));
+  if (shape.rows == 0) return absl::OkStatus();
+  HcFinishKernel<<<static_cast<unsigned>(CeilDiv(shape.rows, int64_t{2})), kLanes, 0, stream>>>(
+      shape, comb);
+  return LaunchStatus("HcFinish");
 }
 
 absl::Status HcCollapse(Stream stream, const HcWeights& weights, const HcShape& shape,

@@ -40,11 +40,16 @@ struct HcShape {
   float norm_eps = 1e-6f;
   float hc_eps = 1e-6f;
   int sinkhorn_iterations = 20;
+  // HcMix and HcMergeMix leave in comb what HcFinish makes comb of: of few rows that takes as long
+  // as all else, and only the next merging waits for it.
+  bool finish_later = false;
 };
 
 // x [rows, dim] BF16 for the sub-layer, post [rows, 4] and comb [rows, 4, 4] F32 for HcMerge.
 absl::Status HcMix(Stream stream, const HcWeights& weights, const HcShape& shape,
                    const uint16_t* streams, uint16_t* x, float* post, float* comb);
+
+absl::Status HcFinish(Stream stream, const HcShape& shape, float* comb);
 
 // What a sub-layer made, f [rows, dim] BF16, and how it goes into the streams: post and comb of the
 // HcMix before it. In place, streams[k] = post[k] * f + sum over j of comb[j][k] * streams[j].

@@ -106,7 +106,7 @@ float MostApart(const std::vector<float>& got, const std::vector<float>& want) {
 class HyperConnectionTest : public DeviceTest {
  protected:
   // Rows [first, first + rows) of what was made.
-  Mixed Run(const Made& made, int64_t first, int64_t rows) {
+  Mixed Run(const Made& made, int64_t first, int64_t rows, bool finish_later = false) {
     const int64_t dim = made.shape.dim;
     const auto fn = DeviceBuffer<float>::Of(made.fn).value();
     const auto base = DeviceBuffer<float>::Of(made.base).value();
@@ -118,12 +118,16 @@ class HyperConnectionTest : public DeviceTest {
     EXPECT_TRUE(x.Fill(0xff).ok() && post.Fill(0xff).ok() && comb.Fill(0xff).ok());
     HcShape shape = made.shape;
     shape.rows = rows;
+    shape.finish_later = finish_later;
     const HcWeights weights{fn.get(), base.get(), scale.get()};
     const uint16_t* const from = streams.get() + first * 4 * dim;
     const absl::Status status =
         made.outputs == 4 ? HcCollapse(nullptr, weights, shape, from, x.get())
                           : HcMix(nullptr, weights, shape, from, x.get(), post.get(), comb.get());
     EXPECT_TRUE(status.ok()) << status;
+    if (finish_later) {
+      EXPECT_TRUE(HcFinish(nullptr, shape, comb.get()).ok());
+    }
     Mixed out{FromBf16(x.Read().value()), {}, {}};
     if (made.outputs == 4) return out;
     out.post = post.Read().value();
@@ -142,6 +146,7 @@ TEST(HyperConnectionRefuseTest, ShapesOutOfBounds) {
   EXPECT_EQ(HcCollapse(nullptr, {}, {.rows = -1, .dim = 512}, nullptr, nullptr).code(),
             absl::StatusCode::kInvalidArgument);
   EXPECT_EQ(HcMerge(nullptr, {}, 1, 12, nullptr).code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_EQ(HcFinish(nullptr, {.rows = -1}, nullptr).code(), absl::StatusCode::kInvalidArgument);
 }
 
 TEST_F(HyperConnectionTest, MixesAreTheDefinitions) {
@@ -177,6 +182,17 @@ TEST_F(HyperConnectionTest, ARowIsTheSameInAnyCompany) {
     EXPECT_TRUE(std::ranges::equal(one.x, std::span(all.x).subspan(at * kDim, kDim)));
     EXPECT_TRUE(std::ranges::equal(one.post, std::span(all.post).subspan(at * 4, 4)));
     EXPECT_TRUE(std::ranges::equal(one.comb, std::span(all.comb).subspan(at * 16, 16)));
+  }
+}
+
+TEST_F(HyperConnectionTest, WhatIsFinishedLaterIsTheSame) {
+  const Made made(65, 512, kHcMixes);
+  for (const int64_t rows : {1, 2, 37, 65}) {
+    const Mixed at_once = Run(made, 0, rows);
+    const Mixed later = Run(made, 0, rows, /*finish_later=*/true);
+    EXPECT_EQ(later.x, at_once.x) << rows;
+    EXPECT_EQ(later.post, at_once.post) << rows;
+    EXPECT_EQ(later.comb, at_once.comb) << rows;
   }
 }
 
