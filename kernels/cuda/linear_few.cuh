@@ -116,10 +116,10 @@ struct FewBlock {
 
   // ---- parts ----
 
-  // The parts of k to k + kCount, at once: use(k, part, address of x scales, w scale) for each.
+  // The next kCount parts, at once: use(part, address of x scales, w scale) for each.
   template <int kCount, class Use>
-  __device__ void MakeParts(const Tile& tile, int32_t k, StageCounter& at,
-                            WeightScales<Weights>& w_scales, const Use& use) const {
+  __device__ void MakeParts(const Tile& tile, StageCounter& at, WeightScales<Weights>& w_scales,
+                            const Use& use) const {
     Sums part[kCount];
     typename Weights::Held held[kCount];
     uint32_t stage_of[kCount];
@@ -132,7 +132,7 @@ struct FewBlock {
     }
     const auto finish = [&]<int i>(std::integral_constant<int, i>) {
       FinishPart<Weights, kRows, kCount - 1 - i>(part[i], held[i]);
-      use(k + i, part[i], Scales(stage_of[i]) + ScaleOffset(tile.row), w_scales.Next());
+      use(part[i], Scales(stage_of[i]) + ScaleOffset(tile.row), w_scales.Next());
       __syncwarp();
       if (threadIdx.x % 32 == 0) BarrierArrive(Empty(stage_of[i]));
     };
@@ -149,9 +149,9 @@ struct FewBlock {
     WeightScales<Weights> w_scales(job, tile.expert * job.n + tile.output, k_begin, k_end);
     int32_t k = k_begin;
     for (; k + Layout::kBatch <= k_end; k += Layout::kBatch) {
-      MakeParts<Layout::kBatch>(tile, k, at, w_scales, use);
+      MakeParts<Layout::kBatch>(tile, at, w_scales, use);
     }
-    for (; k < k_end; ++k) MakeParts<1>(tile, k, at, w_scales, use);
+    for (; k < k_end; ++k) MakeParts<1>(tile, at, w_scales, use);
   }
 
   // ---- sums of shared k ----
@@ -161,18 +161,20 @@ struct FewBlock {
   __device__ uint32_t AdderOf(uint32_t warp) const { return warp * Adders() / 4; }
   // Bytes of a k block's parts for one adder.
   __device__ uint32_t LineBytes() const { return 4 / Adders() * kRows / 8 * 512; }
-  // Parts made: [adder][own k], parts to add up: [k]; then [warp of the adder][j][lane][4].
-  __device__ uint32_t Made(uint32_t adder, int32_t k) const {
-    const uint32_t line = adder * static_cast<uint32_t>(k_end - k_begin) + (k - k_begin);
+  // Parts made: [adder][own k], parts to add up: [k]; then [warp of the adder][j][lane][4]. Lines of
+  // ascending k lie one behind the other.
+  __device__ uint32_t Made(uint32_t adder) const {
+    const uint32_t line = adder * static_cast<uint32_t>(k_end - k_begin);
     return PartsBarrier() + Layout::kPartsBarrier + line * LineBytes();
   }
   __device__ uint32_t ToAdd(int32_t k) const {
     const uint32_t made = (static_cast<uint32_t>(job.k_blocks) + cluster - 1) / cluster * Adders();
     return PartsBarrier() + Layout::kPartsBarrier + (made + k) * LineBytes();
   }
-  __device__ static uint32_t InLine(uint32_t adders, int j) {
-    const uint32_t warp = threadIdx.x / 32 % (4 / adders);
-    return ((warp * kRows / 8 + j) * 32 + threadIdx.x % 32) * 16;
+  // This thread's place in a line, for j = 0; the next is 512 bytes behind.
+  __device__ uint32_t InLine() const {
+    const uint32_t warp = threadIdx.x / 32 % (4 / Adders());
+    return (warp * kRows / 8 * 32 + threadIdx.x % 32) * 16;
   }
 
   // Bytes that come to an adder from the others; its own parts each thread keeps for itself.
@@ -182,20 +184,23 @@ struct FewBlock {
 
   __device__ void SendParts(const Tile& tile, StageCounter& at) const {
     const uint32_t adder = AdderOf(threadIdx.x / 32);
-    ForEachPart(tile, at, [&](int32_t k, const Sums& part, uint32_t x_scales, float w_scale) {
+    // Worked out once: divisions here cost each part more than its product.
+    uint32_t to = (adder == rank ? ToAdd(k_begin) : Made(adder)) + InLine();
+    const uint32_t line_bytes = LineBytes();
+    ForEachPart(tile, at, [&](const Sums& part, uint32_t x_scales, float w_scale) {
       Sums scaled = {};
       AddPart<Weights, kRows>(scaled, part, x_scales, w_scale);
-      const uint32_t line = adder == rank ? ToAdd(k) : Made(adder, k);
 #pragma unroll
       for (int j = 0; j < kRows / 8; ++j) {
-        StoreSharedF32x4(line + InLine(Adders(), j),
+        StoreSharedF32x4(to + j * 512,
                          {scaled[4 * j], scaled[4 * j + 1], scaled[4 * j + 2], scaled[4 * j + 3]});
       }
+      to += line_bytes;
     });
     FenceForCopies();
     NamedBarrier(1, 128);
     if (threadIdx.x < Adders() && threadIdx.x != rank) {
-      CopyToBlock(Made(threadIdx.x, k_begin), AddressInBlock(ToAdd(k_begin), threadIdx.x),
+      CopyToBlock(Made(threadIdx.x), AddressInBlock(ToAdd(k_begin), threadIdx.x),
                   AddressInBlock(PartsBarrier(), threadIdx.x),
                   static_cast<uint32_t>(k_end - k_begin) * LineBytes());
     }
@@ -203,11 +208,13 @@ struct FewBlock {
   }
 
   __device__ void AddParts(Sums& sum) const {
+    uint32_t from = ToAdd(0) + InLine();
+    const uint32_t line_bytes = LineBytes();
 #pragma unroll 4
-    for (int32_t k = 0; k < job.k_blocks; ++k) {
+    for (int32_t k = 0; k < job.k_blocks; ++k, from += line_bytes) {
 #pragma unroll
       for (int j = 0; j < kRows / 8; ++j) {
-        const float4 part = LoadSharedF32x4(ToAdd(k) + InLine(Adders(), j));
+        const float4 part = LoadSharedF32x4(from + j * 512);
         sum[4 * j] += part.x;
         sum[4 * j + 1] += part.y;
         sum[4 * j + 2] += part.z;
@@ -230,7 +237,7 @@ struct FewBlock {
     ForEachTile([&](const Tile& tile) {
       Sums sum = {};
       if (cluster == 1) {
-        ForEachPart(tile, at, [&](int32_t, const Sums& part, uint32_t x_scales, float w_scale) {
+        ForEachPart(tile, at, [&](const Sums& part, uint32_t x_scales, float w_scale) {
           AddPart<Weights, kRows>(sum, part, x_scales, w_scale);
         });
       } else {
