@@ -11,10 +11,10 @@
 #include <functional>
 #include <thread>
 
+#include "store/base/checksum.h"
 #include "store/base/limits.h"
 #include "store/base/random.h"
 #include "store/device/faulty_file_system.h"
-#include "store/device/io_piece.h"
 #include "store/device/memory_file_system.h"
 #include "store/device/uring_file_system.h"
 
@@ -268,6 +268,39 @@ TEST_P(FileSystemTest, TwoPlacesInMemoryAreOneStretchOfTheFile) {
   EXPECT_TRUE(std::equal(whole.bytes().begin() + 8192, whole.bytes().end(), one.bytes().begin()));
 }
 
+TEST_P(FileSystemTest, WritesSideBySideAreEachCheckedAndToldOf) {
+  const auto file = Create("a");
+  constexpr uint64_t kBody = 400 << 10, kStride = kBody + kIoAlignment;
+  constexpr uint64_t kCount = 7, kDamaged = 3;
+  std::vector<IoBuffer> heads, bodies;
+  std::vector<std::vector<EntryPart>> parts;
+  std::vector<IoRequest> writes;
+  for (uint64_t i = 0; i < kCount; ++i) {
+    heads.push_back(Pattern(kIoAlignment, i));
+    bodies.push_back(Pattern(kBody, 50 + i));
+    parts.push_back({{kBody, Checksum(bodies[i].bytes())}});
+    if (i == kDamaged) bodies[i].bytes()[kBody / 2] ^= 1;
+    writes.push_back(IoRequest::Write(*file, i * kStride, heads[i].bytes(), bodies[i].bytes()));
+  }
+  for (uint64_t i = 0; i < kCount; ++i) writes[i].parts = parts[i];
+  std::vector<int> told(kCount);
+  files_->Submit(writes, [&](IoRequest& write) { ++told[&write - writes.data()]; });
+  EXPECT_EQ(told, std::vector<int>(kCount, 1));
+  IoBuffer back(kCount * kStride);
+  IoRequest read = IoRequest::Read(*file, 0, back.bytes());
+  files_->Submit({&read, 1});
+  ASSERT_TRUE(read.status.ok()) << read.status;
+  for (uint64_t i = 0; i < kCount; ++i) {
+    SCOPED_TRACE(i);
+    EXPECT_TRUE(writes[i].status.ok()) << writes[i].status;
+    const PartsSeen wrong = i == kDamaged ? PartsSeen::kMatch : PartsSeen::kDiffer;
+    EXPECT_NE(writes[i].parts_seen, wrong);
+    const auto there = back.bytes().subspan(i * kStride, kStride);
+    EXPECT_TRUE(std::ranges::equal(there.first(kIoAlignment), heads[i].bytes()));
+    EXPECT_TRUE(std::ranges::equal(there.subspan(kIoAlignment), bodies[i].bytes()));
+  }
+}
+
 TEST_P(FileSystemTest, WhoIsToldOfARequestMaySubmitAnother) {
   const auto file = Create("a");
   const IoBuffer written = Pattern(1 << 20, 3);
@@ -313,65 +346,6 @@ TEST(UringFileSystemTest, FallsBackWhereDirectIoIsRefused) {
     EXPECT_TRUE(write.status.ok()) << write.status;
   }
   std::filesystem::remove_all(folder, error);
-}
-
-// ---- pieces: what the kernel's answers mean ----
-
-class OneFile final : public File {
- public:
-  const std::string& path() const override { return path_; }
-  absl::StatusOr<uint64_t> Size() const override { return 0; }
-  absl::Status Sync() override { return absl::OkStatus(); }
-  absl::Status Allocate(uint64_t) override { return absl::OkStatus(); }
-  absl::Status Truncate(uint64_t) override { return absl::OkStatus(); }
-
- private:
-  std::string path_ = "file";
-};
-
-TEST(IoPieceTest, ShortTransfersGoOnAtAWholeUnit) {
-  OneFile file;
-  IoBuffer buffer(16384);
-  IoRequest request = IoRequest::Read(file, 4096, buffer.bytes());
-  std::vector<IoPiece> pieces = SplitIntoPieces({&request, 1});
-  ASSERT_EQ(pieces.size(), 1u);
-  EXPECT_TRUE(AdvancePiece(pieces[0], 5000));
-  EXPECT_EQ(pieces[0].offset, 8192u);
-  EXPECT_EQ(pieces[0].data, buffer.bytes().data() + 4096);
-  EXPECT_EQ(pieces[0].bytes, 12288u);
-  EXPECT_FALSE(AdvancePiece(pieces[0], 12288));
-  EXPECT_TRUE(request.status.ok());
-  EXPECT_EQ(request.bytes_done, 16384u);
-}
-
-TEST(IoPieceTest, NothingMoreIsTheEndForAReadAndAnErrorForAWrite) {
-  OneFile file;
-  IoBuffer buffer(8192);
-  IoRequest read = IoRequest::Read(file, 0, buffer.bytes());
-  std::vector<IoPiece> pieces = SplitIntoPieces({&read, 1});
-  EXPECT_TRUE(AdvancePiece(pieces[0], 4096));
-  EXPECT_FALSE(AdvancePiece(pieces[0], 0));
-  EXPECT_TRUE(read.cut_short());
-  EXPECT_EQ(read.bytes_done, 4096u);
-  IoRequest write = IoRequest::Write(file, 0, buffer.bytes());
-  pieces = SplitIntoPieces({&write, 1});
-  EXPECT_FALSE(AdvancePiece(pieces[0], 0));
-  EXPECT_EQ(write.status.code(), absl::StatusCode::kUnavailable);
-}
-
-TEST(IoPieceTest, InterruptionsAreTriedAgainButNotForEver) {
-  OneFile file;
-  IoBuffer buffer(4096);
-  IoRequest read = IoRequest::Read(file, 0, buffer.bytes());
-  std::vector<IoPiece> pieces = SplitIntoPieces({&read, 1});
-  EXPECT_TRUE(AdvancePiece(pieces[0], -EINTR));
-  int tries = 0;
-  while (AdvancePiece(pieces[0], -EAGAIN)) ASSERT_LT(++tries, 100'000);
-  EXPECT_EQ(read.status.code(), absl::StatusCode::kUnavailable);
-  IoRequest full = IoRequest::Write(file, 0, buffer.bytes());
-  pieces = SplitIntoPieces({&full, 1});
-  EXPECT_FALSE(AdvancePiece(pieces[0], -ENOSPC));
-  EXPECT_EQ(full.status.code(), absl::StatusCode::kResourceExhausted);
 }
 
 // ---- the test doubles are tested too: a kind crash would prove nothing ----

@@ -41,6 +41,7 @@ PartsSeen CopyChecked(std::span<const uint8_t> from, std::span<const EntryPart> 
   return match ? PartsSeen::kMatch : PartsSeen::kDiffer;
 }
 
+// Of a piece of one request.
 bool IsWholeWithParts(const IoPiece& piece) {
   return piece.bytes == piece.request->bytes() && !piece.request->parts.empty();
 }
@@ -52,13 +53,27 @@ void BringHomeChecked(IoRequest& request, const uint8_t* arrived) {
       CopyChecked({arrived + head.size(), body.size()}, request.parts, body.data());
 }
 
-void TakeAway(const IoPiece& piece, uint8_t* slot) {
-  IoRequest& request = *piece.request;
-  request.parts_seen = PartsSeen::kNothing;  // also of the rest of a write, which is given again
-  if (IsWholeWithParts(piece)) {
-    const auto& [head, body] = request.slices;
-    if (!head.empty()) std::memcpy(slot, head.data(), head.size());
+void TakeAwayWhole(IoRequest& request, uint8_t* slot) {
+  const auto& [head, body] = request.slices;
+  if (!head.empty()) std::memcpy(slot, head.data(), head.size());
+  if (request.parts.empty()) {
+    if (!body.empty()) std::memcpy(slot + head.size(), body.data(), body.size());
+  } else {
     request.parts_seen = CopyChecked(body, request.parts, slot + head.size());
+  }
+}
+
+void TakeAway(const IoPiece& piece, uint8_t* slot) {
+  uint64_t whole = 0;
+  for (IoRequest& request : RequestsOf(piece)) {
+    request.parts_seen = PartsSeen::kNothing;  // also of the rest of a write, which is given again
+    whole += request.bytes();
+  }
+  if (piece.bytes == whole) {
+    for (IoRequest& request : RequestsOf(piece)) {
+      TakeAwayWhole(request, slot);
+      slot += request.bytes();
+    }
     return;
   }
   for (uint64_t at = 0; at < piece.bytes;) {

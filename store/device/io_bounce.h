@@ -45,8 +45,8 @@ class IoBounce {
   bool registered() const { return registered_; }
 
   bool HasFreeSlot() const { return !free_.empty(); }
-  // Gives the piece a slot, with the bytes of a write in it. Sets the request's parts_seen, of a
-  // write that has parts and is whole. REQUIRES: HasFreeSlot.
+  // Gives the piece a slot, with the bytes of a write in it. Sets the parts_seen of its requests,
+  // of a write that has parts where the piece is whole. REQUIRES: HasFreeSlot.
   uint8_t* Enter(IoPiece& piece);
   // The kernel's answer is here: brings `result` bytes of a read home, if it is a count, and frees
   // the slot. Sets the request's parts_seen, of a read that has parts and is whole.

@@ -134,6 +134,37 @@ TEST_F(BounceTest, AWholeWriteIsCheckedAsItGoes) {
   goes({.request = &request_, .offset = 8192, .bytes = kBytes - 8192}, PartsSeen::kNothing);
 }
 
+TEST_F(BounceTest, OfWritesThatShareAPieceEachIsCheckedForItself) {
+  std::copy_n(source_.bytes().begin(), kBytes, home_.bytes().begin());
+  IoBuffer other(kBytes), unchecked(kIoAlignment);
+  std::copy_n(source_.bytes().begin(), kBytes, other.bytes().begin());
+  other.bytes()[kHead + 70'000] ^= 1;
+  const auto write = [&](uint64_t at, std::span<uint8_t> bytes) {
+    return IoRequest::Write(*file_, at, bytes.first(kHead), bytes.subspan(kHead));
+  };
+  std::vector<IoRequest> requests = {write(0, home_.bytes()), write(kBytes, other.bytes()),
+                                     write(2 * kBytes, unchecked.bytes())};
+  requests[0].parts = requests[1].parts = parts_;
+  IoPiece piece{.request = requests.data(), .requests = 3, .bytes = 2 * kBytes + kIoAlignment};
+  const auto is_there = [&](uint64_t from) {
+    std::vector<uint8_t> all(home_.bytes().begin(), home_.bytes().end());
+    all.insert(all.end(), other.bytes().begin(), other.bytes().end());
+    all.insert(all.end(), unchecked.bytes().begin(), unchecked.bytes().end());
+    const uint8_t* const slot = bounce_->Enter(piece);
+    const bool equal = std::equal(all.begin() + static_cast<ptrdiff_t>(from), all.end(), slot);
+    bounce_->Leave(piece, static_cast<int64_t>(piece.bytes));
+    return equal;
+  };
+  EXPECT_TRUE(is_there(0));
+  EXPECT_EQ(requests[0].parts_seen, PartsSeen::kMatch);
+  EXPECT_EQ(requests[1].parts_seen, PartsSeen::kDiffer);
+  EXPECT_EQ(requests[2].parts_seen, PartsSeen::kNothing);
+  // The rest, where the device took the first and a unit more.
+  ASSERT_TRUE(AdvancePiece(piece, kBytes + 4096));
+  EXPECT_TRUE(is_there(kBytes + 4096));
+  for (const IoRequest& request : requests) EXPECT_EQ(request.parts_seen, PartsSeen::kNothing);
+}
+
 TEST_F(BounceTest, PartsThatTheReadDoesNotHoldDoNotMatch) {
   parts_.push_back({.bytes = 1 << 20, .xxh3 = 0});
   request_.parts = parts_;

@@ -17,9 +17,21 @@ constexpr uint32_t kRetriesMax = 1000;
 
 bool Aligned(uint64_t value) { return value % kIoAlignment == 0; }
 
-void Fail(IoRequest& request, absl::Status status) {
-  if (request.status.ok()) request.status = std::move(status);
-  request.bytes_done = 0;
+// Nobody knows which of its requests a device that failed has taken.
+void Fail(const IoPiece& piece, const absl::Status& status) {
+  for (IoRequest& request : RequestsOf(piece)) {
+    if (request.status.ok()) request.status = status;
+    request.bytes_done = 0;
+  }
+}
+
+// Whether the write, a piece by itself, goes on where the piece before it ends.
+bool GoesOn(const IoPiece& before, const IoRequest& request) {
+  return request.kind == IoKind::kWrite && before.data == nullptr &&
+         before.request->kind == IoKind::kWrite && before.request->file == request.file &&
+         before.request + before.requests == &request &&
+         before.offset + before.bytes == request.offset &&
+         before.bytes + request.bytes() <= kIoPieceBytes;
 }
 
 const char* Verb(const IoRequest& request) {
@@ -60,7 +72,13 @@ std::vector<IoPiece> SplitIntoPieces(std::span<IoRequest> requests, bool gather)
       }
     };
     if (gather && request.bytes() >= kGatherBytesMin) {
-      add(nullptr, request.bytes());
+      if (!pieces.empty() && GoesOn(pieces.back(), request)) {
+        ++pieces.back().requests;
+        pieces.back().bytes += request.bytes();
+        request.pieces_left = 1;
+      } else {
+        add(nullptr, request.bytes());
+      }
       continue;
     }
     for (const std::span<uint8_t>& slice : request.slices) add(slice.data(), slice.size());
@@ -69,12 +87,14 @@ std::vector<IoPiece> SplitIntoPieces(std::span<IoRequest> requests, bool gather)
 }
 
 std::span<uint8_t> GatheredSlice(const IoPiece& piece, uint64_t at) {
-  uint64_t in_request = piece.offset - piece.request->offset + at;
-  for (const std::span<uint8_t>& slice : piece.request->slices) {
-    if (in_request < slice.size()) {
-      return slice.subspan(in_request, std::min(slice.size() - in_request, piece.bytes - at));
+  uint64_t ahead = piece.offset - piece.request->offset + at;
+  for (const IoRequest& request : RequestsOf(piece)) {
+    for (const std::span<uint8_t>& slice : request.slices) {
+      if (ahead < slice.size()) {
+        return slice.subspan(ahead, std::min(slice.size() - ahead, piece.bytes - at));
+      }
+      ahead -= slice.size();
     }
-    in_request -= slice.size();
   }
   return {};
 }
@@ -86,7 +106,7 @@ bool AdvancePiece(IoPiece& piece, int64_t result) {
     result = -EIO;
   }
   if (result < 0) {
-    Fail(request, ErrnoStatus(static_cast<int>(-result), Verb(request), request.file->path()));
+    Fail(piece, ErrnoStatus(static_cast<int>(-result), Verb(request), request.file->path()));
     return false;
   }
   const uint64_t moved = static_cast<uint64_t>(result);
@@ -99,9 +119,9 @@ bool AdvancePiece(IoPiece& piece, int64_t result) {
       const uint64_t end = piece.offset + moved - request.offset;
       if (request.status.ok()) request.bytes_done = std::min(request.bytes_done, end);
     } else {
-      Fail(request, absl::UnavailableError(absl::StrCat(
-                        "write ", request.file->path(), " at ", piece.offset, ": the device took ",
-                        moved, " of ", piece.bytes, " bytes and no more")));
+      Fail(piece, absl::UnavailableError(absl::StrCat("write ", request.file->path(), " at ",
+                                                      piece.offset, ": the device took ", moved,
+                                                      " of ", piece.bytes, " bytes and no more")));
     }
     return false;
   }
@@ -113,7 +133,9 @@ bool AdvancePiece(IoPiece& piece, int64_t result) {
 }
 
 void FinishPiece(IoPiece& piece, const IoFinished& finished) {
-  if (--piece.request->pieces_left == 0 && finished) finished(*piece.request);
+  for (IoRequest& request : RequestsOf(piece)) {
+    if (--request.pieces_left == 0 && finished) finished(request);
+  }
 }
 
 void FinishWithoutPieces(std::span<IoRequest> requests, const IoFinished& finished) {
