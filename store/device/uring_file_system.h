@@ -25,7 +25,7 @@ class UringFileSystem final : public FileSystem {
   struct Options {
     bool use_uring = true;   // false: pread and pwrite
     bool use_direct = true;  // false: through the page cache
-    // Large pieces through memory in huge pages (io_bounce.h), 12 MiB a ring.
+    // Large pieces through memory in huge pages (io_bounce.h), 16 MiB a ring.
     bool use_bounce = true;
   };
   explicit UringFileSystem(const Options& options);
