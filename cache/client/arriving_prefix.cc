@@ -7,6 +7,7 @@
 #include "absl/memory/memory.h"
 #include "store/base/checksum.h"
 #include "store/base/clock.h"
+#include "store/base/thread.h"
 
 namespace cairn::cache {
 namespace {
@@ -164,7 +165,7 @@ void ArrivingPrefix::DrawBehind(std::function<absl::Status(ArrivingPrefix&)> dra
     behind_ = true;
   }
   stop_ = std::move(stop);
-  drawer_ = std::thread([this, draw = std::move(draw)] {
+  const std::function<void()> run = [this, draw = std::move(draw)] {
     const absl::Status end = draw(*this);
     const MutexLock lock(&mutex_);
     behind_ = false;
@@ -172,7 +173,13 @@ void ArrivingPrefix::DrawBehind(std::function<absl::Status(ArrivingPrefix&)> dra
     end_ = end;
     // What did not come took its time, too.
     arrived_nanos_ = RealClock().NowNanos() - begun_nanos_;
-  });
+  };
+  absl::StatusOr<std::thread> drawer = StartThread(run);
+  if (drawer.ok()) {
+    drawer_ = *std::move(drawer);
+  } else {
+    run();  // then it is drawn before anybody asks
+  }
 }
 
 absl::Status ArrivingPrefix::Await(size_t groups) const {

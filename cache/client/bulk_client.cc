@@ -7,6 +7,7 @@
 #include "absl/strings/match.h"
 #include "cache/client/bulk_protocol.h"
 #include "store/base/clock.h"
+#include "store/base/thread.h"
 
 namespace cairn::cache {
 namespace {
@@ -91,8 +92,16 @@ absl::Status BulkClient::Draw(std::span<const std::string> tickets, ArrivingPref
     if (!ends[i].ok()) stop->Stop();
   };
   std::vector<std::thread> threads;
-  for (size_t i = 1; i < tickets.size(); ++i) threads.emplace_back(draw, i);
-  draw(0);
+  std::vector<size_t> here = {0};  // and those that no thread is to be had for
+  for (size_t i = 1; i < tickets.size(); ++i) {
+    absl::StatusOr<std::thread> thread = StartThread([&draw, i] { draw(i); });
+    if (thread.ok()) {
+      threads.push_back(*std::move(thread));
+    } else {
+      here.push_back(i);
+    }
+  }
+  for (const size_t i : here) draw(i);
   for (std::thread& thread : threads) thread.join();
   // Those that were ended have nothing to say that the one that failed has not.
   absl::Status end;

@@ -12,6 +12,7 @@
 
 #include "cache/client/bulk_protocol.h"
 #include "store/base/checksum.h"
+#include "store/base/thread.h"
 
 namespace cairn::cache {
 namespace {
@@ -136,6 +137,39 @@ TEST_F(StripesTest, EachIsDrawnByATicketAndAConnectionOfItsOwn) {
   std::sort(shown.begin(), shown.end());
   EXPECT_EQ(shown, tickets_);
   EXPECT_EQ(client.transfers(), 1u);
+}
+
+TEST_F(StripesTest, WithoutAThreadOneIsDrawnAfterTheOther) {
+  std::vector<std::string> shown;
+  ScriptedPort port({[&](store::ByteStream& stream) {
+    for (int i = 0; i < 2; ++i) {
+      shown.push_back(TakeTicket(stream));
+      Send(stream, 1000);
+    }
+  }});
+  const NoThreads none;
+  BulkClient client(store::TcpStreams(), "127.0.0.1", port.port(), kLong);
+  ArrivingPrefix prefix = InStripes();
+  const absl::Status drawn = client.Draw(tickets_, prefix, kLong);
+  ASSERT_TRUE(drawn.ok()) << drawn;
+  EXPECT_TRUE(prefix.Done() && prefix.verified);
+  EXPECT_EQ(shown, tickets_);
+}
+
+TEST_F(BulkClientTest, WithoutAThreadAPrefixIsThereBeforeAnybodyAsks) {
+  ScriptedPort port({[&](store::ByteStream& stream) {
+    if (TakeTicket(stream) == ticket_) Send(stream, 1000);
+  }});
+  const auto client =
+      std::make_shared<BulkClient>(store::TcpStreams(), "127.0.0.1", port.port(), kLong);
+  ArrivingPrefix prefix = Grouped();
+  {
+    const NoThreads none;
+    DrawBehind(client, ticket_, prefix);
+  }
+  EXPECT_TRUE(prefix.Done());
+  EXPECT_TRUE(prefix.arrival().ended);
+  EXPECT_TRUE(prefix.Await(2).ok());
 }
 
 // The port has taken the other's ticket, and would never send what it is for.

@@ -5,6 +5,7 @@
 
 #include "cache/client/protocol.h"
 #include "store/base/clock.h"
+#include "store/base/thread.h"
 
 namespace cairn::cache {
 namespace {
@@ -51,7 +52,8 @@ absl::StatusOr<std::shared_ptr<DaemonLink>> DaemonLink::Open(const Options& opti
   request.set_tenant(spec.tenant);
   EncodeLayout(spec.layout, request.mutable_layout());
   DaemonLink* raw = link.get();
-  link->watcher_ = std::thread([raw, request] { raw->WatchSession(request); });
+  CAIRN_ASSIGN_OR_RETURN(link->watcher_,
+                         StartThread([raw, request] { raw->WatchSession(request); }));
 
   v1::Registration registration;
   {
@@ -73,7 +75,7 @@ absl::StatusOr<std::shared_ptr<DaemonLink>> DaemonLink::Open(const Options& opti
     link->peer_ = link->raw_peer_;
   }
   CAIRN_ASSIGN_OR_RETURN(link->registered_, CheckRegistration(registration));
-  link->releaser_ = std::thread([raw] { raw->ReleaseLoop(); });
+  CAIRN_ASSIGN_OR_RETURN(link->releaser_, StartThread([raw] { raw->ReleaseLoop(); }));
   return link;
 }
 

@@ -8,11 +8,11 @@
 
 #include <cerrno>
 #include <cstring>
-#include <thread>
 
 #include "cache/client/attach_protocol.h"
 #include "cache/client/protocol.h"
 #include "cache/service/lookup_server.h"
+#include "store/base/thread.h"
 #include "store/device/file_descriptor.h"
 
 namespace cairn::cache {
@@ -164,10 +164,15 @@ void CacheServer::Shutdown(absl::Duration deadline) {
       gpr_time_from_millis(absl::ToInt64Milliseconds(deadline), GPR_TIMESPAN);
   if (cache_server_ != nullptr) {
     // Takes no new calls from here on, and returns when all are over: sessions only when told to.
-    std::thread closing([this, relative] { cache_server_->Shutdown(relative); });
+    const auto close = [this, relative] { cache_server_->Shutdown(relative); };
+    absl::StatusOr<std::thread> closing = StartThread(close);
     state_.work.AwaitNone(absl::ToChronoMilliseconds(deadline));
     state_.streams.EndAll();
-    closing.join();
+    if (closing.ok()) {
+      closing->join();
+    } else {
+      close();  // calls came in longer
+    }
   }
   if (admin_server_ != nullptr) admin_server_->Shutdown(relative);
   for (std::unique_ptr<grpc::Server>* server : {&cache_server_, &admin_server_}) {

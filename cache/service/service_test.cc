@@ -5,6 +5,7 @@
 #include <future>
 
 #include "cache/service/service_rig.h"
+#include "store/base/thread.h"
 
 namespace cairn::cache {
 namespace {
@@ -76,6 +77,20 @@ TEST(Service, NothingIsLeasedUnlessAskedForAndMapped) {
   EXPECT_EQ(rig.Connect(rig.unix_target(), unmapped)->Match(chain, {.lease_host = true})->leased,
             nullptr);
   EXPECT_EQ(rig.core.Stat("open_leases"), 0u);
+}
+
+TEST(Service, AClientWithoutAThreadIsRefusedAndAServerWithoutOneEnds) {
+  ServiceRig rig;
+  {
+    const NoThreads none;
+    const auto refused = ConnectCache(rig.unix_target(), RigSpec(""), PatientOptions());
+    EXPECT_TRUE(absl::IsResourceExhausted(refused.status())) << refused.status();
+  }
+  const auto cache = rig.Connect(rig.unix_target());
+  PutAll(*cache, ChainOf(*cache, 3));
+  const NoThreads none;
+  rig.server.reset();
+  EXPECT_FALSE(cache->Match(ChainOf(*cache, 3)).ok());
 }
 
 TEST(Service, StreamedFetchGivesTheSameBytes) {

@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <utility>
 
+#include "store/base/thread.h"
+
 namespace cairn::engine {
 namespace {
 
@@ -145,8 +147,13 @@ void CacheSlots::Reconnect() {
     const MutexLock lock(&mutex_);
     const bool lost = session_ == nullptr || session_->lost.load();
     if (connecting_ || !lost || clock_.NowNanos() < retry_at_nanos_) return;
+    absl::StatusOr<std::thread> connector = StartThread([this] { ConnectOnce(); });
+    if (!connector.ok()) {
+      retry_at_nanos_ = clock_.NowNanos() + absl::ToInt64Nanoseconds(options_.retry);
+      return;
+    }
     connecting_ = true;
-    before = std::exchange(connector_, std::thread([this] { ConnectOnce(); }));
+    before = std::exchange(connector_, *std::move(connector));
   }
   if (before.joinable()) before.join();
 }

@@ -8,6 +8,7 @@
 #include <thread>
 
 #include "engine/serve/task_pool.h"
+#include "store/base/thread.h"
 #include "tests/serve/serve_rig.h"
 
 namespace cairn::engine {
@@ -291,6 +292,12 @@ TEST(Serve, ACacheLostAtAnyCallCostsNoRequestAndIsFoundAgain) {
     EXPECT_FALSE(server.slots.attached()) << call;
     ExpectSame(server.Run(prompt), cold);
     EXPECT_EQ(connections, 1) << call << ": not before it is time";
+    clock.Advance(absl::Seconds(6));
+    {
+      const NoThreads none;  // to look for it with
+      ExpectSame(server.Run(prompt), cold);
+      EXPECT_EQ(connections, 1) << call;
+    }
     clock.Advance(absl::Seconds(6));
     ExpectSame(server.Run(prompt), cold);
     server.slots.AwaitConnect();
