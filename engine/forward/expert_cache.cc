@@ -186,8 +186,15 @@ void ExpertCache::Finish(int64_t taken, const absl::StatusOr<uint64_t>& read) {
   }
   place_of_[static_cast<size_t>(place.key)] = kNone;
   place.state = State::kFree;
-  // One that an earlier Use asked for may be nobody's by now.
-  if (IndexOf(place.key) < wanted_.size()) failure_ = read.status();
+  const size_t wanted = IndexOf(place.key);
+  if (wanted == wanted_.size()) return;  // nobody's by now
+  if (place.read_for == use_) {
+    failure_ = read.status();
+    return;
+  }
+  // An earlier Use's, from before this one asked: it is read again for this one.
+  issued_ = std::min(issued_, wanted);
+  WakeReaders();
 }
 
 void ExpertCache::ReadUntilStopped() {
