@@ -84,8 +84,9 @@ class ArrivingPrefix final : public FetchedPrefix {
   bool grouped() const { return groups_ > 1; }
 
   // The rest is drawn by a thread of this object: by `draw`, which fills the prefix to its end or
-  // says why not, and which `stop`, called from another thread, ends soon. Once. REQUIRES:
-  // grouped(), and Await(1) before it is handed out.
+  // says why not, and which `stop`, called from another thread, ends soon. Where the system has no
+  // thread to give, it is drawn here, before this returns. Once. REQUIRES: grouped(), and Await(1)
+  // before it is handed out.
   void DrawBehind(std::function<absl::Status(ArrivingPrefix&)> draw, std::function<void()> stop);
 
   absl::Status Await(size_t groups) const override;

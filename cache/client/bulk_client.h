@@ -54,7 +54,8 @@ class BulkClient {
   // False for kBulkRetryAfter after a failure: a port that a firewall closes, or that is full, is
   // not asked for every fetch.
   bool usable() const;
-  // Fills the prefix to its end, each stripe by its ticket. When one fails, all end: it says why.
+  // Fills the prefix to its end, each stripe by its ticket: side by side, by threads that end with
+  // the call, or where the system has none to give, in turn. When one fails, all end: it says why.
   // REQUIRES: as many tickets as stripes, each kTicketBytes long.
   absl::Status Draw(std::span<const std::string> tickets, ArrivingPrefix& prefix,
                     absl::Duration timeout, BulkStop* stop = nullptr);

@@ -15,7 +15,7 @@
 //            nothing.
 // Units:     bytes, milliseconds.
 // Errors:    UNAVAILABLE, DEADLINE_EXCEEDED, FAILED_PRECONDITION (another version),
-//            PERMISSION_DENIED (tenant).
+//            PERMISSION_DENIED (tenant), RESOURCE_EXHAUSTED (no thread to watch the daemon with).
 #ifndef CAIRN_CACHE_CLIENT_DAEMON_LINK_H_
 #define CAIRN_CACHE_CLIENT_DAEMON_LINK_H_
 

@@ -145,53 +145,46 @@ TEST(ExpertCache, AFailedReadEndsTheStepAndNoOther) {
   EXPECT_TRUE(Step(cache, maker, 1, {1, 5, 6}).ok());
 }
 
-TEST(ExpertCache, AReadThatFailsAfterItsStepIsNobodys) {
-  Maker maker;
-  std::latch begun(1), go_on(1);
-  maker.before = [&](int64_t, int64_t expert) {
-    if (expert != 2) return absl::OkStatus();
-    begun.count_down();
-    go_on.wait();
-    return absl::UnavailableError("the device is gone");
-  };
-  ExpertCache cache({.layers = 1, .experts = kExperts, .places = 3, .readers = 2}, maker.Load());
-  {
+// A step is over while its read of expert 2 is under way; that fails when it is let go on.
+struct LateFailure {
+  LateFailure() {
+    maker.before = [this](int64_t, int64_t expert) {
+      if (expert != 2 || ++reads > 1) return absl::OkStatus();
+      begun.count_down();
+      go_on.wait();
+      return absl::UnavailableError("the device is gone");
+    };
     ExpertCache::Use use(cache, 0, {1, 2});
-    ASSERT_TRUE(use.Next().ok());
+    EXPECT_TRUE(use.Next().ok());
     begun.wait();
   }
-  ExpertCache::Use use(cache, 0, {3, 4});
+  Maker maker;
+  std::latch begun{1}, go_on{1};
+  std::atomic<int> reads = 0;
+  ExpertCache cache{{.layers = 1, .experts = kExperts, .places = 3, .readers = 2}, maker.Load()};
+};
+
+TEST(ExpertCache, AReadThatFailsAfterItsStepIsNobodys) {
+  LateFailure late;
+  ExpertCache::Use use(late.cache, 0, {3, 4});
   ASSERT_TRUE(use.Next().ok());
-  go_on.count_down();
+  late.go_on.count_down();
   EXPECT_TRUE(use.Next().ok());
+  EXPECT_EQ(late.reads, 1);
 }
 
-// The next step wants what an earlier one's read is still at: that it fails is not this step's.
+// The next step wants what the read is at: that it fails is not this step's.
 TEST(ExpertCache, AReadThatFailsAfterItsStepIsDoneAgainForTheNext) {
-  Maker maker;
-  std::latch begun(1), go_on(1);
-  std::atomic<int> reads = 0;
-  maker.before = [&](int64_t, int64_t expert) {
-    if (expert != 2 || ++reads > 1) return absl::OkStatus();
-    begun.count_down();
-    go_on.wait();
-    return absl::UnavailableError("the device is gone");
-  };
-  ExpertCache cache({.layers = 1, .experts = kExperts, .places = 3, .readers = 2}, maker.Load());
-  {
-    ExpertCache::Use use(cache, 0, {1, 2});
-    ASSERT_TRUE(use.Next().ok());
-    begun.wait();
-  }
-  ExpertCache::Use use(cache, 0, {1, 2, 4});
+  LateFailure late;
+  ExpertCache::Use use(late.cache, 0, {1, 2, 4});
   ASSERT_TRUE(use.Next().ok());
-  go_on.count_down();
+  late.go_on.count_down();
   for (const int32_t expert : {2, 4}) {
     const auto taken = use.Next();
     ASSERT_TRUE(taken.ok()) << taken.status();
     EXPECT_EQ(NameIn(**taken), NameOf(0, expert));
   }
-  EXPECT_EQ(reads, 2);
+  EXPECT_EQ(late.reads, 2);
 }
 
 TEST(ExpertCache, WithPlacesForAllNothingIsReadTwice) {

@@ -40,8 +40,8 @@ struct HcShape {
   float norm_eps = 1e-6f;
   float hc_eps = 1e-6f;
   int sinkhorn_iterations = 20;
-  // HcMix and HcMergeMix leave in comb what HcFinish makes comb of: of few rows that takes as long
-  // as all else, and only the next merging waits for it.
+  // HcMix and HcMergeMix leave in comb what HcFinish makes comb of: with few rows that takes about
+  // as long as all else, and only the next merging waits for it.
   bool finish_later = false;
 };
 
@@ -49,6 +49,8 @@ struct HcShape {
 absl::Status HcMix(Stream stream, const HcWeights& weights, const HcShape& shape,
                    const uint16_t* streams, uint16_t* x, float* post, float* comb);
 
+// comb [rows, 4, 4], in place, behind an HcMix or HcMergeMix of this shape that was to finish
+// later.
 absl::Status HcFinish(Stream stream, const HcShape& shape, float* comb);
 
 // What a sub-layer made, f [rows, dim] BF16, and how it goes into the streams: post and comb of the

@@ -4,7 +4,7 @@
 // enough of these to fill the device. `Few`: 64 outputs x 8 to 64 rows; k may be shared by the
 // blocks of a cluster, who bring their parts together and add them in k's order.
 //
-// Threads: values. Not for use outside of linear*; routing_few cuts experts' rows itself.
+// Threads: values. Not for use outside of linear*; routing* cuts experts' rows itself.
 #ifndef CAIRN_KERNELS_CUDA_LINEAR_JOB_H_
 #define CAIRN_KERNELS_CUDA_LINEAR_JOB_H_
 

@@ -11,7 +11,6 @@ namespace cairn::kernels::cuda {
 namespace {
 
 using internal::ExpertTiles;
-using internal::RowTile;
 
 constexpr int kThreads = 256;
 constexpr int kWarps = kThreads / kLanes;

@@ -21,8 +21,8 @@ inline constexpr uint64_t kIoPieceBytes = 1ull << 20;
 
 struct IoPiece {
   IoRequest* request = nullptr;
-  uint32_t requests = 1;    // it covers: from `request` on, all but one only as wholes
-  uint64_t offset = 0;      // in the file
+  uint32_t requests = 1;  // that it covers, from `request` on; where several, each is covered whole
+  uint64_t offset = 0;    // in the file
   uint8_t* data = nullptr;  // null: gathered, may span the request's slices (GatheredSlice)
   uint64_t bytes = 0;
   uint32_t retries = 0;  // in a row without progress
