@@ -42,7 +42,7 @@ int Main(int argc, char** argv) {
     command
         ->add_option("--numerics", numerics,
                      "roundings: plain, kvq, full or full-amx (default: for FP8 weights full-amx "
-                     "where the processor has AMX, else full; for others plain)")
+                     "where the processor has AMX or AVX-512's BF16, else full; for others plain)")
         ->check(CLI::IsMember({"plain", "kvq", "full", "full-amx"}));
   };
 

@@ -146,8 +146,8 @@ kernels::RopeTable Rope(const ModelConfig& config, bool compressed) {
 // Which of the two full ones is the faster here.
 Numerics DefaultNumerics(DType type) {
   if (type != DType::kF8E4M3) return Numerics::kPlain;
-  const bool amx = kernels::ChosenPairPath() == kernels::PairPath::kAmx;
-  return amx ? Numerics::kFullAmx : Numerics::kFull;
+  const bool pairs = kernels::ChosenPairPath() != kernels::PairPath::kVectors;
+  return pairs ? Numerics::kFullAmx : Numerics::kFull;
 }
 
 absl::Status CheckNumerics(const ModelConfig& config, Numerics numerics) {
@@ -241,9 +241,10 @@ absl::StatusOr<std::unique_ptr<Model>> LoadModel(const std::string& directory,
 
 std::string AboutNumerics(const Model& model) {
   if (model.numerics != Numerics::kFullAmx) return NumericsName(model.numerics);
-  const bool amx = kernels::ChosenPairPath() == kernels::PairPath::kAmx;
-  return absl::StrCat(NumericsName(model.numerics),
-                      amx ? ", with AMX" : ", without AMX: the same bits, slower than full");
+  const char* with = ", without AMX or AVX-512's BF16: the same bits, slower than full";
+  if (kernels::ChosenPairPath() == kernels::PairPath::kAmx) with = ", with AMX";
+  if (kernels::ChosenPairPath() == kernels::PairPath::kBf16) with = ", with AVX-512's BF16";
+  return absl::StrCat(NumericsName(model.numerics), with);
 }
 
 }  // namespace cairn::engine

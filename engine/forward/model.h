@@ -110,10 +110,10 @@ struct Model {
 };
 
 // Reads config.json and the weights in `directory`, checks them whole, packs them. `numerics`
-// unset: full-amx for FP8 or FP4 weights where AMX is and is right, full where not; plain
-// otherwise. Errors: INVALID_ARGUMENT, DATA_LOSS, NOT_FOUND naming the file and the tensor or
-// field; RESOURCE_EXHAUSTED, before memory is taken, if there is too little for the experts of a
-// step.
+// unset: full-amx for FP8 or FP4 weights where AMX or AVX-512's BF16 is and is right, full where
+// not; plain otherwise. Errors: INVALID_ARGUMENT, DATA_LOSS, NOT_FOUND naming the file and the
+// tensor or field; RESOURCE_EXHAUSTED, before memory is taken, if there is too little for the
+// experts of a step.
 struct LoadOptions {
   std::optional<Numerics> numerics = std::nullopt;
   int threads = 1;

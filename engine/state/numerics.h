@@ -16,7 +16,8 @@ enum class Numerics : uint8_t {
   // cores. Rows of the same form, with other bits in them.
   kFullSm90a = 3,
   // kFull with those linears' sums in the order of AMX (kernels/cpu/linear.h, PairLinear): the same
-  // bits with AMX, fast, and without it, slower. Rows of the same form, with other bits in them.
+  // bits with AMX or AVX-512's BF16, fast, and without them, slower. Rows of the same form, with
+  // other bits in them.
   kFullAmx = 4,
 };
 

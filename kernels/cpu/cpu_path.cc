@@ -29,17 +29,34 @@ std::atomic<CpuPath>& Chosen() {
 // arch_prctl(2): a process must ask before its threads have tiles.
 constexpr int kRequestFeature = 0x1023, kTileData = 18;
 
+bool HasVbmi() {
+  unsigned int a = 0, b = 0, c = 0, d = 0;
+  return HasCpuPath(CpuPath::kAvx512) && __get_cpuid_count(7, 0, &a, &b, &c, &d) != 0 &&
+         (c >> 1 & 1) != 0;
+}
+
+bool HasBf16() {
+  unsigned int a = 0, b = 0, c = 0, d = 0;
+  return HasVbmi() && __get_cpuid_count(7, 1, &a, &b, &c, &d) != 0 && (a >> 5 & 1) != 0;
+}
+
 bool HasAmx() {
   unsigned int a = 0, b = 0, c = 0, d = 0;
-  if (!HasCpuPath(CpuPath::kAvx512) || __get_cpuid_count(7, 0, &a, &b, &c, &d) == 0) return false;
-  const bool vbmi = (c >> 1 & 1) != 0, bf16 = (d >> 22 & 1) != 0, tiles = (d >> 24 & 1) != 0;
-  return vbmi && bf16 && tiles && syscall(SYS_arch_prctl, kRequestFeature, kTileData) == 0;
+  if (!HasVbmi() || __get_cpuid_count(7, 0, &a, &b, &c, &d) == 0) return false;
+  const bool bf16 = (d >> 22 & 1) != 0, tiles = (d >> 24 & 1) != 0;
+  return bf16 && tiles && syscall(SYS_arch_prctl, kRequestFeature, kTileData) == 0;
 }
 
 PairPath FastestRight() {
-  if (!HasPairPath(PairPath::kAmx)) return PairPath::kVectors;
-  if (SamePairBits(Avx2Products(), AmxProductsHere())) return PairPath::kAmx;
-  std::fputs("cairn: products with AMX have other bits than without it here: not used\n", stderr);
+  if (HasPairPath(PairPath::kAmx)) {
+    if (SamePairBits(Avx2Products(), AmxPairTiles())) return PairPath::kAmx;
+    std::fputs("cairn: products with AMX have other bits than without it here: not used\n", stderr);
+  }
+  if (HasPairPath(PairPath::kBf16)) {
+    if (SamePairBits(Avx2Products(), Bf16PairTiles())) return PairPath::kBf16;
+    std::fputs("cairn: AVX-512's products of BF16 have other bits than AVX2's here: not used\n",
+               stderr);
+  }
   return PairPath::kVectors;
 }
 
@@ -63,6 +80,8 @@ CpuPath ChosenCpuPath() { return Chosen().load(std::memory_order_relaxed); }
 void ChooseCpuPath(CpuPath path) { Chosen().store(path, std::memory_order_relaxed); }
 
 bool HasPairPath(PairPath path) {
+  static const bool bf16 = HasBf16();
+  if (path == PairPath::kBf16) return bf16;
   static const bool amx = HasAmx();
   return path == PairPath::kVectors || amx;
 }

@@ -21,14 +21,14 @@ CpuPath ChosenCpuPath();
 // For tests and benches. REQUIRES: HasCpuPath(path); nothing is being multiplied.
 void ChooseCpuPath(CpuPath path);
 
-// PairLinear's: the vectors of ChosenCpuPath, or AMX.
-enum class PairPath : uint8_t { kVectors, kAmx };
+// PairLinear's: the vectors of ChosenCpuPath; AVX-512's products of BF16; AMX.
+enum class PairPath : uint8_t { kVectors, kBf16, kAmx };
 
-// Whether this processor and its operating system have it. Asked the first time, Linux permits this
-// process AMX's tiles, unless a thread has a signal stack too small for them.
+// Whether this processor and its operating system have it. Asked for AMX the first time, Linux
+// permits this process its tiles, unless a thread has a signal stack too small for them.
 bool HasPairPath(PairPath path);
 
-// AMX where it is and gives the bits of kVectors, tried once as above.
+// The last of them that is there and gives the bits of kVectors, tried once as above.
 PairPath ChosenPairPath();
 
 // As ChooseCpuPath.

@@ -5,8 +5,8 @@
 #include <vector>
 
 #include "kernels/cpu/cpu_path.h"
+#include "kernels/cpu/pair_tiles.h"
 #include "kernels/cpu/products.h"
-#include "kernels/cpu/products_amx.h"
 
 namespace cairn::kernels {
 namespace {
@@ -62,7 +62,7 @@ Scratch& ThreadScratch() {
   return *scratch;
 }
 
-// Of so many rows AMX's input is packed at once: several tasks' in number, a few MiB.
+// Of so many rows the input is packed at once: several tasks' in number, a few MiB.
 constexpr int64_t kPackedRows = 4 * kRowsPerTask;
 
 // Room for `tiles` tiles of input, kept for the thread's next ones.
@@ -112,22 +112,23 @@ void Linear(ThreadPool& pool, const PackedMatrix& w, const float* x, int64_t ldx
 void PairLinear(ThreadPool& pool, const PackedMatrix& w, const float* x, int64_t ldx, int64_t m,
                 float* y, int64_t ldy) {
   Product product = ProductOf(w, x, ldx, y, ldy);
-  if (ChosenPairPath() != PairPath::kAmx) {
+  const PairPath path = ChosenPairPath();
+  if (path == PairPath::kVectors) {
     const Products& products = ChosenProducts();
     RunTasks(pool, w, PartsOf(pool, w, m, products.pair_rows_tile),
              [&](const Task& task) { products.pair_rows(product, task, ThreadScratch()); });
     return;
   }
-  static const AmxProducts amx = AmxProductsHere();
+  const PairTiles instructions = path == PairPath::kAmx ? AmxPairTiles() : Bf16PairTiles();
   for (; m > 0; m -= kPackedRows) {
     const int64_t rows = std::min(m, kPackedRows);
     const int64_t blocks = CeilDiv(rows, kTileRows);
     uint16_t* const tiles = ThreadTiles(blocks * w.k() / kTileKs);
-    Run(pool, rows * w.k(), blocks, [&](int64_t i) { amx.pack(product, rows, i, tiles); });
+    Run(pool, rows * w.k(), blocks, [&](int64_t i) { instructions.pack(product, rows, i, tiles); });
     const Parts parts = rows <= 2 * kTileRows ? Parts{rows, rows, kFewRowsPanelsPerTask}
                                               : PartsOf(pool, w, rows, 2 * kTileRows);
     RunTasks(pool, w, parts,
-             [&](const Task& task) { amx.rows(product, tiles, task, ThreadScratch()); });
+             [&](const Task& task) { instructions.rows(product, tiles, task, ThreadScratch()); });
     product.x += rows * ldx;
     product.y += rows * ldy;
   }

@@ -28,7 +28,7 @@ namespace cairn::kernels {
 void Linear(ThreadPool& pool, const PackedMatrix& w, const float* x, int64_t ldx, int64_t m,
             float* y, int64_t ldy);
 
-// REQUIRES: w.takes_pairs(); every x is a BF16 number. With AMX or without it (cpu_path.h).
+// REQUIRES: w.takes_pairs(); every x is a BF16 number. With whatever cpu_path.h chose.
 void PairLinear(ThreadPool& pool, const PackedMatrix& w, const float* x, int64_t ldx, int64_t m,
                 float* y, int64_t ldy);
 

@@ -20,17 +20,6 @@ namespace {
 
 constexpr int64_t kPairGroup = 32;
 
-// MXCSR's bits by which subnormal numbers are taken and made as zeros.
-constexpr unsigned int kNoSubnormals = 0x8040;
-
-// Not moved before or behind the loads and stores of the sums. (No object whose end restores it:
-// products_avx512.cc may have no frames to unwind, check_avx512.)
-inline void SetMxcsr(unsigned int state) {
-  asm volatile("" ::: "memory");
-  _mm_setcsr(state);
-  asm volatile("" ::: "memory");
-}
-
 // Decoded weights, scaled if they are not yet, with each zero as -0. REQUIRES: none subnormal.
 template <typename V, bool kScaled>
 void FinishSlab(float* w, int64_t count, typename V::Floats scales) {

@@ -116,8 +116,8 @@ struct Avx512::Decoder<WeightFormat::kFp4> {
 }  // namespace
 
 Products Avx512Products() {
-  return {{48, 48, 8, 8}, Avx512::kTileRows, FewRows<Avx512>, ManyRows<Avx512>,
-          Panel<Avx512>,  Avx512::kPairRows, PairRows<Avx512>};
+  return {{48, 48, 48, 48}, Avx512::kTileRows, FewRows<Avx512>, ManyRows<Avx512>,
+          Panel<Avx512>,    Avx512::kPairRows, PairRows<Avx512>};
 }
 
 }  // namespace cairn::kernels

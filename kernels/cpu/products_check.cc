@@ -112,7 +112,7 @@ Results PairsOf(const Products& products, const PackedMatrix& w, const std::vect
   return y;
 }
 
-Results PairsOf(const AmxProducts& amx, const PackedMatrix& w, const std::vector<float>& x,
+Results PairsOf(const PairTiles& instructions, const PackedMatrix& w, const std::vector<float>& x,
                 int64_t rows) {
   struct alignas(64) Tile {
     uint16_t values[kTileRows * kTileKs];
@@ -122,8 +122,8 @@ Results PairsOf(const AmxProducts& amx, const PackedMatrix& w, const std::vector
   const Product product = ProductOf(w, x.data(), kK, y.data(), kOutputs);
   const int64_t blocks = (rows + kTileRows - 1) / kTileRows;
   std::vector<Tile> tiles(static_cast<size_t>(blocks * kK / kTileKs));
-  for (int64_t b = 0; b < blocks; ++b) amx.pack(product, rows, b, tiles.data()->values);
-  amx.rows(product, tiles.data()->values, {0, rows, 0, w.panels()}, *scratch);
+  for (int64_t b = 0; b < blocks; ++b) instructions.pack(product, rows, b, tiles.data()->values);
+  instructions.rows(product, tiles.data()->values, {0, rows, 0, w.panels()}, *scratch);
   return y;
 }
 
@@ -148,8 +148,8 @@ bool SamePairs(const Products& one, const Other& other) {
 
 }  // namespace
 
-bool SamePairBits(const Products& vectors, const AmxProducts& amx) {
-  return SamePairs(vectors, amx);
+bool SamePairBits(const Products& vectors, const PairTiles& instructions) {
+  return SamePairs(vectors, instructions);
 }
 
 bool SamePairBits(const Products& one, const Products& other) { return SamePairs(one, other); }

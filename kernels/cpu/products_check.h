@@ -6,8 +6,8 @@
 #ifndef CAIRN_KERNELS_CPU_PRODUCTS_CHECK_H_
 #define CAIRN_KERNELS_CPU_PRODUCTS_CHECK_H_
 
+#include "kernels/cpu/pair_tiles.h"
 #include "kernels/cpu/products.h"
-#include "kernels/cpu/products_amx.h"
 #include "kernels/cpu/row_loops.h"
 
 namespace cairn::kernels {
@@ -18,7 +18,7 @@ bool SameBits(const Products& one, const Products& other);
 bool SameBits(const RowLoops& one, const RowLoops& other);
 
 // The same of PairLinear's loops, with codes and sums small enough to be subnormal among them.
-bool SamePairBits(const Products& vectors, const AmxProducts& amx);
+bool SamePairBits(const Products& vectors, const PairTiles& instructions);
 bool SamePairBits(const Products& one, const Products& other);
 
 }  // namespace cairn::kernels

@@ -20,6 +20,8 @@
 #ifndef CAIRN_KERNELS_CPU_VECTOR_LOOPS_H_
 #define CAIRN_KERNELS_CPU_VECTOR_LOOPS_H_
 
+#include <immintrin.h>
+
 #include <cstdint>
 #include <utility>
 
@@ -57,6 +59,17 @@ template <typename Body>
     body(first, count);
     first += count;
   }
+}
+
+// MXCSR's bits by which subnormal numbers are taken and made as zeros.
+constexpr unsigned int kNoSubnormals = 0x8040;
+
+// Not moved before or behind the loads and stores of the sums. (No object whose end restores it:
+// products_avx512.cc may have no frames to unwind, check_avx512.)
+inline void SetMxcsr(unsigned int state) {
+  asm volatile("" ::: "memory");
+  _mm_setcsr(state);
+  asm volatile("" ::: "memory");
 }
 
 }  // namespace
