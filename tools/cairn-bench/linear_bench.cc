@@ -364,14 +364,13 @@ void AddLinearBenches(std::vector<Bench>& benches) {
                          return PrepareFewRows(format.format);
                        }});
     if (format.format != WeightFormat::kFp8 && format.format != WeightFormat::kFp4) continue;
-    benches.push_back(
-        {.name = absl::StrCat("pairs-", format.name),
-         .what =
-             absl::StrCat("inputs rounded to FP8, rows together against 256 MiB of ", format.what),
-         .unit = "rows/s",
-         .prepare = [&format](const BenchContext&) -> absl::StatusOr<Prepared> {
-           return PreparePairs(format.format, (8 << 20), {1, 2, 3, 4, 5, 6, 7, 8, 16}, false);
-         }});
+    benches.push_back({.name = absl::StrCat("pairs-", format.name),
+                       .what = absl::StrCat(
+                           "inputs rounded to FP8, rows together against 256 MiB of ", format.what),
+                       .unit = "rows/s",
+                       .prepare = [&format](const BenchContext&) -> absl::StatusOr<Prepared> {
+                         return PreparePairs(format.format, kStreamBytes, {1, 4, 16, 64}, false);
+                       }});
     benches.push_back({.name = absl::StrCat("pairs-gemm-", format.name),
                        .what = absl::StrCat("inputs rounded to FP8, 4096 to 4096, ", format.what),
                        .unit = "GFLOP/s",
