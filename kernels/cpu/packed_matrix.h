@@ -13,6 +13,8 @@
 #include <span>
 #include <vector>
 
+#include "kernels/cpu/large_pages.h"
+
 namespace cairn::kernels {
 
 enum class WeightFormat : uint8_t { kF32, kBf16, kFp8, kFp4 };
@@ -64,7 +66,7 @@ class PackedMatrix {
   int64_t k_ = 0;
   int64_t panel_bytes_ = 0;
   int64_t panel_scales_ = 0;
-  std::vector<uint8_t> values_;
+  std::vector<uint8_t, LargePages<uint8_t>> values_;
   std::vector<uint8_t> scales_;
 };
 
