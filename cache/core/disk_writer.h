@@ -63,7 +63,8 @@ class DiskWriter {
 
   Residency& residency_;
   Waiter& waiter_;
-  Expiry& expiry_;              // has its turn after each batch
+  Expiry& expiry_;  // has its turn after each batch
+  const uint64_t batch_bytes_max_;
   std::deque<EntryKey> queue_;  // guarded by residency_.mutex, as all below
   size_t batch_entries_ = 0;    // of the batch being written
   bool stop_ = false;
