@@ -22,9 +22,9 @@ size_t FirstBatch(uint64_t disk_bytes, size_t entries) {
   const auto host = *store::HostTier::Create(
       {.capacity_bytes = (entries + 1) * store::HostRoomBytes(kEntryBytes, 1),
        .memory = store::ArenaMemory::kAtUse});
-  auto disk = store::DiskTier::Open({.directory = "/data", .capacity_bytes = disk_bytes}, device,
-                                    std::make_unique<store::MemoryCatalog>(catalog), clock,
-                                    nullptr);
+  auto disk =
+      store::DiskTier::Open({.directory = "/data", .capacity_bytes = disk_bytes}, device,
+                            std::make_unique<store::MemoryCatalog>(catalog), clock, nullptr);
   EXPECT_TRUE(disk.ok()) << disk.status();
   Residency residency(*host, disk->get(), clock, {.policy = {"lru", "lru"}, .random = &random});
   Expiry expiry(residency, {});
