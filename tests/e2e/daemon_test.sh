@@ -56,9 +56,9 @@ ctl stats --json | python3 -c 'import json,sys; s=json.load(sys.stdin); assert s
 equals "listed blocks" "$(ctl ls --json | python3 -c 'import json,sys; print(len(json.load(sys.stdin)))')" 5
 leaf=$(ctl ls --json | python3 -c 'import json,sys; print(max(json.load(sys.stdin), key=lambda p: p["index"])["digest"])')
 root=$(ctl ls --json | python3 -c 'import json,sys; print(min(json.load(sys.stdin), key=lambda p: p["index"])["digest"])')
-ctl verify | grep -q ' 0 damaged' || die "verify"
+grep -q ' 0 damaged' <<<"$(ctl verify)" || die "verify"
 ctl pin "$leaf" >/dev/null
-ctl evict --all --yes --json | grep -q '"evicted_entries": [0-9]*' || die "evict"
+grep -q '"evicted_entries": [0-9]*' <<<"$(ctl evict --all --yes --json)" || die "evict"
 equals "blocks after evicting around a pin" "$(ctl ls --json | python3 -c 'import json,sys; print(len(json.load(sys.stdin)))')" 5
 ctl unpin "${leaf:0:16}" >/dev/null
 refused 2 'say what to evict' ctl evict

@@ -95,7 +95,7 @@ ask() {
     -d '{"model": "cut", "prompt": [1, 2, 3, 4, 5], "max_tokens": 2}'
 }
 [ "$(ask)" = 200 ] || die "no answer: $(cat "$work/answer.json")"
-curl -sS "$url/metrics" | grep -q '^cairn_engine_expert_evictions_total [1-9]' || die "nothing was evicted"
+grep -q '^cairn_engine_expert_evictions_total [1-9]' <<<"$(curl -sS "$url/metrics")" || die "nothing was evicted"
 truncate -s $((bytes / 2)) "$work/model/model.safetensors"
 for again in 1 2; do
   code=$(ask)
