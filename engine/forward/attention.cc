@@ -79,6 +79,9 @@ SpanRows RowsIn(const Step& step, const BlockOp& block, const StepSpan& span, fl
           room + (before + span.count) * step.model.config.head_dim};
 }
 
+// How many rows ahead of their decoding rows are asked for.
+constexpr int64_t kRowsAhead = 3;
+
 // Decodes rows [begin, end) of those before the span, then the compressed ones.
 void ReadRows(const Step& step, const BlockOp& block, const SpanRows& rows, int64_t begin,
               int64_t end) {
@@ -88,6 +91,11 @@ void ReadRows(const Step& step, const BlockOp& block, const SpanRows& rows, int6
   const WindowRing& ring = span.session->layer(block.index).window;
   for (int64_t i = begin; i < end; ++i) {
     const int64_t j = i - rows.before;
+    if (i + kRowsAhead < rows.before) {
+      ring.Prefetch(span.position + j + kRowsAhead);
+    } else if (i + kRowsAhead < end) {
+      span.session->PrefetchRow(slot, j + kRowsAhead);
+    }
     if (j < 0) {
       ring.Get(span.position + j, rows.window + i * c);
     } else {
@@ -131,6 +139,9 @@ void AttendRow(const Step& step, const BlockOp& block, const SpanRows& rows, int
     if (gathered.size() < static_cast<size_t>(far.count * c))
       gathered.resize(static_cast<size_t>(far.count * c));
     for (int64_t j = 0; j < far.count; ++j) {
+      if (j + kRowsAhead < far.count) {
+        rows.span->session->PrefetchRow(slot, chosen[static_cast<size_t>(j + kRowsAhead)]);
+      }
       rows.span->session->ReadRow(slot, step.model.layout->row_codec(),
                                   chosen[static_cast<size_t>(j)], gathered.data() + j * c);
     }

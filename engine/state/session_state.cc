@@ -29,6 +29,11 @@ void TakeBackOne(CompressorState& state, std::optional<CompressorState>& undo, i
   }
 }
 
+void PrefetchBytes(const uint8_t* data, int64_t bytes) {
+  constexpr int64_t kLine = 64;
+  for (int64_t at = 0; at < bytes; at += kLine) __builtin_prefetch(data + at);
+}
+
 }  // namespace
 
 WindowRing::WindowRing(const kernels::RowCodec& codec, int64_t window)
@@ -44,6 +49,10 @@ void WindowRing::Put(int64_t position, const float* row) {
 void WindowRing::Get(int64_t position, float* row) const {
   const int64_t slot = position % slot_.rows;
   codec_->Decode(bytes_.data() + slot_.data_at(slot), bytes_.data() + slot_.scale_at(slot), row);
+}
+
+void WindowRing::Prefetch(int64_t position) const {
+  PrefetchBytes(bytes_.data() + slot_.data_at(position % slot_.rows), slot_.data_bytes);
 }
 
 uint8_t* RowBlocks::Write(int64_t block) {
@@ -93,6 +102,10 @@ void SessionState::TakeBack() {
   }
   if (hidden_values_ > 0) last_hidden_.swap(undo_.last_hidden);
   --position_;
+}
+
+void SessionState::PrefetchRow(const ComponentSlot& slot, int64_t row) const {
+  PrefetchBytes(rows_.Read(row / slot.rows) + slot.data_at(row % slot.rows), slot.data_bytes);
 }
 
 void SessionState::ReadRow(const ComponentSlot& slot, const kernels::RowCodec& codec, int64_t row,

@@ -32,6 +32,8 @@ class WindowRing {
   // Both convert one row; Put returns nothing to recompute with: callers use what Get gives.
   void Put(int64_t position, const float* row);
   void Get(int64_t position, float* row) const;
+  // Asks the memory for what Get reads soon.
+  void Prefetch(int64_t position) const;
   std::span<uint8_t> bytes() { return bytes_; }
   std::span<const uint8_t> bytes() const { return bytes_; }
 
@@ -127,6 +129,8 @@ class SessionState final : public CachedSession {
   std::vector<float>& last_hidden() { return last_hidden_; }
 
   // Row `row` of a component of `layer` in the blocks.
+  // Asks the memory for a row that is read soon.
+  void PrefetchRow(const ComponentSlot& slot, int64_t row) const;
   void ReadRow(const ComponentSlot& slot, const kernels::RowCodec& codec, int64_t row,
                float* out) const;
   // Rows [row, row + count) side by side: panel [dim][16], count <= 16; the other columns are 0.
