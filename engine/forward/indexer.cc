@@ -6,7 +6,9 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <iterator>
 #include <numeric>
+#include <vector>
 
 #include "engine/forward/step.h"
 #include "kernels/cpu/formats.h"
@@ -19,7 +21,7 @@ namespace cairn::engine {
 namespace {
 
 constexpr int64_t kPanel = kernels::PackedMatrix::kPanel;
-// Tokens scored together: bounds the score matrix to kTokens * visible rows.
+// Tokens scored together, of one span or of several: bounds their scores to kTokens * visible rows.
 constexpr int64_t kTokens = 64;
 
 struct Queries {
@@ -50,6 +52,47 @@ void ScorePanel(const Step& step, const StepSpan& span, const ComponentSlot& slo
                           heads, sum);
     std::memcpy(out + t * ld + row, sum, static_cast<size_t>(n) * sizeof(float));
   }
+}
+
+// Some tokens of a span, which see at most rows_end rows.
+struct Chunk {
+  const StepSpan* span;
+  int64_t begin, count, rows_end;
+  float* scores = nullptr;                       // [count, rows_end]
+  int64_t panels_before = 0, tokens_before = 0;  // of the chunks before it
+
+  int64_t panels() const { return (rows_end + kPanel - 1) / kPanel; }
+};
+
+// Scores of several chunks' tokens, all panels and then all tokens in one loop each, so that
+// sequences that decode a token each share the threads. Calls `take` with each row of the step and
+// its scores.
+template <typename Take>
+void SelectOf(Step& step, const ComponentSlot& slot, const Queries& queries,
+              std::vector<Chunk>& chunks, const Take& take) {
+  const Workspace::Frame frame(step.workspace);
+  int64_t panels = 0, tokens = 0;
+  for (Chunk& chunk : chunks) {
+    chunk.scores = step.workspace.Floats(chunk.count * chunk.rows_end);
+    chunk.panels_before = panels;
+    chunk.tokens_before = tokens;
+    panels += chunk.panels();
+    tokens += chunk.count;
+  }
+  const auto of = [&](int64_t i, int64_t Chunk::*before) -> const Chunk& {
+    const auto beyond = [before](int64_t at, const Chunk& chunk) { return at < chunk.*before; };
+    return *std::prev(std::upper_bound(chunks.begin(), chunks.end(), i, beyond));
+  };
+  step.pool.Run(panels, [&](int64_t i) {
+    const Chunk& chunk = of(i, &Chunk::panels_before);
+    ScorePanel(step, *chunk.span, slot, queries, chunk.begin, chunk.count,
+               (i - chunk.panels_before) * kPanel, chunk.rows_end, chunk.scores, chunk.rows_end);
+  });
+  step.pool.Run(tokens, [&](int64_t i) {
+    const Chunk& chunk = of(i, &Chunk::tokens_before);
+    const int64_t t = i - chunk.tokens_before;
+    take(chunk.span->begin + chunk.begin + t, chunk.scores + t * chunk.rows_end);
+  });
 }
 
 Queries MakeQueries(Step& step, const BlockOp& block, LinearInput& qr, LinearInput& x) {
@@ -102,24 +145,27 @@ void SelectRows(Step& step, const BlockOp& block, LinearInput& qr, LinearInput& 
 
   const Workspace::Frame frame(step.workspace);
   const Queries queries = MakeQueries(step, block, qr, x);
+  std::vector<Chunk> chunks;
+  int64_t tokens = 0;
+  const auto select = [&] {
+    SelectOf(step, slot, queries, chunks, [&](int64_t r, const float* scores) {
+      const int64_t n = visible(step.positions[static_cast<size_t>(r)]);
+      if (n > topk) kernels::TopK(scores, n, topk, selected[static_cast<size_t>(r)]);
+    });
+    chunks.clear();
+    tokens = 0;
+  };
   for (const StepSpan& span : step.spans) {
     for (int64_t begin = 0; begin < span.count; begin += kTokens) {
       const int64_t count = std::min(kTokens, span.count - begin);
       const int64_t rows_end = visible(span.position + begin + count - 1);
       if (rows_end <= topk) continue;
-      const Workspace::Frame inner(step.workspace);
-      float* scores = step.workspace.Floats(count * rows_end);
-      step.pool.Run((rows_end + kPanel - 1) / kPanel, [&](int64_t p) {
-        ScorePanel(step, span, slot, queries, begin, count, p * kPanel, rows_end, scores, rows_end);
-      });
-      step.pool.Run(count, [&](int64_t t) {
-        const int64_t n = visible(span.position + begin + t);
-        if (n <= topk) return;
-        kernels::TopK(scores + t * rows_end, n, topk,
-                      selected[static_cast<size_t>(span.begin + begin + t)]);
-      });
+      if (tokens + count > kTokens) select();
+      chunks.push_back({.span = &span, .begin = begin, .count = count, .rows_end = rows_end});
+      tokens += count;
     }
   }
+  if (tokens > 0) select();
 }
 
 }  // namespace cairn::engine
