@@ -1,6 +1,6 @@
 // products_check.h: whether two sets of inner loops give the same bits. What a process asks before
 // it uses instructions that are seldom tested, and the tests ask of all. Some 25 ms for AVX-512,
-// and 45 for AMX.
+// and 45 for AMX on a Xeon; 4, and 13 for BF16, on a Zen 5.
 //
 // Threads: any.
 #ifndef CAIRN_KERNELS_CPU_PRODUCTS_CHECK_H_
