@@ -66,7 +66,7 @@ struct Chunk {
 
 // Scores of several chunks' tokens, all panels and then all tokens in one loop each, so that
 // sequences that decode a token each share the threads. Calls `take` with each row of the step and
-// its scores.
+// its scores, from any thread.
 template <typename Take>
 void SelectOf(Step& step, const ComponentSlot& slot, const Queries& queries,
               std::vector<Chunk>& chunks, const Take& take) {

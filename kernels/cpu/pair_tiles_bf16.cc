@@ -58,7 +58,8 @@ struct TileSums {
   }
 };
 
-// At most kPassRows rows with kPanels panels side by side: weights are decoded in registers.
+// At most kPassRows rows with kPanels panels side by side: weights are decoded in registers, and
+// the sums of whole tiles lie in `sums`, as registers are for the tile's.
 template <WeightFormat format, int kRows, int kPanels>
 void OnePass(const Product& a, const uint16_t* rows, int64_t panel, float* sums) {
   using D = PairDecoder<format, kOrder>;
