@@ -11,6 +11,7 @@
 #include "cache/client/attach_protocol.h"
 #include "cache/client/bulk_client.h"
 #include "cache/client/commit_batch.h"
+#include "cache/client/commit_call.h"
 #include "cache/client/daemon_link.h"
 #include "cache/client/lookup_lane.h"
 #include "cache/client/protocol.h"
@@ -309,28 +310,25 @@ class RemoteCache final : public CacheApi {
   absl::StatusOr<std::vector<absl::Status>> CommitStreamed(std::span<const CommitItem> items,
                                                            bool durable) {
     CAIRN_RETURN_IF_ERROR(link_->Alive());
-    DaemonLink::InFlight call(*link_, options_.commit_timeout);
-    v1::CommitResponse answer;
-    std::unique_ptr<grpc::ClientWriter<v1::CommitChunk>> writer =
-        link_->stub().CommitStream(call.context(), &answer);
+    DaemonLink::InFlight in_flight(*link_, options_.commit_timeout);
+    CommitCall call(link_->channel(), in_flight.context());
     v1::CommitChunk chunk;
     chunk.mutable_head()->set_token(token());
     chunk.mutable_head()->set_durable(durable);
     for (const CommitItem& item : items) EncodeItem(item, chunk.mutable_head()->add_items());
-    bool open = writer->Write(chunk);
+    bool open = call.Write(chunk);
     for (const CommitItem& item : items) {
       std::span<const uint8_t> payload = item.staging->bytes;
       payload = payload.first(PayloadBytes(item));
       while (open && !payload.empty()) {
         const auto slice = payload.first(std::min<size_t>(payload.size(), kStreamSliceBytes));
         chunk.set_data(slice.data(), slice.size());
-        open = writer->Write(chunk);
+        open = call.Write(chunk);
         payload = payload.subspan(slice.size());
       }
     }
-    // A closed stream has its reason in Finish.
-    writer->WritesDone();
-    CAIRN_RETURN_IF_ERROR(link_->Ended(writer->Finish()));
+    CAIRN_RETURN_IF_ERROR(link_->Ended(call.Finish()));
+    CAIRN_ASSIGN_OR_RETURN(const v1::CommitResponse answer, Believed(call.Answer()));
     return Believed(CheckCommit(answer, items.size()));
   }
 

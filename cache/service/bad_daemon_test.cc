@@ -321,9 +321,11 @@ TEST(BadDaemon, NobodyThereIsOneClearLine) {
 }
 
 // Streams by script, which no honest service sends.
-class ScriptedService final : public v1::Cache::Service {
+class ScriptedService final
+    : public v1::Cache::WithRawCallbackMethod_CommitStream<v1::Cache::Service> {
  public:
   std::vector<v1::FetchChunk> chunks;
+  std::string committed;  // the answer to a commit, whatever it is
   std::promise<void> stop;
 
   grpc::Status Session(grpc::ServerContext*, const v1::SessionRequest*,
@@ -343,6 +345,18 @@ class ScriptedService final : public v1::Cache::Service {
                            grpc::ServerWriter<v1::FetchChunk>* writer) override {
     for (const v1::FetchChunk& chunk : chunks) writer->Write(chunk);
     return grpc::Status::OK;
+  }
+  grpc::ServerReadReactor<grpc::ByteBuffer>* CommitStream(grpc::CallbackServerContext*,
+                                                          grpc::ByteBuffer* answer) override {
+    struct ReadAll final : grpc::ServerReadReactor<grpc::ByteBuffer> {
+      ReadAll() { StartRead(&chunk); }
+      void OnReadDone(bool ok) override { ok ? StartRead(&chunk) : Finish(grpc::Status::OK); }
+      void OnDone() override { delete this; }
+      grpc::ByteBuffer chunk;
+    };
+    const grpc::Slice bytes(committed);
+    *answer = grpc::ByteBuffer(&bytes, 1);
+    return new ReadAll;
   }
 
  private:
@@ -364,6 +378,29 @@ v1::FetchChunk Data(size_t bytes) {
   return chunk;
 }
 
+// The service, and a client of it.
+struct ScriptedDaemon {
+  ScriptedDaemon() {
+    grpc::ServerBuilder builder;
+    const std::string target = "unix:" + folder / "s";
+    builder.AddListeningPort(target, grpc::InsecureServerCredentials());
+    builder.RegisterService(&service);
+    server = builder.BuildAndStart();
+    auto connected = ConnectCache(target, RigSpec(), PatientOptions());
+    EXPECT_TRUE(connected.ok()) << connected.status();
+    cache = *std::move(connected);
+  }
+  ~ScriptedDaemon() {
+    service.stop.set_value();
+    cache.reset();
+    server->Shutdown();
+  }
+  TestFolder folder;
+  ScriptedService service;
+  std::unique_ptr<grpc::Server> server;
+  std::unique_ptr<CacheApi> cache;
+};
+
 TEST(BadDaemon, StreamsThatDoNotFit) {
   const std::vector<std::pair<bool, std::vector<v1::FetchChunk>>> scripts = {
       {true, {HeadOfOneRow(), Data(2000), Data(148)}},
@@ -379,26 +416,33 @@ TEST(BadDaemon, StreamsThatDoNotFit) {
   };
   for (size_t i = 0; i < scripts.size(); ++i) {
     SCOPED_TRACE(i);
-    TestFolder folder;
-    ScriptedService service;
-    service.chunks = scripts[i].second;
-    grpc::ServerBuilder builder;
-    const std::string target = "unix:" + folder / "s";
-    builder.AddListeningPort(target, grpc::InsecureServerCredentials());
-    builder.RegisterService(&service);
-    const std::unique_ptr<grpc::Server> server = builder.BuildAndStart();
-    auto cache = ConnectCache(target, RigSpec(), PatientOptions());
-    ASSERT_TRUE(cache.ok()) << cache.status();
+    ScriptedDaemon daemon;
+    daemon.service.chunks = scripts[i].second;
     const Digest digest;
-    const auto prefix = (*cache)->Fetch({.chain = {&digest, 1}});
+    const auto prefix = daemon.cache->Fetch({.chain = {&digest, 1}});
     EXPECT_EQ(prefix.ok(), scripts[i].first) << prefix.status();
     if (!prefix.ok()) {
       EXPECT_TRUE(absl::IsUnavailable(prefix.status())) << prefix.status();
     }
-    service.stop.set_value();
-    cache->reset();
-    server->Shutdown();
   }
+}
+
+// gRPC's own client ends the process here.
+TEST(BadDaemon, ACommitsAnswerThatDoesNotParse) {
+  ScriptedDaemon daemon;
+  const auto staging = *daemon.cache->Stage(10);
+  const CommitItem item{1, staging.get(), {{10, 1}}};
+  v1::CommitResponse honest;
+  honest.add_statuses();
+  for (const std::string& answer : {honest.SerializeAsString(), std::string(64, '\xff')}) {
+    daemon.service.committed = answer;
+    const auto committed = daemon.cache->Commit({&item, 1}, false);
+    EXPECT_EQ(committed.ok(), answer[0] != '\xff') << committed.status();
+    if (committed.ok()) continue;
+    EXPECT_TRUE(absl::IsUnavailable(committed.status())) << committed.status();
+    EXPECT_NE(std::string(committed.status().message()).find("wrong"), std::string::npos);
+  }
+  EXPECT_TRUE(absl::IsUnavailable(daemon.cache->Match({}).status()));
 }
 
 }  // namespace

@@ -1,5 +1,7 @@
 #include "tests/lies/lying_daemon.h"
 
+#include "cache/client/commit_call.h"
+#include "cache/client/protocol.h"
 #include "tests/faults/campaign.h"
 
 namespace cairn::lies {
@@ -14,7 +16,8 @@ std::unique_ptr<grpc::ClientContext> Onwards(grpc::ServerContext* context) {
 
 LyingDaemon::LyingDaemon(const std::string& listen, const std::string& real, Liar& liar)
     : liar_(liar),
-      real_(v1::Cache::NewStub(grpc::CreateChannel(real, grpc::InsecureChannelCredentials()))) {
+      channel_(grpc::CreateChannel(real, grpc::InsecureChannelCredentials())),
+      real_(v1::Cache::NewStub(channel_)) {
   grpc::ServerBuilder builder;
   builder.AddListeningPort(listen, grpc::InsecureServerCredentials(), &port_);
   builder.RegisterService(this);
@@ -63,14 +66,16 @@ grpc::Status LyingDaemon::CommitStream(grpc::ServerContext* context,
                                        grpc::ServerReader<v1::CommitChunk>* reader,
                                        v1::CommitResponse* response) {
   const auto onwards = Onwards(context);
-  const auto writer = real_->CommitStream(onwards.get(), response);
+  cache::CommitCall call(*channel_, onwards.get());
   v1::CommitChunk chunk;
-  while (reader->Read(&chunk) && writer->Write(chunk)) {
+  while (reader->Read(&chunk) && call.Write(chunk)) {
   }
-  writer->WritesDone();
-  const grpc::Status status = writer->Finish();
-  if (status.ok()) liar_.Speak("CommitStream", *response);
-  return status;
+  if (const grpc::Status status = call.Finish(); !status.ok()) return status;
+  auto answer = call.Answer();
+  if (!answer.ok()) return cache::ToGrpc(answer.status());
+  *response = *std::move(answer);
+  liar_.Speak("CommitStream", *response);
+  return grpc::Status::OK;
 }
 
 grpc::Status LyingDaemon::Match(grpc::ServerContext* context, const v1::MatchRequest* request,

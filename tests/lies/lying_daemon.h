@@ -50,6 +50,7 @@ class LyingDaemon final : public v1::Cache::Service {
                       grpc::ServerWriter<Event>& to);
 
   Liar& liar_;
+  const std::shared_ptr<grpc::Channel> channel_;
   const std::unique_ptr<v1::Cache::Stub> real_;
   int port_ = 0;
   std::unique_ptr<grpc::Server> server_;
