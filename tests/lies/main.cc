@@ -127,14 +127,15 @@ class Attacker {
                              saboteur);
       run.hit = Attack(absl::StrCat("127.0.0.1:", grpc.port()), release);
     } else {
-      // The client takes the bulk port to be of the address that it reached the daemon by.
-      const StreamProxy grpc({.host = "127.0.0.2"},
-                             {.host = "127.0.0.1", .port = port(world_.tcp_port())}, Wire::kHttp2,
-                             idle);
-      const StreamProxy bulk({.host = "127.0.0.2", .port = port(world_.bulk_port())},
+      // The client takes the bulk port to be of the address that it reached the daemon by, and its
+      // number is the daemon's: nobody else may have it there.
+      const std::string host = absl::StrCat("127.1.", ::getpid() >> 8 & 255, ".", ::getpid() & 255);
+      const StreamProxy bulk({.host = host, .port = port(world_.bulk_port())},
                              {.host = "127.0.0.1", .port = port(world_.bulk_port())}, Wire::kBulk,
                              saboteur);
-      run.hit = Attack(absl::StrCat("127.0.0.2:", grpc.port()), release);
+      const StreamProxy grpc({.host = host}, {.host = "127.0.0.1", .port = port(world_.tcp_port())},
+                             Wire::kHttp2, idle);
+      run.hit = Attack(absl::StrCat(host, ":", grpc.port()), release);
     }
     run.harmed = saboteur.fired();
     run.what = absl::StrCat("message ", index);
