@@ -10,17 +10,15 @@
 namespace cairn::cache {
 namespace {
 
-constexpr uint64_t kEntryBytes = 8 << 20;
-
 // How many of so many entries, all queued, the first step of a writer writes.
-size_t FirstBatch(uint64_t disk_bytes, size_t entries) {
+size_t FirstBatch(uint64_t disk_bytes, size_t entries, uint32_t entry_bytes = 8 << 20) {
   FakeClock clock;
   SeededRandom random{1};
   store::MemoryFileSystem device;
   const auto catalog = std::make_shared<store::MemoryCatalogDisk>();
   PollingWaiter waiter;
   const auto host = *store::HostTier::Create(
-      {.capacity_bytes = (entries + 1) * store::HostRoomBytes(kEntryBytes, 1),
+      {.capacity_bytes = (entries + 1) * store::HostRoomBytes(entry_bytes, 1),
        .memory = store::ArenaMemory::kAtUse});
   auto disk =
       store::DiskTier::Open({.directory = "/data", .capacity_bytes = disk_bytes}, device,
@@ -33,7 +31,7 @@ size_t FirstBatch(uint64_t disk_bytes, size_t entries) {
   EntryRef first;
   for (size_t i = 0; i < entries; ++i) {
     MutexLock lock(&residency.mutex);
-    auto room = residency.ReserveHost(kEntryBytes, 1);
+    auto room = residency.ReserveHost(entry_bytes, 1);
     EXPECT_TRUE(room.ok()) << room.status();
     Digest digest;
     random.Fill(digest.bytes);
@@ -41,7 +39,7 @@ size_t FirstBatch(uint64_t disk_bytes, size_t entries) {
     const EntryRef ref{residency.index.Add(digest, attributes), EntryKind::kRows};
     attributes.parent = digest;
     EntryMeta meta{ref.key(), {}, EncodeAttributes(attributes)};
-    meta.parts.push_back({kEntryBytes, Checksum(room->bytes().first(kEntryBytes))});
+    meta.parts.push_back({entry_bytes, Checksum(room->bytes().first(entry_bytes))});
     EXPECT_TRUE(residency.PublishHost(ref, std::move(meta), *std::move(room)).ok());
     writer.Enqueue(ref);
     if (i == 0) first = ref;
@@ -61,6 +59,7 @@ TEST(DiskWriter, ABatchOfASmallDiskIsNotTiny) {
 
 TEST(DiskWriter, ABatchOfALargeDiskIsNotEndless) {
   EXPECT_EQ(FirstBatch(1ull << 40, 34), 32u) << "256 MiB";
+  EXPECT_EQ(FirstBatch(1ull << 40, 1030, 4096), 1024u) << "entries";
 }
 
 }  // namespace

@@ -20,7 +20,7 @@ namespace {
 
 // How far ahead of its use a panel is asked for. Panels side by side are several streams, each of
 // which the processor's own prefetching loses at every page.
-constexpr int64_t kAhead = 1024;
+constexpr int64_t kAhead = 2048;
 
 template <typename V, int kRows, int kPanels>
 using Sums = typename V::Floats[kRows][kPanels];
