@@ -5,9 +5,11 @@ unquantised weights, the same tokens, in turn, round after round. Optional: noth
 Wants torch and transformers (5.8.1 or later) in the Python that runs it, and a model both can read:
     cairn-model make --preset mini --format bf16 --seed 1 --out DIR
 First the logits of some tokens are compared, so that what is timed is the same model. Both compute in F32: on processors
-without BF16 arithmetic that is PyTorch's fastest. Prints tokens a second of each round and the median ratios.
+without BF16 arithmetic that is PyTorch's fastest; on others --dtype bfloat16 times its BF16 as well (ours stays F32, and so
+do the logits that are compared). Prints tokens a second of each round and the median ratios.
 
 usage: compare_transformers.py --engine PATH --model DIR [--tokens 2048] [--steps 32] [--rounds 5] [--threads 2]
+                               [--dtype float32|bfloat16]
 """
 
 import argparse
@@ -35,6 +37,7 @@ def parse():
     parser.add_argument("--steps", type=int, default=32)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--dtype", choices=["float32", "bfloat16"], default="float32")
     return parser.parse_args()
 
 
@@ -80,6 +83,7 @@ def main():
     with torch.inference_mode(), tempfile.TemporaryDirectory() as name:
         folder = pathlib.Path(name)
         check_same(args, model, folder)
+        model = model.to(getattr(torch, args.dtype))
         measure_theirs(args, model)  # not counted: the first pass takes its memory
         for _ in range(args.rounds):
             for what, ours, theirs in zip(ratios, measure_ours(args, folder), measure_theirs(args, model)):
