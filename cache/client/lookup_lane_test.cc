@@ -7,6 +7,7 @@
 
 #include "cache/client/attach_protocol.h"
 #include "gtest/gtest.h"
+#include "store/base/clock.h"
 
 namespace cairn::cache {
 namespace {
@@ -70,6 +71,19 @@ TEST_F(LookupLaneTest, AnAnswerThatWasGivenUpIsNotTheNextOnes) {
   Send(Answer(2, 0, Found(2)));
   ASSERT_EQ(Ask(), absl::OkStatus());
   EXPECT_EQ(answer_.rows_blocks(), 2u);
+}
+
+// Later than the asker stays awake for it.
+TEST_F(LookupLaneTest, ALateAnswerIsWaitedFor) {
+  std::thread daemon([this] {
+    EXPECT_TRUE(daemon_->Receive(store::kSocketMessageBytesMax, kPatience).ok());
+    const int64_t late = RealClock().NowNanos() + 5'000'000;
+    while (RealClock().NowNanos() < late) std::this_thread::yield();
+    Send(Answer(1, 0, Found(2)));
+  });
+  EXPECT_EQ(Ask(), absl::OkStatus());
+  EXPECT_EQ(answer_.rows_blocks(), 2u);
+  daemon.join();
 }
 
 TEST_F(LookupLaneTest, TheDaemonsErrorsAreItsOwn) {
