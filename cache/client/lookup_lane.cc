@@ -11,8 +11,8 @@
 namespace cairn::cache {
 namespace {
 
-// Longer than a hit takes. To be woken takes a thread some 30 us under a hypervisor, a third of a
-// hit, so it sleeps only after this; until then whoever wants its processor has it.
+// About as long as the daemon takes for a hit. To be woken takes a thread some 28 us of 98 under a
+// hypervisor, so it sleeps only after this; until then whoever wants its processor has it.
 constexpr int64_t kAwakeNanos = 50'000;
 
 // Until `end`, of the real clock.

@@ -2,6 +2,7 @@
 // (attach_protocol.h), at a fraction of what a gRPC call costs.
 //
 // Threads:   any; one at a time is served, others are told to go another way.
+//            Who is served looks for its answer for 50 us, yielding, before it sleeps.
 // Ownership: the connection is this one's.
 // Errors:    DEADLINE_EXCEEDED after `timeout`, and UNAVAILABLE when the daemon closed the lane
 //            before it answered: what was leased is the caller's to release. UNAVAILABLE "the

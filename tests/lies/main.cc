@@ -127,8 +127,8 @@ class Attacker {
                              saboteur);
       run.hit = Attack(absl::StrCat("127.0.0.1:", grpc.port()), release);
     } else {
-      // The client takes the bulk port to be of the address that it reached the daemon by, and its
-      // number is the daemon's: nobody else may have it there.
+      // The client takes the bulk port to be of the address that it reached the daemon by. The port
+      // is the daemon's own, so the address must be one at which no other process has it.
       const std::string host = absl::StrCat("127.1.", ::getpid() >> 8 & 255, ".", ::getpid() & 255);
       const StreamProxy bulk({.host = host, .port = port(world_.bulk_port())},
                              {.host = "127.0.0.1", .port = port(world_.bulk_port())}, Wire::kBulk,
