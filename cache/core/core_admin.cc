@@ -96,7 +96,7 @@ std::vector<ListedPrefix> CoreImpl::List(const ListFilter& filter) {
 
 absl::StatusOr<uint64_t> CoreImpl::Evict(const ListFilter& filter, uint64_t* kept) {
   residency_.AwaitLoaded();
-  MutexLock disk_lock(&residency_.disk_mutex);
+  DiskLock disk_lock(residency_);
   PrefixIndex& index = residency_.index;
   uint64_t evicted = 0;
   *kept = 0;

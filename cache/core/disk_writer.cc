@@ -3,6 +3,7 @@
 #include <spdlog/spdlog.h>
 
 #include <algorithm>
+#include <future>
 #include <utility>
 
 #include "store/base/fault_point.h"
@@ -11,13 +12,12 @@
 namespace cairn::cache {
 namespace {
 
-// The tier writes a group of a batch while it syncs the one before, so only the batch's end finds
-// the device idle (about 2 ms): several groups long, but short enough to bound what a durable
-// commit waits for (a tenth of a second at 2.5 GB/s, where so much is queued), and little of the
-// disk, as room is made for all of it at once.
+// Between two batches the device waits for a fraction of a millisecond: long enough that this and
+// the batch's sync are little beside its writing, short enough to bound what a durable commit waits
+// for (two of them, 50 ms at 2.5 GB/s), and little of the disk, as room is taken for two.
 constexpr size_t kBatchEntriesMax = 1024;
-constexpr uint64_t kBatchBytesLeast = 32ull << 20, kBatchBytesMost = 256ull << 20;
-constexpr uint64_t kBatchesPerDisk = 16;
+constexpr uint64_t kBatchBytesLeast = 1ull << 20, kBatchBytesMost = 64ull << 20;
+constexpr uint64_t kBatchesPerDisk = 64;
 
 uint64_t BatchBytes(const Residency& residency) {
   if (residency.disk == nullptr) return kBatchBytesLeast;
@@ -35,6 +35,24 @@ struct DiskWriter::Job {
   EntryRef foundation;  // block is null for index 0
   store::HostPin pin;
   absl::Status status;
+
+  store::DiskPut put() const {
+    const std::span<const uint8_t> payload = pin.payload();
+    // The room in the arena is whole I/O units, and so is what the disk takes.
+    return {&pin.meta(), {payload.data(), RoundUpToIo(payload.size())}};
+  }
+};
+
+struct DiskWriter::Batch {
+  std::vector<Job> jobs;
+  std::optional<store::DiskTier::Pending> put;  // of what `jobs` pins: goes first
+  absl::Status status;
+
+  std::vector<store::DiskPut> puts() const {
+    std::vector<store::DiskPut> all;
+    for (const Job& job : jobs) all.push_back(job.put());
+    return all;
+  }
 };
 
 DiskWriter::DiskWriter(Residency& residency, Waiter& waiter, Expiry& expiry, bool background)
@@ -66,7 +84,7 @@ void DiskWriter::Run() {
       while (queue_.empty() && !stop_) work_.Wait(&residency_.mutex);
       if (queue_.empty()) return;
     }
-    WriteBatch();
+    WriteQueued();
   }
 }
 
@@ -129,31 +147,74 @@ void DiskWriter::Progress(int64_t deadline_nanos) {
     return;
   }
   residency_.mutex.Unlock();
-  WriteBatch();
+  WriteQueued();
   residency_.mutex.Lock();
 }
 
-void DiskWriter::WriteBatch() {
+void DiskWriter::WriteQueued() {
   MutexLock disk_lock(&residency_.disk_mutex);
-  std::vector<Job> jobs;
-  {
-    MutexLock lock(&residency_.mutex);
-    jobs = TakeBatch();
-    batch_entries_ = jobs.size();
+  residency_.disk_mutex.Await([this] { return !residency_.disk_is_wanted(); });
+  std::optional<Batch> written, next = TakeBatch();
+  while (written.has_value() || next.has_value()) {
+    std::optional<Batch> after;
+    const bool has_room = next.has_value() && next->status.ok();
+    const auto beside = [&, goes_on = has_room || !next.has_value()] {
+      if (written.has_value()) Publish(*written);
+      if (goes_on && (!written.has_value() || written->status.ok())) after = TakeBatch();
+    };
+    // Beside nothing, or where no thread is to be had, it is done below.
+    const bool both = thread_.joinable() && written.has_value() && has_room;
+    std::future<void> done = std::async(
+        both ? std::launch::async | std::launch::deferred : std::launch::deferred, beside);
+    if (has_room) next->status = residency_.disk->Write(*next->put);
+    done.get();
+    if (written.has_value() && !written->status.ok()) {
+      // Nothing that came later may be there before it.
+      GiveUp(std::move(after));
+      GiveUp(std::move(next));
+      PutAlone(*std::exchange(written, std::nullopt));
+      next = TakeBatch();
+    } else if (next.has_value() && !next->status.ok()) {
+      written.reset();
+      GiveUp(std::move(after));
+      PutAlone(*std::exchange(next, std::nullopt));
+      next = TakeBatch();
+    } else {
+      written = std::exchange(next, std::exchange(after, std::nullopt));
+    }
+    expiry_.Step();
   }
-  CAIRN_FAULT_POINT(kWriterBatchTaken);
-  if (!jobs.empty()) Put(jobs);
-  CAIRN_FAULT_POINT(kWriterBatchPut);
-  {
-    MutexLock lock(&residency_.mutex);
-    Finish(jobs);
-  }
-  expiry_.Step();
 }
 
-bool DiskWriter::FoundationReady(EntryRef ref, const absl::flat_hash_set<EntryKey>& in_batch) {
+std::optional<DiskWriter::Batch> DiskWriter::TakeBatch() {
+  if (residency_.disk_is_wanted()) return std::nullopt;
+  Batch batch;
+  {
+    MutexLock lock(&residency_.mutex);
+    batch.jobs = TakeJobs();
+    settled_.SignalAll();  // it may have failed some
+  }
+  CAIRN_FAULT_POINT(kWriterBatchTaken);
+  if (batch.jobs.empty()) return std::nullopt;
+  absl::StatusOr<store::DiskTier::Pending> put = residency_.disk->Prepare(batch.puts());
+  batch.status = put.status();
+  if (put.ok()) batch.put = *std::move(put);
+  return batch;
+}
+
+void DiskWriter::Publish(Batch& batch) {
+  batch.status = residency_.disk->Publish(*batch.put);
+  if (!batch.status.ok()) return;
+  batch.put.reset();
+  CAIRN_FAULT_POINT(kWriterBatchPut);
+  MutexLock lock(&residency_.mutex);
+  Finish(batch.jobs);
+}
+
+bool DiskWriter::FoundationReady(EntryRef ref) {
   const EntryRef foundation = FoundationOf(ref);
-  if (foundation.block == nullptr || foundation->in[kDisk] || in_batch.contains(foundation.key())) {
+  if (foundation.block == nullptr || foundation->in[kDisk] ||
+      under_way_.contains(foundation.key())) {
     return true;
   }
   if (foundation->disk_failed || !foundation->in[kHost]) {
@@ -166,23 +227,22 @@ bool DiskWriter::FoundationReady(EntryRef ref, const absl::flat_hash_set<EntryKe
   return false;
 }
 
-std::vector<DiskWriter::Job> DiskWriter::TakeBatch() {
+std::vector<DiskWriter::Job> DiskWriter::TakeJobs() {
   PrefixIndex& index = residency_.index;
   std::vector<Job> jobs;
-  absl::flat_hash_set<EntryKey> in_batch;
   uint64_t bytes = 0;
   while (!queue_.empty() && jobs.size() < kBatchEntriesMax && bytes < batch_bytes_max_) {
     const EntryKey key = queue_.front();
     queue_.pop_front();
     Block* const block = index.Find(key.digest);
-    if (block == nullptr || in_batch.contains(key)) continue;
+    if (block == nullptr || under_way_.contains(key)) continue;
     const EntryRef ref{block, key.kind};
     if (!ref->queued) continue;
     if (ref->in[kDisk]) {
       index.SetQueued(ref, false);
       continue;
     }
-    if (!FoundationReady(ref, in_batch)) continue;
+    if (!FoundationReady(ref)) continue;
     std::optional<store::HostPin> pin = residency_.PinHost(ref);
     if (!pin.has_value()) {
       index.Prune(block);
@@ -192,37 +252,50 @@ std::vector<DiskWriter::Job> DiskWriter::TakeBatch() {
     // Neither may be evicted, here or on disk, while room for this batch is made.
     index.AddHold(ref, 1);
     if (job.foundation.block != nullptr) index.AddHold(job.foundation, 1);
-    in_batch.insert(key);
+    under_way_.insert(key);
     bytes += ref->bytes;
     jobs.push_back(std::move(job));
   }
   return jobs;
 }
 
-void DiskWriter::Put(std::vector<Job>& jobs) {
-  absl::flat_hash_set<EntryKey> failed;
-  std::vector<store::DiskPut> puts;
-  const auto add = [](const Job& job, std::vector<store::DiskPut>& to) {
-    const std::span<const uint8_t> payload = job.pin.payload();
-    // The room in the arena is whole I/O units, and so is what the disk takes.
-    to.push_back({&job.pin.meta(), {payload.data(), RoundUpToIo(payload.size())}});
-  };
-  for (const Job& job : jobs) add(job, puts);
-  const absl::Status together = residency_.PutOnDisk(puts);
-  if (together.ok()) return;
-  // One at a time: what fits is kept, and what is damaged (the tier looks) is known.
-  for (Job& job : jobs) {
-    if (puts.size() == 1) {
-      job.status = together;
-    } else if (job.foundation.block != nullptr && failed.contains(job.foundation.key())) {
-      job.status = absl::FailedPreconditionError("what it builds on is not on disk");
-    } else {
-      std::vector<store::DiskPut> alone;
-      add(job, alone);
-      job.status = residency_.PutOnDisk(alone);
+void DiskWriter::PutAlone(Batch batch) {
+  batch.put.reset();
+  if (absl::IsResourceExhausted(batch.status)) batch.status = residency_.PutOnDisk(batch.puts());
+  if (!batch.status.ok()) {
+    // One at a time: what fits is kept, and what is damaged (the tier looks) is known.
+    absl::flat_hash_set<EntryKey> failed;
+    for (Job& job : batch.jobs) {
+      if (batch.jobs.size() == 1) {
+        job.status = batch.status;
+      } else if (job.foundation.block != nullptr && failed.contains(job.foundation.key())) {
+        job.status = absl::FailedPreconditionError("what it builds on is not on disk");
+      } else {
+        const store::DiskPut put = job.put();
+        job.status = residency_.PutOnDisk({&put, 1});
+      }
+      if (!job.status.ok()) failed.insert(job.ref.key());
     }
-    if (!job.status.ok()) failed.insert(job.ref.key());
   }
+  CAIRN_FAULT_POINT(kWriterBatchPut);
+  MutexLock lock(&residency_.mutex);
+  Finish(batch.jobs);
+}
+
+void DiskWriter::GiveUp(std::optional<Batch> batch) {
+  if (!batch.has_value()) return;
+  batch->put.reset();
+  MutexLock lock(&residency_.mutex);
+  for (auto job = batch->jobs.rbegin(); job != batch->jobs.rend(); ++job) {
+    queue_.push_front(job->ref.key());
+    LetGo(*job);
+  }
+}
+
+void DiskWriter::LetGo(Job& job) {
+  residency_.index.AddHold(job.ref, -1);
+  if (job.foundation.block != nullptr) residency_.index.AddHold(job.foundation, -1);
+  under_way_.erase(job.ref.key());
 }
 
 void DiskWriter::Fail(EntryRef ref, const absl::Status& status) {
@@ -242,8 +315,7 @@ void DiskWriter::Fail(EntryRef ref, const absl::Status& status) {
 void DiskWriter::Finish(std::vector<Job>& jobs) {
   PrefixIndex& index = residency_.index;
   for (Job& job : jobs) {
-    index.AddHold(job.ref, -1);
-    if (job.foundation.block != nullptr) index.AddHold(job.foundation, -1);
+    LetGo(job);
     if (job.status.ok()) {
       index.SetQueued(job.ref, false);
       index.SetPresent(job.ref, Place::kDisk, true);
@@ -264,7 +336,6 @@ void DiskWriter::Finish(std::vector<Job>& jobs) {
   for (auto job = jobs.rbegin(); job != jobs.rend(); ++job) {
     if (!job->ref->present()) index.Prune(job->ref.block);
   }
-  batch_entries_ = 0;
   CAIRN_FAULT_POINT(kWriterBatchFinished);
   settled_.SignalAll();
 }

@@ -108,7 +108,7 @@ void Residency::IndexOne(const Found& found) {
 }
 
 void Residency::EraseUseless() {
-  MutexLock disk_lock(&disk_mutex);
+  DiskLock disk_lock(*this);
   std::vector<EntryKey> keys;
   {
     MutexLock lock(&mutex);

@@ -133,13 +133,13 @@ bool Residency::ForgetOnDisk(const EntryKey& key) {
 }
 
 void Residency::EraseForeign(const EntryKey& key, const absl::Status& why) {
-  MutexLock disk_lock(&disk_mutex);      // so that no newer put of the key can be hit
+  DiskLock disk_lock(*this);             // so that no newer put of the key can be hit
   disk->Erase({&key, 1}).IgnoreError();  // the index forgets it in any case
   Withdrawn(key, why);
 }
 
 void Residency::ForgetIfGone(std::span<const EntryKey> keys) {
-  MutexLock disk_lock(&disk_mutex);  // nobody puts or erases meanwhile
+  DiskLock disk_lock(*this);  // nobody puts or erases meanwhile
   for (const EntryKey& key : keys) {
     const auto there = disk->Find(key);
     if (there.ok() && !there->has_value()) {

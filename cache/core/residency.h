@@ -5,7 +5,8 @@
 //   mutex       guards the index and every table of the core. No I/O, no copying, no checksum under
 //   it. disk_mutex  is held across [decide, Put or Erase, record] so that a late erase cannot hit a
 //   newer put of the same key.
-//               Never held while waiting for a client.
+//               Never held while waiting for a client. The writer holds it for batch after batch,
+//               and lets go of it where somebody else wants it (DiskLock).
 // Threads:   any; each method says which locks it needs.
 // Ownership: the tiers and the clock outlive it.
 // Units:     bytes.
@@ -110,6 +111,9 @@ class Residency {
   absl::Status PutOnDisk(std::span<const store::DiskPut> puts)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(disk_mutex) ABSL_LOCKS_EXCLUDED(mutex);
 
+  // Whether a DiskLock waits.
+  bool disk_is_wanted() const { return disk_wanted_ > 0; }
+
   // Tells the operator of a copy that is not used any more.
   static void SayWithdrawn(const EntryKey& key, const char* where, const absl::Status& why);
   // A part of `meta` that does not match `payload`; nullopt when all do.
@@ -166,6 +170,8 @@ class Residency {
   // Once all is indexed: forgets what cannot be reached.
   void EraseUseless() ABSL_LOCKS_EXCLUDED(mutex, disk_mutex);
 
+  friend class DiskLock;
+  std::atomic<int> disk_wanted_{0};
   const bool weighs_;  // the disk's policy
   std::atomic<bool> incomplete_{false};
   bool loading_ ABSL_GUARDED_BY(mutex) = false;
@@ -178,6 +184,23 @@ class Residency {
   std::map<uint64_t, Roster> rosters_ ABSL_GUARDED_BY(disk_mutex);  // by segment
   uint64_t weighings_ ABSL_GUARDED_BY(disk_mutex) = 0;
   std::thread loader_;
+};
+
+// Holds disk_mutex, for all but the writer, who lets it in after the batch it is at.
+class ABSL_SCOPED_LOCKABLE DiskLock {
+ public:
+  explicit DiskLock(Residency& residency) ABSL_EXCLUSIVE_LOCK_FUNCTION(residency.disk_mutex)
+      : residency_(residency) {
+    ++residency_.disk_wanted_;
+    residency_.disk_mutex.Lock();
+    --residency_.disk_wanted_;
+  }
+  ~DiskLock() ABSL_UNLOCK_FUNCTION() { residency_.disk_mutex.Unlock(); }
+  DiskLock(const DiskLock&) = delete;
+  DiskLock& operator=(const DiskLock&) = delete;
+
+ private:
+  Residency& residency_;
 };
 
 }  // namespace cairn::cache

@@ -136,12 +136,10 @@ int RunDaemon(const DaemonSettings& settings) {
 
   store::UringFileSystem files;
   store::RecoveryReport report;
-  auto disk = store::DiskTier::Open(
-      {.directory = settings.dir,
-       .capacity_bytes = settings.disk_bytes,
-       .segment_bytes = settings.segment_bytes,
-       .group_bytes = std::min<uint64_t>(settings.segment_bytes / 8, 32 << 20)},
-      files, store::MakeRocksCatalog(), RealClock(), &report);
+  auto disk = store::DiskTier::Open({.directory = settings.dir,
+                                     .capacity_bytes = settings.disk_bytes,
+                                     .segment_bytes = settings.segment_bytes},
+                                    files, store::MakeRocksCatalog(), RealClock(), &report);
   if (!disk.ok()) return Fail(disk.status(), OpenExitCode(disk.status()));
   CAIRN_FAULT_POINT(kDaemonDiskOpened);
   SayRecovery(report);

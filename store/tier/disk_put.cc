@@ -1,4 +1,4 @@
-// Put: claims, groups, and the order in which they become visible.
+// Put, in its steps: claims and room, the writing, the publishing.
 #include <algorithm>
 
 #include "store/base/fault_point.h"
@@ -30,73 +30,88 @@ absl::Status CatalogFailed(const absl::Status& status) {
 
 }  // namespace
 
+// Claims end last: who waits for one finds the outcome.
+struct DiskTier::Pending::State {
+  State(Impl& t, absl::flat_hash_set<EntryKey> k) : tier(t), keys(std::move(k)) {
+    // All keys at once, so that two puts can never wait for each other.
+    std::unique_lock<std::mutex> lock(tier.claim_mutex);
+    tier.claim_changed.wait(lock, [&] {
+      return std::none_of(keys.begin(), keys.end(),
+                          [&](const EntryKey& key) { return tier.claimed.contains(key); });
+    });
+    tier.claimed.insert(keys.begin(), keys.end());
+  }
+  ~State() {
+    room.reset();
+    CAIRN_FAULT_POINT(kPutDone);
+    const std::lock_guard<std::mutex> lock(tier.claim_mutex);
+    for (const EntryKey& key : keys) tier.claimed.erase(key);
+    tier.claim_changed.notify_all();
+  }
+
+  Impl& tier;
+  const absl::flat_hash_set<EntryKey> keys;
+  std::vector<RecordToWrite> records;  // of those that were not there yet
+  std::optional<HeldRooms> room;       // for them, until they are found
+};
+
+DiskTier::Pending::Pending(std::unique_ptr<State> state) : state_(std::move(state)) {}
+DiskTier::Pending::Pending(Pending&&) noexcept = default;
+DiskTier::Pending& DiskTier::Pending::operator=(Pending&&) noexcept = default;
+DiskTier::Pending::~Pending() = default;
+
 absl::Status DiskTier::Put(std::span<const DiskPut> entries) {
+  CAIRN_ASSIGN_OR_RETURN(Pending put, Prepare(entries));
+  CAIRN_RETURN_IF_ERROR(Write(put));
+  return Publish(put);
+}
+
+absl::StatusOr<DiskTier::Pending> DiskTier::Prepare(std::span<const DiskPut> entries) {
   for (const DiskPut& entry : entries) CAIRN_RETURN_IF_ERROR(CheckPut(entry));
   absl::flat_hash_set<EntryKey> keys;
   std::vector<DiskPut> once;
   for (const DiskPut& entry : entries) {
     if (keys.insert(entry.meta->key).second) once.push_back(entry);
   }
-  {
-    // All keys at once, so that two puts can never wait for each other.
-    std::unique_lock<std::mutex> lock(impl_->claim_mutex);
-    impl_->claim_changed.wait(lock, [&] {
-      return std::none_of(keys.begin(), keys.end(),
-                          [&](const EntryKey& key) { return impl_->claimed.contains(key); });
-    });
-    impl_->claimed.insert(keys.begin(), keys.end());
-  }
+  auto state = std::make_unique<Pending::State>(*impl_, std::move(keys));
   CAIRN_FAULT_POINT(kPutClaimed);
-  const absl::Status status = impl_->PutClaimed(once);
-  CAIRN_FAULT_POINT(kPutDone);
-  const std::lock_guard<std::mutex> lock(impl_->claim_mutex);
-  for (const EntryKey& key : keys) impl_->claimed.erase(key);
-  impl_->claim_changed.notify_all();
-  return status;
+  CAIRN_ASSIGN_OR_RETURN(state->records, impl_->Absent(once));
+  if (!state->records.empty()) {
+    CAIRN_ASSIGN_OR_RETURN(HeldRooms room,
+                           impl_->writer.TakeRoom(state->records, RoomPurpose::kPut));
+    state->room.emplace(std::move(room));
+  }
+  return Pending(std::move(state));
 }
 
-absl::Status DiskTier::Impl::PutClaimed(std::span<const DiskPut> entries) {
-  std::vector<RecordToWrite> records;
+absl::StatusOr<std::vector<RecordToWrite>> DiskTier::Impl::Absent(
+    std::span<const DiskPut> entries) {
+  std::vector<RecordToWrite> absent;
   for (const DiskPut& entry : entries) {
     if (doubts != 0) CAIRN_RETURN_IF_ERROR(CatalogFailed(SettleDoubt(entry.meta->key)));
     const absl::StatusOr<std::optional<CatalogEntry>> there = Get(entry.meta->key);
     CAIRN_RETURN_IF_ERROR(CatalogFailed(there.status()));
-    if (!there->has_value()) records.push_back({.meta = entry.meta, .payload = entry.payload});
+    if (!there->has_value()) absent.push_back({.meta = entry.meta, .payload = entry.payload});
   }
-  return records.empty() ? absl::OkStatus() : PutGroups(records);
+  return absent;
 }
 
-// A group is written while the one before it is made durable and found. Groups are written and
-// published in order: what is there after an error or a crash is a leading part of the batch.
-absl::Status DiskTier::Impl::PutGroups(std::span<const RecordToWrite> records) {
-  std::future<absl::Status> before;
-  for (size_t begin = 0, end = 0; begin < records.size(); begin = end) {
-    for (uint64_t bytes = 0; end < records.size() && bytes < options.group_bytes; ++end) {
-      bytes += records[end].payload.size();
-    }
-    const std::span<const RecordToWrite> group = records.subspan(begin, end - begin);
-    absl::StatusOr<std::vector<RecordRoom>> rooms = writer.Write(group, RoomPurpose::kPut);
-    if (const absl::Status status = before.valid() ? before.get() : absl::OkStatus();
-        !status.ok()) {
-      if (rooms.ok()) segments.Finish(*rooms, RoomOutcome::kUnused);
-      return status;
-    }
-    CAIRN_RETURN_IF_ERROR(rooms.status());
-    // The last one has nothing to run beside; nor has any where no thread is to be had.
-    const auto beside = std::launch::async | std::launch::deferred;
-    const bool last = end == records.size();
-    before =
-        std::async(last ? std::launch::deferred : beside,
-                   [this, group, written = *std::move(rooms)] { return Publish(group, written); });
-  }
-  return before.get();
+absl::Status DiskTier::Write(Pending& put) {
+  Pending::State& state = *put.state_;
+  if (!state.room.has_value()) return absl::OkStatus();
+  return impl_->writer.Write(state.records, *state.room, RoomPurpose::kPut);
 }
 
-absl::Status DiskTier::Impl::Publish(std::span<const RecordToWrite> records,
-                                     std::span<const RecordRoom> rooms) {
-  CAIRN_RETURN_IF_ERROR(writer.Sync(rooms));
-  CAIRN_RETURN_IF_ERROR(CatalogFailed(writer.Catalogue(records, rooms)));
-  for (const RecordRoom& room : rooms) put_bytes += room.location.bytes;
+absl::Status DiskTier::Publish(Pending& put) {
+  Pending::State& state = *put.state_;
+  if (!state.room.has_value()) return absl::OkStatus();
+  CAIRN_RETURN_IF_ERROR(impl_->writer.Sync(*state.room));
+  uint64_t bytes = 0;
+  for (const RecordRoom& room : state.room->rooms()) bytes += room.location.bytes;
+  CAIRN_RETURN_IF_ERROR(
+      CatalogFailed(impl_->writer.Catalogue(state.records, *std::move(state.room))));
+  state.room.reset();
+  impl_->put_bytes += bytes;
   return absl::OkStatus();
 }
 

@@ -171,11 +171,11 @@ absl::Status DiskTier::Impl::Move(std::span<const CatalogEntry> entries, Segment
     records.push_back({.meta = &moving.back().meta, .payload = reads[i].slices[1]});
   }
   if (records.empty()) return absl::OkStatus();
-  CAIRN_ASSIGN_OR_RETURN(const std::vector<RecordRoom> rooms,
-                         writer.Write(records, RoomPurpose::kMove));
-  CAIRN_RETURN_IF_ERROR(writer.Sync(rooms));
+  CAIRN_ASSIGN_OR_RETURN(HeldRooms room, writer.TakeRoom(records, RoomPurpose::kMove));
+  CAIRN_RETURN_IF_ERROR(writer.Write(records, room, RoomPurpose::kMove));
+  CAIRN_RETURN_IF_ERROR(writer.Sync(room));
   CAIRN_FAULT_POINT(kReclaimRewritten);
-  return Republish(moving, records, rooms);
+  return Republish(moving, records, room.Take());
 }
 
 // The catalog names the new places, of those entries that were not erased meanwhile.
@@ -200,7 +200,7 @@ absl::Status DiskTier::Impl::Republish(std::span<const CatalogEntry> entries,
   segments.Finish(dead_rooms, RoomOutcome::kKept);
   if (kept.empty()) return absl::OkStatus();
   CAIRN_FAULT_POINT(kReclaimBeforeRepublish);
-  CAIRN_RETURN_IF_ERROR(writer.Catalogue(kept, kept_rooms));
+  CAIRN_RETURN_IF_ERROR(writer.Catalogue(kept, HeldRooms(segments, std::move(kept_rooms))));
   CAIRN_FAULT_POINT(kReclaimRepublished);
   for (const RecordLocation& location : left) {
     segments.Die(location);

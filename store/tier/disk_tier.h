@@ -102,9 +102,6 @@ class DiskTier {
     // At most a 32nd of the capacity is used, so that there are several to reclaim among. Puts
     // leave one segment's worth of the capacity free, for Reclaim to move entries to.
     uint64_t segment_bytes = 256ull << 20;
-    // A batch with more payload is put in groups of this: one is written while the one before it is
-    // synced and catalogued.
-    uint64_t group_bytes = 32ull << 20;
     Random* random = nullptr;  // for a new store's identity; null: SystemRandom()
   };
   // FAILED_PRECONDITION: another process holds the directory, or another format version wrote it.
@@ -121,10 +118,33 @@ class DiskTier {
   // must not be called from there. Null: nobody is told.
   void OnWithdrawn(std::function<void(const EntryKey&, const absl::Status& why)> told);
 
-  // Durable on return. A batch of up to Options::group_bytes is visible together or not at all; a
-  // larger one group by group, in the order given, so after an error a leading part may be. Entries
-  // that are there already are skipped silently (same key, same bytes).
+  // Durable on return; visible together or, after an error, not at all. Entries that are there
+  // already are skipped silently (same key, same bytes).
   absl::Status Put(std::span<const DiskPut> entries);
+
+  // A put under way. Nothing of it is found before Publish; given up, it leaves nothing behind.
+  // What was given to Prepare stays as it is for so long, and the tier outlives it.
+  class Pending {
+   public:
+    Pending(Pending&&) noexcept;
+    Pending& operator=(Pending&&) noexcept;
+    ~Pending();
+
+   private:
+    friend class DiskTier;
+    struct State;
+    explicit Pending(std::unique_ptr<State> state);
+    std::unique_ptr<State> state_;
+  };
+  // Put in its steps, for who has the device write one batch while another is synced and
+  // catalogued, and a third is given room. Each once, in this order; steps of several puts may run
+  // at the same time. After one that failed give the put up, a later one first: so its room comes
+  // back as a whole.
+  // Prepare waits for whoever puts one of these keys: never call it with a key of one that the
+  // caller himself has pending.
+  absl::StatusOr<Pending> Prepare(std::span<const DiskPut> entries);
+  absl::Status Write(Pending& put);
+  absl::Status Publish(Pending& put);
 
   // Walks what the catalog held at Open: counts what lives in which segment, forgets what names a
   // place that is not there, and shows every other entry to the visitor (may be null). Entries that

@@ -7,7 +7,6 @@
 
 #include <atomic>
 #include <condition_variable>
-#include <future>
 #include <memory>
 #include <mutex>
 #include <optional>
@@ -58,9 +57,8 @@ struct DiskTier::Impl {
         writer(f, *catalog, segments),
         at_open(catalog->Snapshot()) {}
 
-  absl::Status PutClaimed(std::span<const DiskPut> entries);
-  absl::Status PutGroups(std::span<const RecordToWrite> records);
-  absl::Status Publish(std::span<const RecordToWrite> records, std::span<const RecordRoom> rooms);
+  // Those of the entries that are not there yet.
+  absl::StatusOr<std::vector<RecordToWrite>> Absent(std::span<const DiskPut> entries);
   absl::StatusOr<std::optional<CatalogEntry>> Get(const EntryKey& key);
   absl::Status EnsureSurveyed();
   using Visitor = std::function<bool(const EntryMeta&)>;

@@ -249,34 +249,84 @@ TEST(DiskTierTest, AFailedPutLeavesNothingAndTheNextOneWorks) {
   }
 }
 
-TEST(DiskTierTest, OfALargeBatchThatFailsALeadingPartIsThere) {
-  std::vector<TestEntry> batch;  // three groups
-  for (uint64_t i = 0; i < 20; ++i) batch.push_back(MakeEntry(i, {4u << 10}));
-  std::set<size_t> left;
-  bool reached = true;
-  for (uint64_t n = 1; reached; n += 2) {
-    TestDisk disk;
-    disk.segment_bytes = 64u << 10;
-    disk.group_bytes = 32u << 10;
+std::vector<DiskPut> PutsOf(const std::vector<TestEntry>& entries) {
+  std::vector<DiskPut> puts;
+  for (const TestEntry& entry : entries) puts.push_back(entry.put());
+  return puts;
+}
+
+TEST(DiskTierTest, OfPutsUnderWayNothingIsFoundBeforeItIsPublished) {
+  TestDisk disk;
+  const std::vector<TestEntry> first = Entries(0, 3), second = Entries(3, 3), third = Entries(6, 3);
+  {
     const auto tier = disk.Open();
-    disk.files.SetPlan({.fail_at = n, .status = absl::UnavailableError("EIO")});
-    const absl::Status status = PutAll(*tier, batch);
-    reached = disk.files.operations() >= n;
-    disk.files.SetPlan({});
-    // Cutting a full segment's unused end off may fail and cost nothing.
-    EXPECT_TRUE(status.ok() || reached) << n;
-    const auto there = [&](const TestEntry& entry) { return tier->Contains(entry.meta.key); };
-    const auto first_lost = std::find_if_not(batch.begin(), batch.end(), there);
-    EXPECT_EQ(first_lost == batch.end(), status.ok()) << n;
-    EXPECT_TRUE(std::none_of(first_lost, batch.end(), there)) << n;
-    left.insert(static_cast<size_t>(first_lost - batch.begin()));
-    ASSERT_TRUE(PutAll(*tier, batch).ok()) << n;
-    EXPECT_TRUE(std::all_of(batch.begin(), batch.end(), there));
-    EXPECT_TRUE(ReadBack(*tier, batch.back()).ok());
-    EXPECT_EQ(tier->stats().entries, batch.size());
+    const auto is_there = [&](const TestEntry& entry) { return tier->Contains(entry.meta.key); };
+    auto one = tier->Prepare(PutsOf(first));
+    ASSERT_TRUE(one.ok() && tier->Write(*one).ok());
+    auto two = tier->Prepare(PutsOf(second));
+    ASSERT_TRUE(two.ok() && tier->Write(*two).ok());
+    auto three = tier->Prepare(PutsOf(third));
+    ASSERT_TRUE(three.ok());
+    EXPECT_TRUE(std::none_of(first.begin(), first.end(), is_there));
+    ASSERT_TRUE(tier->Publish(*one).ok());
+    EXPECT_TRUE(std::all_of(first.begin(), first.end(), is_there));
+    EXPECT_TRUE(std::none_of(second.begin(), second.end(), is_there));
+    ASSERT_TRUE(tier->Publish(*two).ok());
+    EXPECT_TRUE(std::all_of(second.begin(), second.end(), is_there));
+    EXPECT_EQ(tier->stats().entries, 6u);
+    disk.files.SetPlan({.fail_at = 1, .status = absl::UnavailableError("off")});
   }
-  EXPECT_THAT(left, IsSubsetOf({0, 8, 16, 20})) << "whole groups";
-  EXPECT_GT(left.size(), 2u) << "only nothing or all";
+  disk.Crash();
+  disk.files.SetPlan({});
+  const auto tier = disk.Open();
+  for (const TestEntry& entry : first) EXPECT_TRUE(ReadBack(*tier, entry).ok());
+  for (const TestEntry& entry : second) EXPECT_TRUE(ReadBack(*tier, entry).ok());
+  for (const TestEntry& entry : third) EXPECT_FALSE(tier->Contains(entry.meta.key));
+}
+
+TEST(DiskTierTest, PutsGivenUpLeaveNothingBehind) {
+  TestDisk disk;
+  const auto tier = disk.Open();
+  const std::vector<TestEntry> all = Entries(0, 9);
+  const auto part = [&](size_t from) {
+    return std::vector<DiskPut>{all[from].put(), all[from + 1].put(), all[from + 2].put()};
+  };
+  ASSERT_TRUE(tier->Put(part(0)).ok());
+  const uint64_t used = tier->stats().used_bytes;
+  for (int round = 0; round < 100; ++round) {
+    auto one = tier->Prepare(part(3));
+    ASSERT_TRUE(one.ok() && tier->Write(*one).ok());
+    auto two = tier->Prepare(part(6));
+    ASSERT_TRUE(two.ok() && tier->Write(*two).ok());
+    { const DiskTier::Pending gone = *std::move(two); }
+    { const DiskTier::Pending gone = *std::move(one); }
+  }
+  EXPECT_EQ(tier->stats().used_bytes, used) << "their room was not given back";
+  EXPECT_EQ(tier->stats().entries, 3u);
+  ASSERT_TRUE(PutAll(*tier, all).ok()) << "their keys are still claimed";
+  for (const TestEntry& entry : all) EXPECT_TRUE(ReadBack(*tier, entry).ok());
+}
+
+TEST(DiskTierTest, APutWaitsForTheOneThatHasItsKeyUnderWay) {
+  TestDisk disk;
+  const auto tier = disk.Open();
+  for (const bool given_up : {false, true}) {
+    const TestEntry entry = MakeEntry(given_up ? 1 : 0);
+    absl::Status other;
+    std::thread thread;
+    {
+      auto pending = tier->Prepare({{entry.put()}});
+      ASSERT_TRUE(pending.ok() && tier->Write(*pending).ok());
+      thread = std::thread([&] { other = tier->Put({{entry.put()}}); });
+      if (!given_up) {
+        EXPECT_TRUE(tier->Publish(*pending).ok());
+      }
+    }
+    thread.join();
+    EXPECT_TRUE(other.ok()) << other;
+    EXPECT_TRUE(ReadBack(*tier, entry).ok());
+  }
+  EXPECT_EQ(tier->stats().live_bytes, 2 * RecordBytes(MakeEntry(0).meta)) << "one was put twice";
 }
 
 TEST(DiskTierTest, ManyThreadsPutReadEraseAndReclaim) {

@@ -8,17 +8,20 @@
 
 namespace cairn::store {
 
-absl::StatusOr<std::vector<RecordRoom>> DiskWriter::Write(std::span<const RecordToWrite> records,
-                                                          RoomPurpose purpose) {
+absl::StatusOr<HeldRooms> DiskWriter::TakeRoom(std::span<const RecordToWrite> records,
+                                               RoomPurpose purpose) {
   std::vector<uint64_t> sizes;
-  uint64_t header_bytes = 0;
-  for (const RecordToWrite& record : records) {
-    sizes.push_back(RecordBytes(*record.meta));
-    header_bytes += RecordHeaderBytes(*record.meta);
-  }
+  for (const RecordToWrite& record : records) sizes.push_back(RecordBytes(*record.meta));
   CAIRN_ASSIGN_OR_RETURN(std::vector<RecordRoom> rooms, segments_.Allocate(sizes, purpose));
   CAIRN_FAULT_POINT(kPutRoomTaken);
+  return HeldRooms(segments_, std::move(rooms));
+}
 
+absl::Status DiskWriter::Write(std::span<const RecordToWrite> records, HeldRooms& room,
+                               RoomPurpose purpose) {
+  const std::span<const RecordRoom> rooms = room.rooms();
+  uint64_t header_bytes = 0;
+  for (const RecordToWrite& record : records) header_bytes += RecordHeaderBytes(*record.meta);
   IoBuffer headers(header_bytes);
   std::span<uint8_t> left = headers.bytes();
   std::vector<IoRequest> writes;
@@ -45,43 +48,40 @@ absl::StatusOr<std::vector<RecordRoom>> DiskWriter::Write(std::span<const Record
     }
   });
   if (!damage.ok()) {
-    segments_.Finish(rooms, RoomOutcome::kUnused);
     return absl::DataLossError(
         absl::StrCat("disk tier: put refused, ", std::string(damage.message())));
   }
   CAIRN_FAULT_POINT(kPutWritten);
   absl::Status status;
   for (const IoRequest& write : writes) status.Update(write.status);
-  CAIRN_RETURN_IF_ERROR(GiveBackAfter(status, rooms));
-  return rooms;
+  return Judge(status, room);
 }
 
-absl::Status DiskWriter::Sync(std::span<const RecordRoom> rooms) {
+absl::Status DiskWriter::Sync(HeldRooms& room) {
   absl::Status status;
   const Segment* synced = nullptr;
-  for (const RecordRoom& room : rooms) {
-    if (room.segment.get() == synced) continue;
-    synced = room.segment.get();
-    if (status.ok()) status.Update(room.segment->file().Sync());
+  for (const RecordRoom& at : room.rooms()) {
+    if (at.segment.get() == synced) continue;
+    synced = at.segment.get();
+    if (status.ok()) status.Update(at.segment->file().Sync());
   }
   CAIRN_FAULT_POINT(kPutSynced);
-  return GiveBackAfter(status, rooms);
+  return Judge(status, room);
 }
 
-absl::Status DiskWriter::GiveBackAfter(const absl::Status& status,
-                                       std::span<const RecordRoom> rooms) {
+absl::Status DiskWriter::Judge(const absl::Status& status, HeldRooms& room) {
   if (status.ok()) return status;
   // A full file system takes the same bytes later. After any other failure, of a sync above all,
   // nobody knows what the device kept: write there no more.
   const bool full = absl::IsResourceExhausted(status);
-  segments_.Finish(rooms, full ? RoomOutcome::kUnused : RoomOutcome::kBroken);
+  room.outcome = full ? RoomOutcome::kUnused : RoomOutcome::kBroken;
   if (!full) return status;
   return absl::ResourceExhaustedError(
       absl::StrCat("the file system is full: ", std::string(status.message())));
 }
 
-absl::Status DiskWriter::Catalogue(std::span<const RecordToWrite> records,
-                                   std::span<const RecordRoom> rooms) {
+absl::Status DiskWriter::Catalogue(std::span<const RecordToWrite> records, HeldRooms room) {
+  const std::span<const RecordRoom> rooms = room.rooms();
   CatalogBatch batch;
   for (size_t i = 0; i < records.size(); ++i) {
     batch.puts.push_back({.meta = *records[i].meta, .location = rooms[i].location});
@@ -93,7 +93,7 @@ absl::Status DiskWriter::Catalogue(std::span<const RecordToWrite> records,
   CAIRN_FAULT_POINT(kPublishCatalogued);
   // After a failure nobody knows whether the batch will be found one day, so the records stay
   // counted; Reclaim finds out.
-  segments_.Finish(rooms, RoomOutcome::kKept);
+  segments_.Finish(room.Take(), RoomOutcome::kKept);
   CAIRN_FAULT_POINT(kPublishFinished);
   return status;
 }

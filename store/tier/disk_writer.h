@@ -6,6 +6,7 @@
 #define CAIRN_STORE_TIER_DISK_WRITER_H_
 
 #include <span>
+#include <utility>
 #include <vector>
 
 #include "store/base/entry.h"
@@ -21,25 +22,45 @@ struct RecordToWrite {
   std::span<const uint8_t> payload;  // aligned, whole I/O units
 };
 
+// Room for records, in flight. What is left in it when it goes is given back, with `outcome`.
+class HeldRooms {
+ public:
+  HeldRooms(SegmentSet& segments, std::vector<RecordRoom> rooms)
+      : segments_(&segments), rooms_(std::move(rooms)) {}
+  HeldRooms(HeldRooms&&) = default;
+  HeldRooms& operator=(HeldRooms&&) = delete;
+  ~HeldRooms() {
+    if (!rooms_.empty()) segments_->Finish(rooms_, outcome);
+  }
+
+  std::span<const RecordRoom> rooms() const { return rooms_; }
+  std::vector<RecordRoom> Take() { return std::exchange(rooms_, {}); }
+
+  RoomOutcome outcome = RoomOutcome::kUnused;
+
+ private:
+  SegmentSet* segments_;
+  std::vector<RecordRoom> rooms_;  // a moved-from vector is empty
+};
+
+// The steps, each once and in this order. After one that failed let the rooms go.
 class DiskWriter {
  public:
   DiskWriter(FileSystem& files, Catalog& catalog, SegmentSet& segments)
       : files_(files), catalog_(catalog), segments_(segments) {}
 
-  // Takes room, writes all records with many operations in flight, and checks what is put against
-  // its checksums meanwhile (DATA_LOSS: nothing is kept). The rooms are written then and no more:
-  // give them to Sync, or back to SegmentSet::Finish.
-  absl::StatusOr<std::vector<RecordRoom>> Write(std::span<const RecordToWrite> records,
-                                                RoomPurpose purpose);
-  // What was written to the rooms is durable, but not yet found: give them to Catalogue, or back.
-  // An error has given them back.
-  absl::Status Sync(std::span<const RecordRoom> rooms);
-  // Makes them found, durably, and finishes the rooms either way.
-  absl::Status Catalogue(std::span<const RecordToWrite> records, std::span<const RecordRoom> rooms);
+  absl::StatusOr<HeldRooms> TakeRoom(std::span<const RecordToWrite> records, RoomPurpose purpose);
+  // Writes all records with many operations in flight, and checks what is put against its
+  // checksums meanwhile (DATA_LOSS: nothing is kept).
+  absl::Status Write(std::span<const RecordToWrite> records, HeldRooms& room, RoomPurpose purpose);
+  // What was written is durable, but not yet found.
+  absl::Status Sync(HeldRooms& room);
+  // It is found, durably.
+  absl::Status Catalogue(std::span<const RecordToWrite> records, HeldRooms room);
 
  private:
-  // The error as told to callers, the rooms given back; OK does nothing.
-  absl::Status GiveBackAfter(const absl::Status& status, std::span<const RecordRoom> rooms);
+  // The error as told to callers, and what it means for the rooms; OK does nothing.
+  static absl::Status Judge(const absl::Status& status, HeldRooms& room);
 
   FileSystem& files_;
   Catalog& catalog_;

@@ -67,13 +67,11 @@ struct TestDisk {
   RecoveryReport report;
   uint64_t capacity_bytes = 64ull << 20;
   uint64_t segment_bytes = 1ull << 20;
-  uint64_t group_bytes = 32ull << 20;
 
   absl::StatusOr<std::unique_ptr<DiskTier>> TryOpen() {
     return DiskTier::Open({.directory = kDirectory,
                            .capacity_bytes = capacity_bytes,
                            .segment_bytes = segment_bytes,
-                           .group_bytes = group_bytes,
                            .random = &random},
                           files, std::make_unique<MemoryCatalog>(catalog), clock, &report);
   }
