@@ -47,7 +47,9 @@ PrefixCache::PrefixCache(absl::StatusOr<std::unique_ptr<cache::CacheApi>> cache,
     return;
   }
   cache_ = std::move(cache).value();
-  if (cache_ != nullptr) puts_ = std::make_unique<PutQueue>(cache_, options_.put_queue_bytes);
+  if (cache_ == nullptr) return;
+  puts_ = options_.puts != nullptr ? options_.puts
+                                   : std::make_shared<PutQueue>(cache_, options_.put_queue_bytes);
 }
 
 PrefixCache::~PrefixCache() = default;

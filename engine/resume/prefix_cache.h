@@ -22,7 +22,7 @@
 // is there, and its first step waits for each further one. Every part is checked before the layer
 // that it is of is computed. What did not arrive is as what was taken back: StillIntact is false.
 //
-// Threads:   Resume and Store from one thread; puts run on a thread of this object.
+// Threads:   Resume and Store from one thread; puts run on a thread of their queue.
 // Ownership: restored sessions hold their lease through their row blocks.
 #ifndef CAIRN_ENGINE_RESUME_PREFIX_CACHE_H_
 #define CAIRN_ENGINE_RESUME_PREFIX_CACHE_H_
@@ -81,6 +81,9 @@ class PrefixCache {
     // Computing begins while bytes still arrive, of prefixes of at least so many bytes.
     uint64_t overlap_bytes_min = 1 << 20;
     int64_t step_tokens = 256;  // that a step of one sequence has: what can hide loading
+    // The queue of all that share a session with the cache, which it talks to as well: what they
+    // put at about the same time goes in one call. Null: this one's own, of put_queue_bytes.
+    std::shared_ptr<PutQueue> puts = nullptr;
     // What sessions of one process learn together; null: this one for itself.
     std::shared_ptr<CostModel> costs = nullptr;
     SharedRows* shared = nullptr;  // what Settle copies goes there, to be had by other sessions too
@@ -91,7 +94,7 @@ class PrefixCache {
   // outlive this.
   PrefixCache(absl::StatusOr<std::unique_ptr<cache::CacheApi>> cache, const CachedModel& model,
               Clock& clock, Options options);
-  ~PrefixCache();  // drops what is not yet put; call Flush to wait for it
+  ~PrefixCache();  // drops what its own queue has not put; call Flush to wait for it
 
   bool attached() const { return cache_ != nullptr && !puts_->detached(); }
 
@@ -124,14 +127,14 @@ class PrefixCache {
   // checkpoint now; what was reserved for it and not made is given back, and so is the lease.
   void Finish();
 
-  // Waits until everything queued is put, at most `deadline`. False: some of it was dropped.
+  // Waits until everything in the queue is put, at most `deadline`. False: some was dropped.
   bool Flush(absl::Duration deadline);
 
   // `tokens` were computed, up to position `end`.
   void ObservePrefill(int64_t end, int64_t tokens, double seconds) {
     costs_->ObservePrefill(std::max<int64_t>(end - tokens, 0), tokens, seconds);
   }
-  PutStats put_stats() const;
+  PutStats put_stats() const;  // of the queue
 
  private:
   absl::Status TryResume(std::span<const int32_t> tokens, CachedSession& session,
@@ -197,7 +200,7 @@ class PrefixCache {
   std::optional<PutItem>
       output_end_;        // the newest checkpoint past the prompt, in case it is the last
   bool tainted_ = false;  // a check failed: nothing of this sequence is put any more
-  std::unique_ptr<PutQueue> puts_;
+  std::shared_ptr<PutQueue> puts_;
   bool said_ = false;
 };
 

@@ -19,7 +19,7 @@ absl::Status StatusOf(const absl::StatusOr<T>& value) {
   return value.status();
 }
 
-// One slot's way to the shared session.
+// One slot's way to the shared session, or its queue's (which nobody interrupts).
 class SessionView final : public cache::CacheApi {
  public:
   SessionView(std::shared_ptr<CacheSession> session, Interrupt interrupt)
@@ -64,7 +64,7 @@ class SessionView final : public cache::CacheApi {
  private:
   cache::CacheApi& api() const { return *session_->api; }
   bool Interrupted() const {
-    const std::atomic<bool>* flag = interrupt_->load();
+    const std::atomic<bool>* flag = interrupt_ == nullptr ? nullptr : interrupt_->load();
     return flag != nullptr && flag->load();
   }
   // The first call that finds the daemon gone pays for all others.
@@ -126,6 +126,7 @@ void CacheSlots::ConnectOnce() {
     lost.swap(lost_);
   }
   absl::StatusOr<std::unique_ptr<cache::CacheApi>> api = connect_();
+  std::shared_ptr<CacheSession> before;  // may wait for a call in progress, outside of the lock
   const MutexLock lock(&mutex_);
   connecting_ = false;
   retry_at_nanos_ = clock_.NowNanos() + absl::ToInt64Nanoseconds(options_.retry);
@@ -135,8 +136,13 @@ void CacheSlots::ConnectOnce() {
     }
     return;
   }
-  session_ = std::make_shared<CacheSession>();
+  before = std::exchange(session_, std::make_shared<CacheSession>());
+  if (before != nullptr) Add(before->puts->stats(), gone_);
   session_->api = *std::move(api);
+  // The queue is the session's, not the other way round.
+  std::shared_ptr<CacheSession> unowned(std::shared_ptr<CacheSession>(), session_.get());
+  session_->puts = std::make_shared<PutQueue>(
+      std::make_shared<SessionView>(std::move(unowned), nullptr), options_.put_queue_bytes);
   if (std::exchange(said_, false)) SayLocked("the cache is back");
 }
 
@@ -162,7 +168,6 @@ void CacheSlots::RemoveLocked(CacheSlot* slot) {
   slot->LoseSession();
   const auto it =
       std::find_if(all_.begin(), all_.end(), [&](const auto& each) { return each.get() == slot; });
-  Add(slot->cache().put_stats(), gone_);
   lost_.push_back(std::move(*it));
   all_.erase(it);
 }
@@ -178,9 +183,9 @@ CacheSlot* CacheSlots::Take() {
   }
   if (session_ == nullptr || session_->lost.load()) return nullptr;
   PrefixCache::Options options{.wait = options_.wait,
-                               .put_queue_bytes = options_.put_queue_bytes,
                                .overlap_bytes_min = options_.overlap_bytes_min,
                                .step_tokens = options_.step_tokens,
+                               .puts = session_->puts,
                                .costs = costs_,
                                .shared = &shared_,
                                .say = [this](const std::string& line) {
@@ -207,17 +212,18 @@ bool CacheSlots::attached() const {
 }
 
 void CacheSlots::Flush(absl::Duration deadline) {
-  const MutexLock lock(&mutex_);
-  const int64_t end = clock_.NowNanos() + absl::ToInt64Nanoseconds(deadline);
-  for (const std::unique_ptr<CacheSlot>& slot : all_) {
-    slot->cache().Flush(absl::Nanoseconds(std::max<int64_t>(end - clock_.NowNanos(), 0)));
+  std::shared_ptr<CacheSession> session;
+  {
+    const MutexLock lock(&mutex_);
+    session = session_;
   }
+  if (session != nullptr) session->puts->Flush(deadline);
 }
 
 PutStats CacheSlots::put_stats() const {
   const MutexLock lock(&mutex_);
   PutStats sum = gone_;
-  for (const std::unique_ptr<CacheSlot>& slot : all_) Add(slot->cache().put_stats(), sum);
+  if (session_ != nullptr) Add(session_->puts->stats(), sum);
   return sum;
 }
 

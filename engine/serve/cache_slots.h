@@ -30,6 +30,7 @@ namespace cairn::engine {
 struct CacheSession {
   std::unique_ptr<cache::CacheApi> api;
   std::atomic<bool> lost{false};
+  std::shared_ptr<PutQueue> puts;  // by way of `api`: goes first
 };
 
 class CacheSlot {
@@ -57,7 +58,7 @@ class CacheSlots {
   struct Options {
     absl::Duration wait = absl::Seconds(30);  // for another engine's prefill
     absl::Duration retry = absl::Seconds(5);
-    uint64_t put_queue_bytes = 64ull << 20;  // of each slot
+    uint64_t put_queue_bytes = 512ull << 20;  // of all slots
     // As PrefixCache::Options.
     uint64_t overlap_bytes_min = 1 << 20;
     int64_t step_tokens = 256;
@@ -78,7 +79,7 @@ class CacheSlots {
   void AwaitConnect();
   // Waits until everything queued is put. REQUIRES: all slots were given back.
   void Flush(absl::Duration deadline);
-  PutStats put_stats() const;  // of all slots there ever were
+  PutStats put_stats() const;  // of all sessions there ever were
 
  private:
   void Reconnect();
@@ -99,7 +100,7 @@ class CacheSlots {
   // Slots whose session was lost. Their end may wait for a call in progress, so it is the
   // connector's to await.
   std::vector<std::unique_ptr<CacheSlot>> lost_ ABSL_GUARDED_BY(mutex_);
-  PutStats gone_ ABSL_GUARDED_BY(mutex_);  // put by slots that are no more
+  PutStats gone_ ABSL_GUARDED_BY(mutex_);  // put by sessions that are no more
   int64_t retry_at_nanos_ ABSL_GUARDED_BY(mutex_) = 0;
   bool connecting_ ABSL_GUARDED_BY(mutex_) = false;
   bool said_ ABSL_GUARDED_BY(mutex_) = false;  // that it is lost

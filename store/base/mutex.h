@@ -3,7 +3,9 @@
 // would report every access as a race.
 //
 // Threads: any. CondVar waits may end for no reason: callers check and wait again. Await waits for
-// a condition of what the mutex guards, which every Unlock may have made true.
+// a condition of what the mutex guards. Whoever gives the mutex up looks at the conditions of those
+// that await and wakes one whose condition is true, who does likewise: nobody is woken in vain. So
+// a condition is called by other threads too, with the mutex held.
 #ifndef CAIRN_STORE_BASE_MUTEX_H_
 #define CAIRN_STORE_BASE_MUTEX_H_
 
@@ -22,14 +24,14 @@ class ABSL_LOCKABLE Mutex {
   void Lock() ABSL_EXCLUSIVE_LOCK_FUNCTION() { mutex_.lock(); }
   void Unlock() ABSL_UNLOCK_FUNCTION() {
     // Before the mutex is free: whoever wakes may destroy it.
-    if (awaiting_ > 0) changed_.notify_all();
+    WakeOne();
     mutex_.unlock();
   }
 
   template <typename Condition>
   void Await(Condition condition) ABSL_EXCLUSIVE_LOCKS_REQUIRED(this) {
-    Awaiting([&](auto& lock) {
-      changed_.wait(lock, condition);
+    Awaiting(condition, [](Waiter& waiter, std::unique_lock<std::mutex>& lock) {
+      waiter.woken.wait(lock);
       return true;
     });
   }
@@ -38,28 +40,57 @@ class ABSL_LOCKABLE Mutex {
   bool AwaitWithTimeout(Condition condition, absl::Duration timeout)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(this) {
     // An infinite one would overflow.
-    const auto bounded = absl::ToChronoNanoseconds(std::min(timeout, absl::Hours(24 * 365)));
-    return Awaiting([&](auto& lock) { return changed_.wait_for(lock, bounded, condition); });
+    const auto deadline =
+        std::chrono::steady_clock::now() +
+        absl::ToChronoNanoseconds(std::clamp(timeout, absl::ZeroDuration(), absl::Hours(24 * 365)));
+    return Awaiting(condition, [&](Waiter& waiter, std::unique_lock<std::mutex>& lock) {
+      return waiter.woken.wait_until(lock, deadline) == std::cv_status::no_timeout;
+    });
   }
 
  private:
   friend class CondVar;
 
-  template <typename Wait>
-  bool Awaiting(Wait wait) {
-    // What was changed before this wait, others may be awaiting.
-    if (awaiting_ > 0) changed_.notify_all();
+  struct Waiter {
+    bool (*is_true)(void* condition);
+    void* condition;
+    Waiter* previous;
+    Waiter* next;
+    std::condition_variable woken = {};
+  };
+
+  // REQUIRES: the mutex is held and about to be given up.
+  void WakeOne() {
+    for (Waiter* waiter = first_; waiter != nullptr; waiter = waiter->next) {
+      if (waiter->is_true(waiter->condition)) return waiter->woken.notify_one();
+    }
+  }
+
+  // `wait` returns false once the time is over.
+  template <typename Condition, typename Wait>
+  bool Awaiting(Condition& condition, Wait wait) {
+    if (condition()) return true;
+    WakeOne();
+    Waiter waiter{.is_true = [](void* c) -> bool { return (*static_cast<Condition*>(c))(); },
+                  .condition = &condition,
+                  .previous = last_,
+                  .next = nullptr};
+    (last_ == nullptr ? first_ : last_->next) = &waiter;
+    last_ = &waiter;
     std::unique_lock<std::mutex> lock(mutex_, std::adopt_lock);
-    ++awaiting_;
-    const bool is_true = wait(lock);
-    --awaiting_;
+    bool is_true = false;
+    for (bool in_time = true; !is_true && in_time; is_true = condition()) {
+      in_time = wait(waiter, lock);
+    }
     lock.release();
+    (waiter.previous == nullptr ? first_ : waiter.previous->next) = waiter.next;
+    (waiter.next == nullptr ? last_ : waiter.next->previous) = waiter.previous;
     return is_true;
   }
 
   std::mutex mutex_;
-  std::condition_variable changed_;
-  int awaiting_ = 0;
+  Waiter* first_ = nullptr;  // the longest waiting; guarded by mutex_, as is last_
+  Waiter* last_ = nullptr;
 };
 
 class ABSL_SCOPED_LOCKABLE MutexLock {
@@ -78,11 +109,13 @@ class ABSL_SCOPED_LOCKABLE MutexLock {
 class CondVar {
  public:
   void Wait(Mutex* mutex) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex) {
+    mutex->WakeOne();
     std::unique_lock<std::mutex> lock(mutex->mutex_, std::adopt_lock);
     condition_.wait(lock);
     lock.release();
   }
   void WaitWithTimeout(Mutex* mutex, absl::Duration timeout) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex) {
+    mutex->WakeOne();
     std::unique_lock<std::mutex> lock(mutex->mutex_, std::adopt_lock);
     condition_.wait_for(lock, absl::ToChronoNanoseconds(timeout));
     lock.release();

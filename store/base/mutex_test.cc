@@ -1,6 +1,7 @@
 #include "store/base/mutex.h"
 
 #include <thread>
+#include <vector>
 
 #include "gtest/gtest.h"
 
@@ -62,6 +63,69 @@ TEST(MutexTest, AwaitWithTimeoutSaysWhetherItBecameTrue) {
     EXPECT_TRUE(mutex.AwaitWithTimeout([&] { return set; }, absl::InfiniteDuration()));
   }
   other.join();
+}
+
+TEST(MutexTest, WhatIsTrueForManyIsPassedOnFromOneToTheNext) {
+  Mutex mutex;
+  int left = 0;
+  std::vector<std::thread> others;
+  for (int i = 0; i < 8; ++i) {
+    others.emplace_back([&] {
+      const MutexLock lock(&mutex);
+      mutex.Await([&] { return left > 0; });
+      --left;
+    });
+  }
+  {
+    const MutexLock lock(&mutex);
+    left = 8;  // one unlock for all
+  }
+  for (std::thread& other : others) other.join();
+  EXPECT_EQ(left, 0);
+}
+
+TEST(MutexTest, NobodyIsWokenInVain) {
+  Mutex mutex;
+  bool set = false;
+  std::thread::id waiting;
+  int own_calls = 0, other_calls = 0;
+  std::thread other([&] {
+    const MutexLock lock(&mutex);
+    waiting = std::this_thread::get_id();
+    mutex.Await([&] {
+      ++(std::this_thread::get_id() == waiting ? own_calls : other_calls);
+      return set;
+    });
+  });
+  while (true) {
+    const MutexLock lock(&mutex);
+    if (other_calls < 1000) continue;
+    set = true;
+    break;
+  }
+  other.join();
+  // Once before it waits and once behind it, unless the system wakes it for no reason.
+  EXPECT_LT(own_calls, 20);
+}
+
+TEST(MutexTest, AChangeMadeBeforeAWaitForASignalIsSeenByOthers) {
+  Mutex mutex;
+  CondVar signal;
+  bool asked = false;
+  bool answered = false;
+  std::thread other([&] {
+    const MutexLock lock(&mutex);
+    mutex.Await([&] { return asked; });
+    answered = true;
+    signal.Signal();
+  });
+  {
+    const MutexLock lock(&mutex);
+    asked = true;
+    while (!answered) signal.Wait(&mutex);
+  }
+  other.join();
+  EXPECT_TRUE(answered);
 }
 
 }  // namespace

@@ -137,6 +137,7 @@ class Wrapped : public cache::CacheApi {
   absl::StatusOr<std::vector<absl::Status>> Commit(std::span<const cache::CommitItem> items,
                                                    bool durable) override {
     if (absl::Status s = Call("commit"); !s.ok()) return s;
+    if (on_commit_call) on_commit_call(items.size());
     std::vector<cache::CommitItem> sent(items.begin(), items.end());
     if (on_commit) {
       for (cache::CommitItem& item : sent) on_commit(item);
@@ -156,6 +157,7 @@ class Wrapped : public cache::CacheApi {
   std::function<void(absl::Duration)> on_fetch_deadline;
   std::function<absl::Status(absl::Duration)> fail_late;  // a fetch with this deadline
   std::function<void(cache::CommitItem&)> on_commit;
+  std::function<void(size_t items)> on_commit_call;
 
  private:
   absl::Status Call(const std::string& name) {

@@ -5,6 +5,7 @@
 // that every order is a chosen one; answers are compared with those without a cache, logits to the
 // bit.
 #include <atomic>
+#include <future>
 #include <thread>
 
 #include "engine/serve/task_pool.h"
@@ -210,6 +211,35 @@ TEST(Serve, SlotsShareWhatTheyLearnAndALateFetchLosesNoSession) {
   EXPECT_FALSE(one->lost() || two->lost());
   slots.Give(one);
   slots.Give(two);
+}
+
+TEST(Serve, WhatSequencesPutMeanwhileGoesInOneCall) {
+  const Daemon daemon;
+  std::vector<size_t> calls;
+  std::promise<void> called, go_on;
+  Server server([&]() -> absl::StatusOr<std::unique_ptr<CacheApi>> {
+    auto api = Wrap(daemon);
+    api->on_commit_call = [&](size_t items) {
+      calls.push_back(items);
+      if (calls.size() > 1) return;
+      called.set_value();
+      go_on.get_future().wait();
+    };
+    return api;
+  });
+  server.Submit(Prompt(300));
+  server.scheduler.Step();
+  ASSERT_TRUE(server.RunTask());
+  for (int step = 0; step < 2; ++step) ASSERT_TRUE(server.scheduler.Step());
+  called.get_future().wait();  // with its first block
+  server.Submit(Prompt(300, 3), 2);
+  server.Submit(Prompt(300, 5), 3);
+  while (server.scheduler.Step() || server.RunTask()) {
+  }
+  go_on.set_value();
+  server.slots.Flush(absl::Seconds(20));
+  EXPECT_EQ(server.slots.put_stats().put_entries, 3 * 4u) << "two blocks' rows and checkpoints";
+  EXPECT_EQ(calls.size(), 2u);
 }
 
 TEST(Serve, NoTokenLeavesThatWasComputedFromRowsTakenBack) {
