@@ -30,8 +30,8 @@ class ABSL_LOCKABLE Mutex {
 
   template <typename Condition>
   void Await(Condition condition) ABSL_EXCLUSIVE_LOCKS_REQUIRED(this) {
-    Awaiting(condition, [](Waiter& waiter, std::unique_lock<std::mutex>& lock) {
-      waiter.woken.wait(lock);
+    Awaiting(condition, [&](std::condition_variable& woken, auto& lock) {
+      woken.wait(lock, condition);
       return true;
     });
   }
@@ -40,11 +40,9 @@ class ABSL_LOCKABLE Mutex {
   bool AwaitWithTimeout(Condition condition, absl::Duration timeout)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(this) {
     // An infinite one would overflow.
-    const auto deadline =
-        std::chrono::steady_clock::now() +
-        absl::ToChronoNanoseconds(std::clamp(timeout, absl::ZeroDuration(), absl::Hours(24 * 365)));
-    return Awaiting(condition, [&](Waiter& waiter, std::unique_lock<std::mutex>& lock) {
-      return waiter.woken.wait_until(lock, deadline) == std::cv_status::no_timeout;
+    const auto bounded = absl::ToChronoNanoseconds(std::min(timeout, absl::Hours(24 * 365)));
+    return Awaiting(condition, [&](std::condition_variable& woken, auto& lock) {
+      return woken.wait_for(lock, bounded, condition);
     });
   }
 
@@ -66,7 +64,6 @@ class ABSL_LOCKABLE Mutex {
     }
   }
 
-  // `wait` returns false once the time is over.
   template <typename Condition, typename Wait>
   bool Awaiting(Condition& condition, Wait wait) {
     if (condition()) return true;
@@ -78,10 +75,7 @@ class ABSL_LOCKABLE Mutex {
     (last_ == nullptr ? first_ : last_->next) = &waiter;
     last_ = &waiter;
     std::unique_lock<std::mutex> lock(mutex_, std::adopt_lock);
-    bool is_true = false;
-    for (bool in_time = true; !is_true && in_time; is_true = condition()) {
-      in_time = wait(waiter, lock);
-    }
+    const bool is_true = wait(waiter.woken, lock);
     lock.release();
     (waiter.previous == nullptr ? first_ : waiter.previous->next) = waiter.next;
     (waiter.next == nullptr ? last_ : waiter.next->previous) = waiter.previous;
