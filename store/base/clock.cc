@@ -21,7 +21,7 @@ class SystemClock final : public Clock {
 }  // namespace
 
 Clock& RealClock() {
-  static SystemClock clock;
+  static SystemClock& clock = *new SystemClock;  // threads may outlive what ends with the process
   return clock;
 }
 

@@ -25,7 +25,7 @@ class KernelRandom final : public Random {
 }  // namespace
 
 Random& SystemRandom() {
-  static KernelRandom random;
+  static KernelRandom& random = *new KernelRandom;  // as RealClock
   return random;
 }
 

@@ -71,7 +71,7 @@ class TcpDoor final : public ByteStreamDoor {
 }  // namespace
 
 ByteStreamDoor& TcpStreams() {
-  static TcpDoor door;
+  static TcpDoor& door = *new TcpDoor;  // as RealClock
   return door;
 }
 
