@@ -302,6 +302,7 @@ TEST(CoreGpu, WithoutAPoolThereIsNoneToAttach) {
 struct PoolRig {
   PoolRig() {
     EXPECT_TRUE(core.PutAll(chain).ok());
+    EXPECT_TRUE(core.core->Flush(absl::Seconds(10)).ok());  // what Verify counts is all there
     EXPECT_TRUE(core.core->AttachGpu(core.session).ok());
     for (int i = 0; i < 2; ++i) Use();
     while (core.Stat("gpu_entries") < 5) std::this_thread::yield();
