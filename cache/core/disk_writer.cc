@@ -14,7 +14,8 @@ namespace {
 
 // Between two batches the device waits for a fraction of a millisecond: long enough that this and
 // the batch's sync are little beside its writing, short enough to bound what a durable commit waits
-// for (two of them, 50 ms at 2.5 GB/s), and little of the disk, as room is taken for two.
+// for (where much is queued the one being written, the one that has room, and its own with its
+// sync: a tenth of a second at 2.5 GB/s), and little of the disk, as room is taken for two.
 constexpr size_t kBatchEntriesMax = 1024;
 constexpr uint64_t kBatchBytesLeast = 1ull << 20, kBatchBytesMost = 64ull << 20;
 constexpr uint64_t kBatchesPerDisk = 64;
