@@ -1,8 +1,9 @@
 // bf16_pairs.h: weights decoded and inputs packed as pairs of BF16 numbers, for pair_tiles_*.cc
 // (vector_loops.h). Needs AVX-512 with VBMI.
 //
-// Both packed formats have each pair of 16 outputs within 64 bytes, so 16 pairs are a permutation
-// of bytes and a few instructions on 16-bit lanes.
+// Both packed formats have each pair of 16 outputs within 64 bytes, so 16 pairs are a few
+// instructions on 16-bit lanes: of FP8 a permutation of bytes first; FP4's lie as kSameParity wants
+// them (weight_chunks.h).
 //
 // Threads: pure functions.
 #ifndef CAIRN_KERNELS_CPU_BF16_PAIRS_H_
@@ -15,6 +16,7 @@
 #include "kernels/cpu/pair_tiles.h"
 #include "kernels/cpu/products.h"
 #include "kernels/cpu/vector_loops.h"
+#include "kernels/cpu/weight_chunks.h"
 
 // All that returns a vector is inlined, so no ABI is asked for one.
 #pragma GCC diagnostic push
@@ -24,10 +26,10 @@ namespace cairn::kernels {
 namespace {
 
 constexpr int64_t kTileValues = kTileRows * kTileKs;
-// How far ahead of their decoding weights are asked for. Those of FP4 leave the first-level cache
-// too few misses at once, so they are first asked for into the second.
-constexpr int64_t kFp8Ahead = 2048;
-constexpr int64_t kFp4Ahead = 1024, kFp4FarAhead = 8192, kFp4ScalesAhead = 512;
+// How far ahead of their decoding weights are asked for. Before AMX those of FP4 leave the
+// first-level cache too few misses at once, so they are first asked for into the second.
+constexpr int64_t kAheadOfDecoding = 2048;
+constexpr int64_t kFp4AheadOfAmx = 1024, kFp4FarAheadOfAmx = 8192, kFp4ScalesAhead = 512;
 
 // What the two halves of 32 bits hold, the lower half first.
 enum class PairOrder : uint8_t {
@@ -40,16 +42,15 @@ constexpr int KOf(PairOrder order, int pair, int half) {
   return order == PairOrder::kNeighbours ? 2 * pair + half : pair + 2 * (1 - half);
 }
 
-// The byte of 64 in which each 16-bit lane's value lies: output lane / 2, and the `pair`th of the
-// chunk that begins at `first`. Outputs 1, 4 and 8 lie `one`, `four` and `eight` bytes after output
-// 0, and k = 1, 2 and 3 as `ks` says.
+// The byte of 64 in which each 16-bit lane's value lies, of output lane / 2 and the `pair`th.
+// Outputs 1, 4 and 8 lie `one`, `four` and `eight` bytes after output 0, and k = 1, 2 and 3 as `ks`
+// says.
 struct ByteTable {
   alignas(64) uint8_t bytes[64] = {};
-  constexpr ByteTable(PairOrder order, int pair, int first, int one, int four, int eight,
-                      const int (&ks)[4]) {
+  constexpr ByteTable(PairOrder order, int pair, int one, int four, int eight, const int (&ks)[4]) {
     for (int lane = 0; lane < 32; ++lane) {
       const int output = lane / 2;
-      const int byte = first + output % 4 * one + output / 4 % 2 * four + output / 8 * eight +
+      const int byte = output % 4 * one + output / 4 % 2 * four + output / 8 * eight +
                        ks[KOf(order, pair, lane % 2)];
       bytes[2 * lane] = bytes[2 * lane + 1] = static_cast<uint8_t>(byte);
     }
@@ -105,7 +106,7 @@ struct PairDecoder<WeightFormat::kFp8, order> {
     bool small;
   };
   [[gnu::always_inline]] static Step Load(const uint8_t* from) {
-    _mm_prefetch(from + kFp8Ahead, _MM_HINT_T0);
+    _mm_prefetch(from + kAheadOfDecoding, _MM_HINT_T0);
     const __m512i codes = LoadBits(from);
     return {codes, _mm512_testn_epi8_mask(codes, _mm512_set1_epi8(0x78)) != 0};
   }
@@ -113,7 +114,7 @@ struct PairDecoder<WeightFormat::kFp8, order> {
   [[gnu::always_inline]] static __m512i Pair(const Step& step, __m512i scales) {
     // Chunks of two k, two bytes apart.
     static constexpr int kKs[4] = {0, 2, 32, 34};
-    static constexpr ByteTable kTable(order, pair, 0, 4, 16, 1, kKs);
+    static constexpr ByteTable kTable(order, pair, 4, 16, 1, kKs);
     const __m512i codes = _mm512_permutexvar_epi8(LoadBits(kTable.bytes), step.codes);
     return __builtin_expect(step.small, 0) ? Any(codes, scales) : Normal(codes, scales);
   }
@@ -135,8 +136,12 @@ struct PairDecoder<WeightFormat::kFp4, order> {
     __m512i codes;
   };
   [[gnu::always_inline]] static Step Load(const uint8_t* from) {
-    _mm_prefetch(from + kFp4FarAhead, _MM_HINT_T1);
-    _mm_prefetch(from + kFp4Ahead, _MM_HINT_T0);
+    if constexpr (order == PairOrder::kNeighbours) {
+      _mm_prefetch(from + kFp4FarAheadOfAmx, _MM_HINT_T1);
+      _mm_prefetch(from + kFp4AheadOfAmx, _MM_HINT_T0);
+    } else {
+      _mm_prefetch(from + kAheadOfDecoding, _MM_HINT_T0);
+    }
     return {LoadBits(from)};
   }
   template <int pair>
@@ -149,17 +154,17 @@ struct PairDecoder<WeightFormat::kFp4, order> {
     const __m256i signs = _mm256_setr_epi16(-0x8000, 0, 0, 0, 0, 0, 0, 0, -0x8000, -0x8000, -0x8000,
                                             -0x8000, -0x8000, -0x8000, -0x8000, -0x8000);
     const __m512i values = _mm512_broadcast_i64x4(_mm256_or_si256(magnitudes, signs));
-    // Chunks of four k: k and k + 2 are nibbles of a byte, k + 1 lies 8 bytes on. Neighbours lie in
-    // different bytes of the same nibble, so two pairs have one table.
-    constexpr bool neighbours = order == PairOrder::kNeighbours;
-    static constexpr int kKs[4] = {0, 8, 0, 8};
-    static constexpr ByteTable kTable(order, neighbours ? 0 : pair % 2, pair / 2 * 32, 2, 16, 1,
-                                      kKs);
-    __m512i codes = _mm512_permutexvar_epi8(LoadBits(kTable.bytes), step.codes);
-    if constexpr (!neighbours) {
-      codes = _mm512_srlv_epi16(codes, _mm512_set1_epi32(4));
-    } else if constexpr (pair % 2 == 1) {
-      codes = _mm512_srli_epi16(codes, 4);
+    __m512i codes = step.codes;
+    if constexpr (order == PairOrder::kNeighbours) {
+      // Both lie in one half of a lane: its bytes to where the permutation reads them.
+      constexpr int first =
+          static_cast<int>(PlaceOf(WeightFormat::kFp4, 0, pair % 2 * 2).byte) * 0x01010101;
+      constexpr int bytes = first + 0x01010000, lane = 0x04040404;
+      const __m128i lanes = _mm_setr_epi32(bytes, bytes + lane, bytes + 2 * lane, bytes + 3 * lane);
+      codes = _mm512_shuffle_epi8(codes, _mm512_broadcast_i32x4(lanes));
+      if constexpr (pair / 2 == 1) codes = _mm512_srli_epi16(codes, 4);
+    } else if constexpr (pair > 0) {
+      codes = _mm512_srli_epi16(codes, pair / 2 * 4 + pair % 2 * 8);
     }
     return _mm512_adds_epi16(_mm512_permutexvar_epi16(codes, values), scales);
   }

@@ -65,16 +65,38 @@ void PackChunks(const uint8_t* const* rows, int64_t chunks, uint8_t* to,
     const auto put = [&]<size_t kValue>(std::integral_constant<size_t, kValue>) {
       constexpr int64_t kRow = kValue / kKs, kK = kValue % kKs;
       constexpr Place kPlace = PlaceOf(format, kRow, kK);
-      if constexpr (format == WeightFormat::kFp4) {
-        const int code = rows[kRow][(c * kKs + kK) / 2] >> (kK % 2 * 4) & 15;
-        chunk[kPlace.byte] = static_cast<uint8_t>(chunk[kPlace.byte] | code << kPlace.shift);
-      } else {
-        constexpr size_t kSize = ValueBytes(format);
-        std::memcpy(chunk + kPlace.byte, rows[kRow] + (c * kKs + kK) * kSize, kSize);
-      }
+      constexpr size_t kSize = ValueBytes(format);
+      std::memcpy(chunk + kPlace.byte, rows[kRow] + (c * kKs + kK) * kSize, kSize);
     };
     (put(std::integral_constant<size_t, kValues>()), ...);
     std::memcpy(to, chunk, kBytes);
+  }
+}
+
+// FP4: a row's next eight codes, as stored, where its output's lane has them.
+constexpr uint32_t LaneOf(uint32_t codes) {
+  const uint32_t even = codes & 0x0f0f0f0f, odd = codes >> 4 & 0x0f0f0f0f;
+  // In two bytes: k = 0 and 4, 2 and 6; 1 and 5, 3 and 7.
+  const uint32_t evens = even | even >> 12, odds = odd | odd >> 12;
+  return (evens >> 8 & 0xff) | (odds & 0xff00) | (evens & 0xff) << 16 | odds << 24;
+}
+constexpr bool LanesAreAsPlaced() {
+  for (int k = 0; k < 8; ++k) {
+    const Place place = PlaceOf(WeightFormat::kFp4, 0, k);
+    if (LaneOf(15u << 4 * k) != 15u << (8 * place.byte + place.shift)) return false;
+  }
+  return true;
+}
+static_assert(LanesAreAsPlaced());
+
+void PackLanes(const uint8_t* const* rows, int64_t chunks, uint8_t* to) {
+  for (int64_t c = 0; c < chunks; ++c) {
+    for (int64_t r = 0; r < PackedMatrix::kPanel; ++r, to += sizeof(uint32_t)) {
+      uint32_t lane;
+      std::memcpy(&lane, rows[r] + c * static_cast<int64_t>(sizeof(lane)), sizeof(lane));
+      lane = LaneOf(lane);
+      std::memcpy(to, &lane, sizeof(lane));
+    }
   }
 }
 
@@ -88,7 +110,11 @@ int64_t PackPanelAs(const RawMatrix& raw, int64_t row, uint8_t* panel) {
     rows[r] = raw.values + (format == WeightFormat::kFp4 ? first / 2 : first * ValueBytes(format));
   }
   const int64_t chunks = raw.k / kKs;
-  PackChunks<format>(rows, chunks, panel, std::make_index_sequence<kPanel * kKs>());
+  if constexpr (format == WeightFormat::kFp4) {
+    PackLanes(rows, chunks, panel);
+  } else {
+    PackChunks<format>(rows, chunks, panel, std::make_index_sequence<kPanel * kKs>());
+  }
   return chunks * kKs;
 }
 

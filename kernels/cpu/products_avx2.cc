@@ -102,14 +102,18 @@ struct Avx2::Decoder<WeightFormat::kFp8> {
 
 template <>
 struct Avx2::Decoder<WeightFormat::kFp4> {
-  static constexpr int kParts = 2;
+  static constexpr int kParts = 4;
   static Floats Scales(const uint8_t* e8m0) {
     return {ScaleValues(e8m0, 0), ScaleValues(e8m0 + 8, 0)};
   }
-  static void Decode(const uint8_t* p, int part, const Floats&, Floats* w) {
-    const __m256i nibble = _mm256_set1_epi8(15);
-    const __m256i v = Bytes(p);
-    const __m256i codes = _mm256_and_si256(part == 0 ? v : _mm256_srli_epi16(v, 4), nibble);
+  // The low halves of eight outputs' lanes have the part's first k, the high ones its second.
+  static __m256i Pair(const uint8_t* p, int part) {
+    // Of each output's four bytes those of the first two k before those of the others.
+    const __m256i order = _mm256_broadcastsi128_si256(
+        _mm_setr_epi8(2, 3, 6, 7, 10, 11, 14, 15, 0, 1, 4, 5, 8, 9, 12, 13));
+    const __m256i v = _mm256_shuffle_epi8(Bytes(p), order);
+    const __m256i codes =
+        _mm256_and_si256(part < 2 ? v : _mm256_srli_epi16(v, 4), _mm256_set1_epi8(15));
     // The two bytes of each value as a BF16 come from two tables.
     const __m256i upper = _mm256_broadcastsi128_si256(
         _mm_setr_epi8(0x00, 0x3f, 0x3f, 0x3f, 0x40, 0x40, 0x40, 0x40, -0x80, -0x41, -0x41, -0x41,
@@ -118,10 +122,12 @@ struct Avx2::Decoder<WeightFormat::kFp4> {
         0, 0, -0x80, -0x40, 0, 0x40, -0x80, -0x40, 0, 0, -0x80, -0x40, 0, 0x40, -0x80, -0x40));
     const __m256i high = _mm256_shuffle_epi8(upper, codes);
     const __m256i low = _mm256_shuffle_epi8(lower, codes);
-    const __m256i earlier = _mm256_unpacklo_epi8(low, high);
-    const __m256i later = _mm256_unpackhi_epi8(low, high);
-    w[0] = {LowHalves(earlier), HighHalves(earlier)};
-    w[1] = {LowHalves(later), HighHalves(later)};
+    return part % 2 == 0 ? _mm256_unpacklo_epi8(low, high) : _mm256_unpackhi_epi8(low, high);
+  }
+  static void Decode(const uint8_t* p, int part, const Floats&, Floats* w) {
+    const __m256i first = Pair(p, part), second = Pair(p + 32, part);
+    w[0] = {LowHalves(first), LowHalves(second)};
+    w[1] = {HighHalves(first), HighHalves(second)};
   }
 };
 

@@ -97,19 +97,20 @@ struct Avx512::Decoder<WeightFormat::kFp8> {
 
 template <>
 struct Avx512::Decoder<WeightFormat::kFp4> {
-  static constexpr int kParts = 1;
+  static constexpr int kParts = 2;
   static Floats Scales(const uint8_t* e8m0) {
     return ScaleValues(e8m0, Chunks<WeightFormat::kFp4>::kRaise);
   }
-  static void Decode(const uint8_t* p, int, Floats, Floats* w) {
-    // An output's four codes, of which the permutation reads the lowest bits.
-    const __m512i codes = OutputBytes(p, 0x80800800, 0x80800901, 0x00000202);
+  static void Decode(const uint8_t* p, int part, Floats, Floats* w) {
+    // The permutation reads the lowest four bits.
+    const __m512i lanes = _mm512_loadu_si512(p);
+    const __m512i codes = part == 0 ? lanes : _mm512_srli_epi32(lanes, 4);
     const __m512 values = _mm512_setr_ps(0.0f, 0.5f, 1.0f, 1.5f, 2.0f, 3.0f, 4.0f, 6.0f, -0.0f,
                                          -0.5f, -1.0f, -1.5f, -2.0f, -3.0f, -4.0f, -6.0f);
-    w[0] = _mm512_permutexvar_ps(codes, values);
-    w[1] = _mm512_permutexvar_ps(_mm512_srli_epi32(codes, 8), values);
-    w[2] = _mm512_permutexvar_ps(_mm512_srli_epi32(codes, 4), values);
-    w[3] = _mm512_permutexvar_ps(_mm512_srli_epi32(codes, 12), values);
+    w[0] = _mm512_permutexvar_ps(_mm512_srli_epi32(codes, 16), values);
+    w[1] = _mm512_permutexvar_ps(_mm512_srli_epi32(codes, 24), values);
+    w[2] = _mm512_permutexvar_ps(codes, values);
+    w[3] = _mm512_permutexvar_ps(_mm512_srli_epi32(codes, 8), values);
   }
 };
 

@@ -44,12 +44,12 @@ struct Chunks<WeightFormat::kFp8> {
   static constexpr int kRaise = 120;
 };
 
-// Low nibbles: the first two k, high nibbles: the other two. Of 16 bytes, byte 2q + b (q in [0,
-// 4)): output q + 8b of the earlier k; byte 8 + 2q + b: of the later one; the upper 16 bytes the
-// same for outputs 4 higher.
+// Lane i, 32 bits: output i. Low nibbles: the first four k, high nibbles: the other four; the bytes
+// have k = 2, 3, 0 and 1 of four. So each half of a lane has what a pair of BF16 takes there when k
+// and k + 2 are a pair, the later one in the lower half (bf16_pairs.h).
 template <>
 struct Chunks<WeightFormat::kFp4> {
-  static constexpr int kKs = 4, kBytes = 32, kGroup = 32;
+  static constexpr int kKs = 8, kBytes = 64, kGroup = 32;
   static constexpr bool kScaleInWeight = false;
   static constexpr int kRaise = 0;
 };
@@ -88,7 +88,7 @@ constexpr Place PlaceOf(WeightFormat format, int64_t output, int64_t k) {
     case WeightFormat::kFp8:
       return {lane * 4 + k * 2 + second, 0};
     case WeightFormat::kFp4:
-      return {lane / 4 * 16 + k % 2 * 8 + lane % 4 * 2 + second, k >= 2 ? 4 : 0};
+      return {output * 4 + (k + 2) % 4, k >= 4 ? 4 : 0};
   }
   return {};
 }
