@@ -4,18 +4,17 @@
 
 #include <algorithm>
 #include <memory>
-#include <thread>
 #include <utility>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "engine/forward/forward.h"
-#include "engine/model/maker.h"
 #include "engine/model/presets.h"
 #include "store/base/clock.h"
 #include "store/base/limits.h"
 #include "store/base/random.h"
 #include "tools/cairn-bench/benches.h"
+#include "tools/cairn-bench/made_model.h"
 
 namespace cairn::bench {
 namespace {
@@ -28,22 +27,6 @@ constexpr int64_t kContextMax = 1 << 20;
 // Rows of a made context take no longer than this many to prefill.
 constexpr int64_t kSeedTokens = kBlockTokens;
 
-int Threads() { return static_cast<int>(std::max(std::thread::hardware_concurrency(), 1u)); }
-
-absl::StatusOr<std::unique_ptr<engine::Model>> MakeAndLoad(const engine::ModelConfig& config,
-                                                           engine::WeightFormat format,
-                                                           std::optional<engine::Numerics> numerics,
-                                                           const std::string& folder) {
-  engine::MakeOptions options;
-  options.config = config;
-  options.config.max_positions = std::max(options.config.max_positions, kContextMax + 1024);
-  options.format = format;
-  options.seed = 1;
-  options.threads = Threads();
-  CAIRN_RETURN_IF_ERROR(engine::MakeModel(options, folder));
-  return engine::LoadModel(folder, {.numerics = numerics, .threads = Threads()});
-}
-
 // A model and sequences of it.
 struct Rig {
   std::unique_ptr<engine::Model> model;
@@ -51,7 +34,8 @@ struct Rig {
   SeededRandom random{5};
 
   explicit Rig(std::unique_ptr<engine::Model> loaded)
-      : model(std::move(loaded)), forward(std::make_unique<engine::Forward>(*model, Threads())) {}
+      : model(std::move(loaded)),
+        forward(std::make_unique<engine::Forward>(*model, EngineThreads())) {}
 
   engine::SessionState NewSession() const {
     return engine::SessionState(model->config, *model->layout);
@@ -99,21 +83,8 @@ absl::StatusOr<std::shared_ptr<Rig>> MiniRig(const BenchContext& context,
   return std::make_shared<Rig>(std::move(model));
 }
 
-// Flash's widths (specification, section 1) in so few layers and experts that it is made in a
-// minute: a layer of either kind behind the two with a window alone, 0.3 GB each.
 absl::StatusOr<std::shared_ptr<Rig>> WideRig(const BenchContext& context) {
-  CAIRN_ASSIGN_OR_RETURN(engine::ModelConfig config, engine::PresetConfig("mini"));
-  config.vocab = 4096;
-  config.dim = 4096;
-  config.heads = 64;
-  config.q_lora = config.o_lora = 1024;
-  config.o_groups = 8;
-  config.index_heads = 64;
-  config.index_topk = 512;
-  config.experts = 16;
-  config.experts_per_token = 6;
-  config.expert_dim = 2048;
-  engine::SetLayers(config, 4, 0);
+  CAIRN_ASSIGN_OR_RETURN(const engine::ModelConfig config, WideConfig());
   CAIRN_ASSIGN_OR_RETURN(std::unique_ptr<engine::Model> model,
                          MakeAndLoad(config, engine::WeightFormat::kFp8Fp4, std::nullopt,
                                      context.directory + "/wide"));
@@ -193,7 +164,8 @@ absl::StatusOr<std::unique_ptr<engine::SessionState>> MadeContext(Rig& rig, int6
 }
 
 absl::StatusOr<std::shared_ptr<Rig>> NanoRig(const BenchContext& context) {
-  CAIRN_ASSIGN_OR_RETURN(const engine::ModelConfig config, engine::PresetConfig("nano"));
+  CAIRN_ASSIGN_OR_RETURN(engine::ModelConfig config, engine::PresetConfig("nano"));
+  config.max_positions = std::max(config.max_positions, kContextMax + 1024);
   CAIRN_ASSIGN_OR_RETURN(std::unique_ptr<engine::Model> model,
                          MakeAndLoad(config, engine::WeightFormat::kBf16, engine::Numerics::kKvq,
                                      context.directory + "/nano"));

@@ -7,7 +7,7 @@
 #include <memory>
 #include <thread>
 
-#include "engine/model/maker.h"
+#include "absl/strings/str_cat.h"
 #include "engine/model/presets.h"
 #include "engine/serve/scheduler.h"
 #include "engine/serve/task_pool.h"
@@ -16,18 +16,26 @@
 #include "store/base/random.h"
 #include "tools/cairn-bench/benches.h"
 #include "tools/cairn-bench/daemon_process.h"
+#include "tools/cairn-bench/made_model.h"
 
 namespace cairn::bench {
 namespace {
 
-// So many that the end, when fewer and fewer are left, is a small part.
-constexpr int kRequests = 24;
 constexpr int kAtOnce = 8;
-constexpr size_t kPromptTokens = 640;
 constexpr int64_t kAnswerTokens = 32;
 constexpr absl::Duration kFlushMax = absl::Seconds(60);
 
+struct Load {
+  // So many that the end, when fewer and fewer are left, is a small part.
+  int requests;
+  size_t prompt_tokens;
+  engine::WeightFormat weights;
+};
+constexpr Load kMiniLoad{24, 640, engine::WeightFormat::kBf16};
+constexpr Load kWideLoad{16, 384, engine::WeightFormat::kFp8Fp4};
+
 struct ServeFixture {
+  Load load = {};
   std::unique_ptr<DaemonProcess> daemon;
   std::unique_ptr<engine::Model> model;
   std::unique_ptr<engine::Tokenizer> tokenizer;
@@ -50,12 +58,12 @@ absl::Status Finish(engine::Generation& generation) {
 }
 
 // Submits all, and returns when all are answered.
-absl::Status Load(ServeFixture& fixture, engine::Scheduler& scheduler) {
+absl::Status AnswerAll(ServeFixture& fixture, engine::Scheduler& scheduler) {
   std::vector<std::shared_ptr<engine::Generation>> all;
-  for (int i = 0; i < kRequests; ++i) {
+  for (int i = 0; i < fixture.load.requests; ++i) {
     engine::GenerationRequest request;
     request.max_tokens = kAnswerTokens;
-    for (size_t t = 0; t < kPromptTokens; ++t) {
+    for (size_t t = 0; t < fixture.load.prompt_tokens; ++t) {
       const auto vocab = static_cast<uint64_t>(fixture.model->config.vocab);
       request.prompt.push_back(static_cast<int32_t>(fixture.random.Next() % vocab));
     }
@@ -80,7 +88,7 @@ absl::StatusOr<double> MeasureServe(ServeFixture& fixture, bool cached) {
                               RealClock(), metrics, {.sequences_max = kAtOnce});
   std::thread steps([&] { scheduler.Run(); });
   const int64_t start = RealClock().NowNanos();
-  absl::Status status = Load(fixture, scheduler);
+  absl::Status status = AnswerAll(fixture, scheduler);
   scheduler.Drain(absl::InfiniteDuration());
   if (cached) slots->Flush(kFlushMax);
   const double seconds = static_cast<double>(RealClock().NowNanos() - start) * 1e-9;
@@ -96,22 +104,18 @@ absl::StatusOr<double> MeasureServe(ServeFixture& fixture, bool cached) {
   return static_cast<double>(metrics.prompt_tokens + metrics.answer_tokens) / seconds;
 }
 
-absl::StatusOr<Prepared> PrepareServe(const BenchContext& context) {
+absl::StatusOr<Prepared> PrepareServe(const BenchContext& context,
+                                      const absl::StatusOr<engine::ModelConfig>& config,
+                                      const Load& load) {
+  CAIRN_RETURN_IF_ERROR(config.status());
   const auto fixture = std::make_shared<ServeFixture>();
+  fixture->load = load;
   fixture->folder = context.directory + "/serve";
   std::filesystem::create_directory(fixture->folder);
-  const std::string model = fixture->folder + "/mini";
-  const int threads = static_cast<int>(std::thread::hardware_concurrency());
-  engine::MakeOptions make;
-  make.seed = 1;
-  make.threads = threads;
-  CAIRN_ASSIGN_OR_RETURN(make.config, engine::PresetConfig("mini"));
-  CAIRN_RETURN_IF_ERROR(engine::MakeModel(make, model));
-  engine::LoadOptions load;
-  load.threads = threads;
-  CAIRN_ASSIGN_OR_RETURN(fixture->model, engine::LoadModel(model, load));
+  CAIRN_ASSIGN_OR_RETURN(
+      fixture->model, MakeAndLoad(*config, load.weights, std::nullopt, fixture->folder + "/model"));
   fixture->tokenizer = std::make_unique<engine::ByteTokenizer>(fixture->model->config.vocab);
-  fixture->forward = std::make_unique<engine::Forward>(*fixture->model, threads);
+  fixture->forward = std::make_unique<engine::Forward>(*fixture->model, EngineThreads());
   CAIRN_ASSIGN_OR_RETURN(
       fixture->daemon,
       DaemonProcess::Start(fixture->folder, {"--host-bytes", "256MiB", "--disk-bytes", "1GiB"}));
@@ -134,13 +138,21 @@ absl::StatusOr<Prepared> PrepareServe(const BenchContext& context) {
 }  // namespace
 
 void AddServeBenches(std::vector<Bench>& benches) {
-  benches.push_back(
-      {.name = "serve-nothing-cached",
-       .what = "the server's throughput, mini, 24 new prompts of 640 tokens, 8 at once",
-       .unit = "tokens/s",
-       .higher_is_better = true,
-       .ratio_bound = 0.99,
-       .prepare = PrepareServe});
+  const auto add = [&](const char* name, const char* model, const Load& load, auto config) {
+    benches.push_back({.name = name,
+                       .what = absl::StrCat("the server's throughput, ", model, ", ", load.requests,
+                                            " new prompts of ", load.prompt_tokens, " tokens, ",
+                                            kAtOnce, " at once"),
+                       .unit = "tokens/s",
+                       .higher_is_better = true,
+                       .ratio_bound = 0.99,
+                       .prepare = [config, load](const BenchContext& context) {
+                         return PrepareServe(context, config(), load);
+                       }});
+  };
+  add("serve-nothing-cached", "mini", kMiniLoad, [] { return engine::PresetConfig("mini"); });
+  add("serve-nothing-cached-wide", "Flash's widths in 4 layers of 16 experts", kWideLoad,
+      WideConfig);
 }
 
 }  // namespace cairn::bench
