@@ -95,9 +95,12 @@ GpuLease GpuCopies::Lease(std::span<const Digest> blocks, bool with_checkpoint) 
   lease.pins = tier_.FindAll(blocks, EntryKind::kRows);
   if (lease.pins.size() == 0) return lease;
   const auto hold = [&](EntryRef ref) ABSL_EXCLUSIVE_LOCKS_REQUIRED(residency_.mutex) {
-    if (ref.block == nullptr || !copies_.contains(PrefixIndex::NumberOf(ref))) return;
-    lease.held.push_back(PrefixIndex::NumberOf(ref));
-    Hold(lease.held.back(), 1);
+    if (ref.block == nullptr) return;
+    const EntryNumber number = PrefixIndex::NumberOf(ref);
+    const auto copy = copies_.find(number);
+    if (copy == copies_.end()) return;
+    lease.held.push_back({number, copy->second.id});
+    Hold(number, 1);
   };
   // The deepest is enough: what it stands on does not go before it.
   Block* const deepest = residency_.index.Find(blocks[lease.pins.size() - 1]);
@@ -111,7 +114,10 @@ GpuLease GpuCopies::Lease(std::span<const Digest> blocks, bool with_checkpoint) 
 }
 
 void GpuCopies::Release(GpuLease lease) {
-  for (const EntryNumber number : lease.held) Hold(number, -1);
+  for (const auto& [number, id] : lease.held) {
+    const auto copy = copies_.find(number);
+    if (copy != copies_.end() && copy->second.id == id) Hold(number, -1);
+  }
 }
 
 void GpuCopies::Forget(EntryRef ref) {
@@ -266,7 +272,7 @@ void GpuCopies::Arrived(const EntryKey& key, uint64_t room, const absl::Status& 
 
 void GpuCopies::Record(EntryRef ref, uint64_t room) {
   const EntryNumber number = PrefixIndex::NumberOf(ref);
-  Copy copy{.key = ref.key(), .room = room};
+  Copy copy{.key = ref.key(), .id = ++copies_made_, .room = room};
   if (ref.kind == EntryKind::kCheckpoint) {
     copy.parent = PrefixIndex::NumberOf({ref.block, EntryKind::kRows});
   } else if (Block* const above = residency_.index.ParentOf(*ref.block); above != nullptr) {
@@ -341,7 +347,8 @@ std::vector<NamedCount> GpuCopies::Stats() const {
           {"gpu_used_bytes", tier.used_bytes},
           {"gpu_pinned_bytes", tier.pinned_bytes},
           {"gpu_unswept_bytes", tier.unswept_bytes},
-          {"gpu_entries", tier.entries},
+          // What has come is in the tier a moment before it is known here.
+          {"gpu_entries", copies_.size()},
           {"gpu_promoted_entries", promoted_.value()},
           {"gpu_promoted_bytes", mover.promoted_bytes},
           {"gpu_refused_entries", refused_.value()},

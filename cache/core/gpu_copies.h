@@ -42,8 +42,14 @@ namespace cairn::cache {
 
 // A reader's hold: the leading blocks' rows, and, if these are all, perhaps the checkpoint.
 struct GpuLease {
+  // A copy that is not to be chosen as a victim meanwhile. If it goes all the same, another may
+  // come under its number.
+  struct Held {
+    EntryNumber number = 0;
+    uint64_t copy = 0;
+  };
   store::GpuPins pins;
-  std::vector<EntryNumber> held;  // not to be chosen as victims meanwhile
+  std::vector<Held> held;
 };
 
 class GpuCopies {
@@ -94,6 +100,7 @@ class GpuCopies {
 
   struct Copy {
     EntryKey key;
+    uint64_t id = 0;             // no other copy ever has it
     EntryNumber parent = kNone;  // rows that it stands on, if any
     uint64_t room = 0;           // bytes in the pool
     uint32_t slot = 0;           // in order_
@@ -142,6 +149,7 @@ class GpuCopies {
   std::deque<EntryNumber> wanted_once_order_;
   // The deepest that is here of the chain that is coming: held, as the next stands on it.
   EntryNumber newest_ = kNone;
+  uint64_t copies_made_ = 0;
   uint64_t room_taken_ = 0;      // by copies
   std::deque<EntryKey> wanted_;  // what is to come, ancestors first
   size_t moving_ = 0;            // of which the mover has these

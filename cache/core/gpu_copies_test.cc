@@ -163,6 +163,27 @@ TEST(GpuCopies, WhatAReaderHoldsStays) {
   EXPECT_EQ(rig.There(other), 6u);
 }
 
+TEST(GpuCopies, AReaderOfWhatWentDoesNotBindWhatCameInItsPlace) {
+  Rig rig(16);
+  const auto chain = rig.Put(5, 1);
+  for (int i = 0; i < 2; ++i) rig.Use(chain);
+  GpuLease lease = rig.Lease(chain);
+  ASSERT_EQ(lease.held.size(), 2u);
+  {
+    MutexLock lock(&rig.residency.mutex);
+    rig.residency.DropHost(rig.RefOf(chain.back(), EntryKind::kCheckpoint));
+    rig.residency.DropHost(rig.RefOf(chain.back()));
+  }
+  ASSERT_EQ(rig.Put(5, 1), chain);
+  rig.Use(chain);
+  ASSERT_EQ(rig.There(chain), 6u);
+  rig.Release(std::move(lease));
+  const auto other = rig.Put(14, 2);  // all 16 units
+  for (int i = 0; i < 2; ++i) rig.Use(other);
+  EXPECT_EQ(rig.There(other), 15u);
+  EXPECT_EQ(rig.There(chain), 0u);
+}
+
 TEST(GpuCopies, WhatLeavesItsOtherPlacesLeavesTheGpu) {
   Rig rig(64);
   const auto chain = rig.Put(4, 1);
