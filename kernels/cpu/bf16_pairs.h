@@ -154,18 +154,23 @@ struct PairDecoder<WeightFormat::kFp4, order> {
     const __m256i signs = _mm256_setr_epi16(-0x8000, 0, 0, 0, 0, 0, 0, 0, -0x8000, -0x8000, -0x8000,
                                             -0x8000, -0x8000, -0x8000, -0x8000, -0x8000);
     const __m512i values = _mm512_broadcast_i64x4(_mm256_or_si256(magnitudes, signs));
+    constexpr int k = pair / 2 * 4;
+    constexpr Place lower = PlaceOf(WeightFormat::kFp4, 0, k + KOf(order, pair % 2, 0));
+    constexpr Place upper = PlaceOf(WeightFormat::kFp4, 0, k + KOf(order, pair % 2, 1));
+    static_assert(upper.shift == lower.shift);
     __m512i codes = step.codes;
+    int shift = lower.shift;
     if constexpr (order == PairOrder::kNeighbours) {
       // Both lie in one half of a lane: its bytes to where the permutation reads them.
-      constexpr int first =
-          static_cast<int>(PlaceOf(WeightFormat::kFp4, 0, pair % 2 * 2).byte) * 0x01010101;
-      constexpr int bytes = first + 0x01010000, lane = 0x04040404;
+      constexpr int bytes = static_cast<int>(lower.byte * 0x0101 + upper.byte * 0x01010000);
+      constexpr int lane = 0x04040404;
       const __m128i lanes = _mm_setr_epi32(bytes, bytes + lane, bytes + 2 * lane, bytes + 3 * lane);
       codes = _mm512_shuffle_epi8(codes, _mm512_broadcast_i32x4(lanes));
-      if constexpr (pair / 2 == 1) codes = _mm512_srli_epi16(codes, 4);
-    } else if constexpr (pair > 0) {
-      codes = _mm512_srli_epi16(codes, pair / 2 * 4 + pair % 2 * 8);
+    } else {
+      static_assert(upper.byte == lower.byte + 2);
+      shift += static_cast<int>(lower.byte) * 8;
     }
+    if (shift > 0) codes = _mm512_srli_epi16(codes, static_cast<unsigned int>(shift));
     return _mm512_adds_epi16(_mm512_permutexvar_epi16(codes, values), scales);
   }
 };

@@ -102,7 +102,7 @@ struct Avx512::Decoder<WeightFormat::kFp4> {
     return ScaleValues(e8m0, Chunks<WeightFormat::kFp4>::kRaise);
   }
   static void Decode(const uint8_t* p, int part, Floats, Floats* w) {
-    // The permutation reads the lowest four bits.
+    // The permutation reads the lowest four bits; of four k, bytes have 2, 3, 0 and 1.
     const __m512i lanes = _mm512_loadu_si512(p);
     const __m512i codes = part == 0 ? lanes : _mm512_srli_epi32(lanes, 4);
     const __m512 values = _mm512_setr_ps(0.0f, 0.5f, 1.0f, 1.5f, 2.0f, 3.0f, 4.0f, 6.0f, -0.0f,

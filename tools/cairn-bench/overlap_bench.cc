@@ -3,18 +3,17 @@
 // chosen so that loading takes about as long as computing, where overlapping can gain the most.
 #include <algorithm>
 #include <memory>
-#include <thread>
 #include <utility>
 #include <vector>
 
 #include "absl/strings/str_format.h"
 #include "engine/cairn_engine/run_sequence.h"
-#include "engine/model/maker.h"
 #include "engine/model/presets.h"
 #include "store/base/limits.h"
 #include "store/base/random.h"
 #include "tools/cairn-bench/benches.h"
 #include "tools/cairn-bench/host_fixture.h"
+#include "tools/cairn-bench/made_model.h"
 #include "tools/cairn-bench/slow_cache.h"
 
 namespace cairn::bench {
@@ -59,13 +58,11 @@ struct Rig {
 
 absl::StatusOr<std::shared_ptr<Rig>> MakeRig(const BenchContext& context) {
   auto rig = std::make_shared<Rig>();
-  const int threads = static_cast<int>(std::max(std::thread::hardware_concurrency(), 1u));
   CAIRN_ASSIGN_OR_RETURN(const engine::ModelConfig config, engine::PresetConfig("mini"));
-  const std::string folder = context.directory + "/overlap";
-  CAIRN_RETURN_IF_ERROR(engine::MakeModel({.config = config, .seed = 1}, folder));
-  CAIRN_ASSIGN_OR_RETURN(rig->model, engine::LoadModel(folder, {.numerics = engine::Numerics::kKvq,
-                                                                .threads = threads}));
-  rig->forward = std::make_unique<engine::Forward>(*rig->model, threads);
+  CAIRN_ASSIGN_OR_RETURN(rig->model,
+                         MakeAndLoad(config, engine::WeightFormat::kBf16, engine::Numerics::kKvq,
+                                     context.directory + "/overlap"));
+  rig->forward = std::make_unique<engine::Forward>(*rig->model, EngineThreads());
   SeededRandom random(2);
   rig->tokens.resize(kPrefixTokens + kStepTokens);
   for (int32_t& token : rig->tokens) {
