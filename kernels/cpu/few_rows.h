@@ -110,7 +110,7 @@ void MultiplyPanels(const Product& a, int64_t row, int64_t panel) {
 
 template <typename V, WeightFormat format, int kRows>
 void FewRowsPart(const Product& a, int64_t row, int64_t begin, int64_t end) {
-  constexpr int kPanels = V::Panels(kRows);
+  constexpr int kPanels = V::Panels(format, kRows);
   for (; begin + kPanels <= end; begin += kPanels) {
     MultiplyPanels<V, format, kRows, kPanels>(a, row, begin);
   }
@@ -125,10 +125,10 @@ void FewRowsOf(const Product& a, const Task& task, std::integer_sequence<int, kR
   using Part = void (*)(const Product&, int64_t, int64_t, int64_t);
   static constexpr Part kParts[] = {FewRowsPart<V, format, kRows + 1>...};
   const int64_t end = task.panel_begin + task.panels;
-  const int64_t step = task.rows > V::kFewRows ? 1 : task.panels;
+  const int64_t step = task.rows > V::kFewRows ? V::Panels(format, V::kFewRows) : task.panels;
   for (int64_t panel = task.panel_begin; panel < end; panel += step) {
     InParts(task.rows, V::kFewRows, [&](int64_t row, int64_t rows) {
-      kParts[rows - 1](a, task.row_begin + row, panel, panel + step);
+      kParts[rows - 1](a, task.row_begin + row, panel, Smaller(panel + step, end));
     });
   }
 }

@@ -41,7 +41,7 @@ struct Avx2 {
 
   // 16 registers: 12 sums, and room to decode.
   static constexpr int kFewRows = 6, kPanelRows = 6, kTileRows = 6, kPairRows = 2;
-  static constexpr int Panels(int rows) { return rows == 1 ? 4 : rows <= 3 ? 2 : 1; }
+  static constexpr int Panels(WeightFormat, int rows) { return rows == 1 ? 4 : rows <= 3 ? 2 : 1; }
 
   template <WeightFormat format>
   struct Decoder;

@@ -31,7 +31,11 @@ struct Avx512 {
 
   // 32 registers: 24 sums where weights are decoded already and rows lie at fixed distances.
   static constexpr int kFewRows = 8, kPanelRows = 12, kTileRows = 24, kPairRows = 12;
-  static constexpr int Panels(int rows) { return rows <= 3 ? 4 : rows <= 6 ? 2 : 1; }
+  static constexpr int Panels(WeightFormat format, int rows) {
+    // Decoding FP8 and FP4 takes registers too.
+    const bool decodes = format == WeightFormat::kFp8 || format == WeightFormat::kFp4;
+    return rows <= 3 ? 4 : rows <= 6 || !decodes ? 2 : 1;
+  }
 
   template <WeightFormat format>
   struct Decoder;

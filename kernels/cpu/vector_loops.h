@@ -14,7 +14,7 @@
 //   kFewRows, kPanelRows, kTileRows, kPairRows
 //                         rows of a tile of few_rows.h, of PanelMultiply, of many_rows.h and of
 //                         pair_rows.h
-//   Panels(rows)          panels of a tile of few_rows.h
+//   Panels(format, rows)  panels of a tile of few_rows.h
 //
 // Threads: pure functions.
 #ifndef CAIRN_KERNELS_CPU_VECTOR_LOOPS_H_
