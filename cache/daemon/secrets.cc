@@ -1,7 +1,6 @@
 #include "cache/daemon/secrets.h"
 
 #include <fcntl.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include <cerrno>
@@ -13,37 +12,16 @@
 #include "absl/strings/str_cat.h"
 #include "store/base/limits.h"
 #include "store/device/file_descriptor.h"
+#include "store/device/secret_file.h"
 
 namespace cairn::cache {
 namespace {
 
 constexpr size_t kKeyBytes = 32;
 constexpr size_t kKeyBytesMin = 16;
-constexpr off_t kFileBytesMax = 1 << 20;
 
 absl::Status Trouble(const std::string& what, const std::string& path) {
   return absl::UnavailableError(absl::StrCat(what, " ", path, ": ", std::strerror(errno)));
-}
-
-// nullopt: there is no such file.
-absl::StatusOr<std::optional<std::string>> ReadSecret(const std::string& path) {
-  const store::FileDescriptor file(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
-  if (!file.valid()) {
-    if (errno == ENOENT) return std::nullopt;
-    return Trouble("cannot read", path);
-  }
-  struct stat info = {};
-  if (::fstat(file.get(), &info) != 0) return Trouble("cannot examine", path);
-  if ((info.st_mode & 077) != 0) {
-    return absl::FailedPreconditionError(
-        absl::StrCat(path, " holds secrets but others may use it; chmod 600 it"));
-  }
-  if (info.st_size > kFileBytesMax)
-    return absl::InvalidArgumentError(absl::StrCat(path, " is over 1 MiB"));
-  std::string text(static_cast<size_t>(info.st_size), '\0');
-  if (::read(file.get(), text.data(), text.size()) != info.st_size)
-    return Trouble("cannot read", path);
-  return text;
 }
 
 absl::Status WriteSecret(const std::string& path, const std::string& bytes) {
@@ -65,7 +43,7 @@ absl::Status WriteSecret(const std::string& path, const std::string& bytes) {
 }  // namespace
 
 absl::StatusOr<std::string> LoadOrMakeKey(const std::string& path, Random& random) {
-  CAIRN_ASSIGN_OR_RETURN(std::optional<std::string> key, ReadSecret(path));
+  CAIRN_ASSIGN_OR_RETURN(std::optional<std::string> key, store::ReadSecret(path));
   if (!key.has_value()) {
     key.emplace(kKeyBytes, '\0');
     random.Fill({reinterpret_cast<uint8_t*>(key->data()), key->size()});
@@ -80,7 +58,7 @@ absl::StatusOr<std::string> LoadOrMakeKey(const std::string& path, Random& rando
 }
 
 absl::StatusOr<std::map<std::string, std::string>> LoadTenantKeys(const std::string& path) {
-  CAIRN_ASSIGN_OR_RETURN(const std::optional<std::string> text, ReadSecret(path));
+  CAIRN_ASSIGN_OR_RETURN(const std::optional<std::string> text, store::ReadSecret(path));
   if (!text.has_value()) return absl::NotFoundError(absl::StrCat("no tenant key file ", path));
   std::map<std::string, std::string> keys;
   std::istringstream lines(*text);

@@ -45,6 +45,10 @@ absl::StatusOr<std::unique_ptr<EmbeddedCache>> Embed(const ServeOptions& options
   return EmbeddedCache::Create({.bytes = options.embedded_bytes, .policy = policy, .eviction = ""});
 }
 
+bool IsLoopback(const std::string& host) {
+  return host == "localhost" || host == "::1" || host.starts_with("127.");
+}
+
 bool WantsCache(const ServeOptions& options) {
   return !options.cache.empty() || options.embedded_bytes > 0;
 }
@@ -98,6 +102,10 @@ int Serve(const ServeOptions& options, const sigset_t& signals, BatchRunner& run
   absl::StatusOr<std::unique_ptr<HttpServer>> server = HttpServer::Listen(api, RealClock(), http);
   if (!server.ok()) return Fail(server.status(), kExitFailure);
   std::thread steps([&] { scheduler.Run(); });
+  if (http.keys.empty() && !IsLoopback(http.host)) {
+    std::fputs("cairn-engine: whoever reaches this may ask: --api-keys would ask for a key\n",
+               stderr);
+  }
   std::printf("serving on %s:%d\n", http.host.c_str(), (*server)->port());
   std::fflush(stdout);
 
@@ -197,6 +205,8 @@ void AddServeOptions(CLI::App* app, ServeOptions& o) {
   app->add_option("--model-name", o.model_name, "as requests name it; default: the folder's name");
   app->add_option("--host", o.http.host, "address to listen on");
   app->add_option("--port", o.http.port, "0: any that is free")->check(CLI::Range(0, 65535));
+  app->add_option("--api-keys", o.api_keys,
+                  "file of keys, one a line, mode 0600: requests must show one of them");
   app->add_option("--body-bytes", o.http.body_bytes_max, "longest body of a request")
       ->transform(CLI::AsSizeValue(false));
   app->add_option("--threads", o.threads, "compute threads")->check(CLI::Range(1, 256));
@@ -244,6 +254,11 @@ int RunServeCommand(const ServeOptions& asked) {
   ServeOptions options = asked;
   if (const auto tls = ReadCacheTls(options.cache_tls); !tls.ok()) {
     return Fail(tls.status(), kExitUsage);
+  }
+  if (!options.api_keys.empty()) {
+    absl::StatusOr<ApiKeys> keys = ApiKeys::Load(options.api_keys);
+    if (!keys.ok()) return Fail(keys.status(), kExitUsage);
+    options.http.keys = *std::move(keys);
   }
   absl::StatusOr<ModelConfig> config = LoadConfig(options.model);
   if (!config.ok()) return Fail(config.status(), kExitBadConfig);

@@ -39,6 +39,7 @@ struct ServeOptions {
   std::optional<int64_t> step_tokens;  // unset: as the device likes it
   std::optional<int64_t> kv_bytes;     // on the cpu
   Scheduler::Options scheduler;        // but for these two
+  std::string api_keys;                // file; empty: no keys are asked for
   HttpServer::Options http;
 };
 

@@ -35,7 +35,8 @@ ApiError ErrorOf(const absl::Status& status) {
 }
 
 ApiError ErrorOf(int http_status, const std::string& message) {
-  return {http_status, message, http_status < 500 ? kInvalid : "server_error", "", ""};
+  return {http_status, message, http_status < 500 ? kInvalid : "server_error", "",
+          http_status == 401 ? "invalid_api_key" : ""};
 }
 
 std::string ErrorBody(const ApiError& error) {

@@ -23,6 +23,7 @@ constexpr absl::Duration kLinger = absl::Seconds(1);
 constexpr absl::Duration kForEver = absl::InfiniteDuration();
 constexpr char kJson[] = "application/json";
 constexpr std::string_view kGets[] = {"/v1/models", "/health", "/metrics"};
+constexpr std::string_view kOpen[] = {"/health", "/metrics"};  // without a key
 constexpr std::string_view kPosts[] = {"/v1/completions", "/v1/chat/completions"};
 
 // The connection that this thread serves, and why its request is refused before its body is read.
@@ -36,6 +37,8 @@ void SetError(const ApiError& error, Response& response) {
 
 std::string RefusalText(int status, size_t body_bytes_max) {
   switch (status) {
+    case 401:
+      return "this needs a valid key: Authorization: Bearer KEY";
     case 405:
       return "this path has another method";
     case 411:
@@ -199,6 +202,7 @@ class Server final : public HttpServer, private httplib::Server {
         t_refusal = 400;
       }
     }
+    if (t_refusal == 0 && !LetIn(request)) t_refusal = 401;
     if (t_refusal == 0 && request.method == "POST" && known &&
         !request.has_header("Content-Length")) {
       t_refusal = 411;
@@ -217,6 +221,12 @@ class Server final : public HttpServer, private httplib::Server {
     connection.Allow(known ? length : options_.body_bytes_max, options_.request_deadline);
   }
 
+  bool LetIn(const Request& request) const {
+    return Among(kOpen, request.path) ||
+           (request.get_header_value_count("Authorization") <= 1 &&
+            options_.keys.LetIn(request.get_header_value("Authorization")));
+  }
+
   HandlerResponse Refuse(const Request&, Response& response) {
     if (t_refusal == 0) return HandlerResponse::Unhandled;
     SetRefusal(response);
@@ -224,6 +234,7 @@ class Server final : public HttpServer, private httplib::Server {
   }
 
   void SetRefusal(Response& response) const {
+    if (t_refusal == 401) response.set_header("WWW-Authenticate", "Bearer");
     SetError(ErrorOf(t_refusal, RefusalText(t_refusal, options_.body_bytes_max)), response);
   }
 

@@ -3,10 +3,11 @@
 //   POST /v1/completions, /v1/chat/completions     JSON, or server-sent events
 //   GET  /v1/models, /v1/models/NAME, /health, /metrics
 //
-// A body longer than body_bytes_max is refused before it is read, one without a length where it
-// gets too long. While a request is computed its connection is watched, and a client that goes away
-// ends it. In a stream that has nothing to say for a while there are comments, so that nobody
-// between takes it for dead.
+// Where there are keys, all but /health and /metrics needs one of them, else it is refused before
+// its body is read. A body longer than body_bytes_max is refused before it is read, one without a
+// length where it gets too long. While a request is computed its connection is watched, and a
+// client that goes away ends it. In a stream that has nothing to say for a while there are
+// comments, so that nobody between takes it for dead.
 //
 // Threads:   as many as connections, and one that accepts; all methods from any.
 // Ownership: `api` and `clock` outlive this.
@@ -20,6 +21,7 @@
 
 #include "absl/time/time.h"
 #include "engine/serve/api.h"
+#include "engine/serve/api_keys.h"
 
 namespace cairn::engine {
 
@@ -33,6 +35,7 @@ class HttpServer {
     absl::Duration request_deadline = absl::Seconds(30);  // for a request to arrive
     absl::Duration idle = absl::Seconds(60);              // between two requests
     absl::Duration comment_every = absl::Seconds(10);     // in a silent stream
+    ApiKeys keys = {};                                    // none: nobody is asked for one
   };
   // Serves when it returns.
   static absl::StatusOr<std::unique_ptr<HttpServer>> Listen(Api& api, Clock& clock,

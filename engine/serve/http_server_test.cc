@@ -221,6 +221,34 @@ TEST(HttpServer, RefusesInTheApisWords) {
   EXPECT_EQ(rig.metrics.steps, 0u);
 }
 
+TEST(HttpServer, KeysAreAskedForBeforeTheBody) {
+  HttpServer::Options http{.port = 0};
+  http.keys = *ApiKeys::Parse("a-key-of-17-bytes", "keys");
+  const Rig rig({}, http);
+  const std::string good = "Authorization: Bearer a-key-of-17-bytes\r\n";
+  const std::string bad = "Authorization: Bearer a-key-of-17-byteS\r\n";
+  const std::string body = "{" + std::string(kText) + "}";
+  const std::string get = "GET /v1/models HTTP/1.1\r\nHost: x\r\n";
+  // Of a body not a byte is sent.
+  const std::string head = "POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n";
+  for (const std::string& refused :
+       {get + "\r\n", get + bad + "\r\n", get + good + bad + "\r\n", Get("/v1/nothing"),
+        head + "\r\n", head + bad + "\r\n", head + "Expect: 100-continue\r\n\r\n"}) {
+    Client client(rig.server->port());
+    client.Send(refused);
+    const Client::Answer answer = client.Read();
+    EXPECT_EQ(answer.status, 401) << refused;
+    EXPECT_TRUE(answer.Says("WWW-Authenticate: Bearer")) << refused;
+    EXPECT_EQ(answer.Json()["error"]["code"], "invalid_api_key") << refused;
+    EXPECT_TRUE(client.Closed()) << refused;
+  }
+  EXPECT_EQ(rig.metrics.steps, 0u);
+  EXPECT_EQ(rig.Ask(get + good + "\r\n").status, 200);
+  EXPECT_EQ(rig.Ask(Post("/v1/completions", body, good)).status, 200);
+  EXPECT_EQ(rig.Ask(Get("/health")).status, 200);
+  EXPECT_EQ(rig.Ask(Get("/metrics")).status, 200);
+}
+
 TEST(HttpServer, ChunkedBodiesAndPipelinesAreRead) {
   const Rig rig;
   Client client(rig.server->port());

@@ -50,6 +50,21 @@ await found_here
 equals "answer from its own" "$(get choices <"$work/own.json")" "$cold"
 stop_server
 
+# ---- with keys ----
+printf '# ours\nsk-%s\n' 0123456789abcdef >"$work/keys"
+chmod 644 "$work/keys"
+! "$bin/cairn-engine" serve --model "$model" --port 0 --api-keys "$work/keys" 2>"$work/keys.log" || die "keys that others may read"
+grep -q 'chmod 600' "$work/keys.log" || die "it does not say what to do: $(cat "$work/keys.log")"
+chmod 600 "$work/keys"
+start_server --api-keys "$work/keys"
+models() { curl -sS -o "$work/models.json" -w '%{http_code}' "$url/v1/models" "$@"; }
+equals "without a key" "$(models)" 401
+equals "its code" "$(get error.code <"$work/models.json")" '"invalid_api_key"'
+equals "with another" "$(models -H 'Authorization: Bearer sk-0123456789abcdee')" 401
+equals "with a key" "$(models -H 'Authorization: Bearer sk-0123456789abcdef')" 200
+equals "in the log" "$(grep -c 0123456789 "$work/server.log" "$work/server.out" "$work/keys.log" | cut -d: -f2 | sort -u)" 0
+stop_server
+
 # ---- cached, speculating, and the same ----
 start_daemon "${daemon_flags[@]}"
 start_server --cache "unix:$work/cairn.sock" --speculate
