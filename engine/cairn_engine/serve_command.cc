@@ -17,6 +17,7 @@
 #include "engine/serve/cache_slots.h"
 #include "engine/serve/task_pool.h"
 #include "store/base/exit_codes.h"
+#include "store/device/tls_stream.h"
 
 namespace cairn::engine {
 namespace {
@@ -181,6 +182,25 @@ int ServeOnCuda(ServeOptions options, const Tokenizer& tokenizer, EmbeddedCache*
   return Serve(options, signals, **runner, slots.get(), tokenizer);
 }
 
+// Keys and TLS, read from their files.
+absl::Status Guard(ServeOptions& options) {
+  if (!options.api_keys.empty()) {
+    CAIRN_ASSIGN_OR_RETURN(options.http.keys, ApiKeys::Load(options.api_keys));
+  }
+  if (options.tls_cert.empty() != options.tls_key.empty()) {
+    return absl::InvalidArgumentError("--tls-cert and --tls-key go together");
+  }
+  if (options.tls_cert.empty()) {
+    return options.tls_client_ca.empty()
+               ? absl::OkStatus()
+               : absl::InvalidArgumentError("--tls-client-ca needs --tls-cert");
+  }
+  CAIRN_ASSIGN_OR_RETURN(const store::TlsCredentials credentials,
+                         store::ReadTls(options.tls_cert, options.tls_key, options.tls_client_ca));
+  CAIRN_ASSIGN_OR_RETURN(options.http.tls, store::TlsOver(credentials));
+  return absl::OkStatus();
+}
+
 // What no device takes, and what the other one takes.
 absl::Status CheckOptions(const ServeOptions& options) {
   if (options.scheduler.step_tokens < options.scheduler.sequences_max) {
@@ -205,6 +225,11 @@ void AddServeOptions(CLI::App* app, ServeOptions& o) {
   app->add_option("--model-name", o.model_name, "as requests name it; default: the folder's name");
   app->add_option("--host", o.http.host, "address to listen on");
   app->add_option("--port", o.http.port, "0: any that is free")->check(CLI::Range(0, 65535));
+  app->add_option("--tls-cert", o.tls_cert,
+                  "PEM file: TLS 1.3 by this certificate and what leads to its authority");
+  app->add_option("--tls-key", o.tls_key, "PEM file: its key");
+  app->add_option("--tls-client-ca", o.tls_client_ca,
+                  "PEM file: clients must show a certificate that these authorities gave");
   app->add_option("--api-keys", o.api_keys,
                   "file of keys, one a line, mode 0600: requests must show one of them");
   app->add_option("--body-bytes", o.http.body_bytes_max, "longest body of a request")
@@ -255,11 +280,7 @@ int RunServeCommand(const ServeOptions& asked) {
   if (const auto tls = ReadCacheTls(options.cache_tls); !tls.ok()) {
     return Fail(tls.status(), kExitUsage);
   }
-  if (!options.api_keys.empty()) {
-    absl::StatusOr<ApiKeys> keys = ApiKeys::Load(options.api_keys);
-    if (!keys.ok()) return Fail(keys.status(), kExitUsage);
-    options.http.keys = *std::move(keys);
-  }
+  if (const absl::Status status = Guard(options); !status.ok()) return Fail(status, kExitUsage);
   absl::StatusOr<ModelConfig> config = LoadConfig(options.model);
   if (!config.ok()) return Fail(config.status(), kExitBadConfig);
   const bool cuda = options.device == "cuda";

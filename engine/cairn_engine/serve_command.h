@@ -36,10 +36,11 @@ struct ServeOptions {
   double wait_seconds = 30;   // for another engine that is prefilling the same
   double drain_seconds = 30;  // at SIGTERM, for what is running and waiting
   int64_t answer_tokens_default = 4096;
-  std::optional<int64_t> step_tokens;  // unset: as the device likes it
-  std::optional<int64_t> kv_bytes;     // on the cpu
-  Scheduler::Options scheduler;        // but for these two
-  std::string api_keys;                // file; empty: no keys are asked for
+  std::optional<int64_t> step_tokens;            // unset: as the device likes it
+  std::optional<int64_t> kv_bytes;               // on the cpu
+  Scheduler::Options scheduler;                  // but for these two
+  std::string api_keys;                          // file; empty: no keys are asked for
+  std::string tls_cert, tls_key, tls_client_ca;  // PEM files
   HttpServer::Options http;
 };
 

@@ -1,8 +1,6 @@
 #include "engine/serve/http_connection.h"
 
 #include <poll.h>
-#include <sys/socket.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <cerrno>
@@ -33,6 +31,9 @@ void HttpConnection::Allow(size_t bytes, absl::Duration deadline) {
 
 bool HttpConnection::AwaitRequest(absl::Duration deadline, int stop_fd) {
   if (at_ < buffer_.size()) return true;
+  // What TLS has read ahead the socket does not show.
+  const absl::Status there = Fill(absl::ZeroDuration());
+  if (!absl::IsDeadlineExceeded(there)) return there.ok();
   pollfd fds[] = {{socket_, POLLIN, 0}, {stop_fd, POLLIN, 0}};
   return Poll(fds, 2, deadline) > 0 && fds[1].revents == 0;
 }
@@ -43,23 +44,22 @@ HttpConnection::Event HttpConnection::Await(int fd, absl::Duration deadline) con
   return fds[1].revents != 0 ? Event::kGone : Event::kReady;
 }
 
+absl::Status HttpConnection::Fill(absl::Duration timeout) {
+  buffer_.resize(kReadBytes);
+  at_ = 0;
+  const absl::StatusOr<size_t> got = stream_->Receive(buffer_, timeout);
+  buffer_.resize(got.value_or(0));
+  return got.status();
+}
+
 ssize_t HttpConnection::read(char* to, size_t size) {
   if (allowed_ == 0) {
     over_limit_ = true;
     return -1;
   }
   if (at_ == buffer_.size()) {
-    pollfd fd = {socket_, POLLIN, 0};
     const absl::Duration left = absl::Nanoseconds(deadline_nanos_ - clock_.NowNanos());
-    if (left <= absl::ZeroDuration() || Poll(&fd, 1, left) <= 0) return -1;
-    buffer_.resize(kReadBytes);
-    at_ = 0;
-    ssize_t got = -1;
-    do {
-      got = recv(socket_, buffer_.data(), buffer_.size(), 0);
-    } while (got < 0 && errno == EINTR);
-    buffer_.resize(static_cast<size_t>(std::max<ssize_t>(got, 0)));
-    if (got <= 0) return got;
+    if (left <= absl::ZeroDuration() || !Fill(left).ok()) return -1;
   }
   const size_t count = std::min({size, buffer_.size() - at_, allowed_});
   std::memcpy(to, buffer_.data() + at_, count);
@@ -69,25 +69,19 @@ ssize_t HttpConnection::read(char* to, size_t size) {
 }
 
 ssize_t HttpConnection::write(const char* from, size_t size) {
-  for (;;) {
-    const ssize_t sent = send(socket_, from, size, MSG_NOSIGNAL | MSG_DONTWAIT);
-    if (sent >= 0) return sent;
-    if (errno == EINTR) continue;
-    if (errno != EAGAIN) return -1;
-    pollfd fd = {socket_, POLLOUT, 0};
-    if (Poll(&fd, 1, kWriteDeadline) <= 0) return -1;
-  }
+  if (size == 0) return 0;
+  const absl::StatusOr<size_t> sent =
+      stream_->Send({reinterpret_cast<const uint8_t*>(from), size}, kWriteDeadline);
+  return sent.ok() ? static_cast<ssize_t>(*sent) : -1;
 }
 
 void HttpConnection::Close(absl::Duration linger) {
-  shutdown(socket_, SHUT_WR);
+  stream_->EndSending();
   const int64_t end = clock_.NowNanos() + absl::ToInt64Nanoseconds(linger);
-  char ignored[kReadBytes];
-  pollfd fd = {socket_, POLLIN, 0};
-  while (clock_.NowNanos() < end && Poll(&fd, 1, absl::Nanoseconds(end - clock_.NowNanos())) > 0 &&
-         recv(socket_, ignored, sizeof(ignored), MSG_DONTWAIT) > 0) {
+  for (int64_t now = clock_.NowNanos(); now < end; now = clock_.NowNanos()) {
+    if (!Fill(absl::Nanoseconds(end - now)).ok()) break;
   }
-  close(socket_);
+  stream_.reset();
 }
 
 // Nobody asks: what is logged does not name clients.

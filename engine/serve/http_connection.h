@@ -2,7 +2,7 @@
 // that the library has not: what a request may take in bytes and in time is said before it is read,
 // and a client that went away is noticed while its answer is being made.
 //
-// Threads:   one. Ownership: the socket is the caller's until Close.
+// Threads:   one. Ownership: the stream's socket is watched beside it; Close ends both.
 // Units:     bytes, milliseconds.
 // Errors:    as httplib::Stream: -1 from read and write, after which the connection is of no use.
 #ifndef CAIRN_ENGINE_SERVE_HTTP_CONNECTION_H_
@@ -11,15 +11,20 @@
 #include <httplib.h>
 
 #include <cstdint>
+#include <memory>
 #include <string>
+#include <utility>
+#include <vector>
 
 #include "store/base/clock.h"
+#include "store/device/byte_stream.h"
 
 namespace cairn::engine {
 
 class HttpConnection final : public httplib::Stream {
  public:
-  HttpConnection(int socket, Clock& clock) : socket_(socket), clock_(clock) {}
+  HttpConnection(int socket, std::unique_ptr<store::ByteStream> stream, Clock& clock)
+      : socket_(socket), stream_(std::move(stream)), clock_(clock) {}
 
   // At most `bytes` more are given to the reader, and waited for until `deadline` from now.
   void Allow(size_t bytes, absl::Duration deadline);
@@ -46,9 +51,13 @@ class HttpConnection final : public httplib::Stream {
   socket_t socket() const override { return socket_; }
 
  private:
+  // Reads what there is, or comes until then, in place of the buffer.
+  absl::Status Fill(absl::Duration timeout);
+
   const int socket_;
+  std::unique_ptr<store::ByteStream> stream_;
   Clock& clock_;
-  std::string buffer_;  // read from the socket and not asked for yet, from at_
+  std::vector<uint8_t> buffer_;  // read and not asked for yet, from at_
   size_t at_ = 0;
   size_t allowed_ = 0;
   int64_t deadline_nanos_ = 0;

@@ -162,8 +162,16 @@ class Server final : public HttpServer, private httplib::Server {
   // ---- one connection ----
 
   bool process_and_close_socket(socket_t socket) override {
-    HttpConnection connection(socket, clock_);
+    const bool tls = options_.tls != nullptr;
+    absl::StatusOr<std::unique_ptr<store::ByteStream>> stream =
+        (tls ? options_.tls : store::TcpOver())(store::FileDescriptor(socket));
+    if (!stream.ok()) return false;
+    HttpConnection connection(socket, *std::move(stream), clock_);
     if (std::exchange(t_refusal, 0) != 0) {  // on the accepting thread, which must not wait
+      if (tls) {                             // not for a handshake, either
+        connection.Close(absl::ZeroDuration());
+        return true;
+      }
       const std::string body = ErrorBody(ErrorOf(503, RefusalText(503, 0)));
       const std::string answer =
           absl::StrCat("HTTP/1.1 503 Service Unavailable\r\nContent-Type: ", kJson,

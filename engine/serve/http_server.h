@@ -1,4 +1,4 @@
-// http_server.h: the API over HTTP/1.1.
+// http_server.h: the API over HTTP/1.1, in the clear or under TLS.
 //
 //   POST /v1/completions, /v1/chat/completions     JSON, or server-sent events
 //   GET  /v1/models, /v1/models/NAME, /health, /metrics
@@ -22,6 +22,7 @@
 #include "absl/time/time.h"
 #include "engine/serve/api.h"
 #include "engine/serve/api_keys.h"
+#include "store/device/byte_stream.h"
 
 namespace cairn::engine {
 
@@ -35,6 +36,7 @@ class HttpServer {
     absl::Duration request_deadline = absl::Seconds(30);  // for a request to arrive
     absl::Duration idle = absl::Seconds(60);              // between two requests
     absl::Duration comment_every = absl::Seconds(10);     // in a silent stream
+    store::StreamOver tls = nullptr;                      // null: in the clear
     ApiKeys keys = {};                                    // none: nobody is asked for one
   };
   // Serves when it returns.

@@ -16,6 +16,7 @@
 
 #include "engine/forward/test_models.h"
 #include "engine/text/byte_tokenizer.h"
+#include "store/device/tls_test_certificates.h"
 
 namespace cairn::engine {
 namespace {
@@ -247,6 +248,82 @@ TEST(HttpServer, KeysAreAskedForBeforeTheBody) {
   EXPECT_EQ(rig.Ask(Post("/v1/completions", body, good)).status, 200);
   EXPECT_EQ(rig.Ask(Get("/health")).status, 200);
   EXPECT_EQ(rig.Ask(Get("/metrics")).status, 200);
+}
+
+// A server under TLS, and clients of it.
+class TlsRig : public testing::Test {
+ protected:
+  static HttpServer::Options Http(const store::TestAuthority& authority) {
+    store::TlsCredentials own = authority.Issue("IP:127.0.0.1");
+    own.authorities.clear();
+    HttpServer::Options http{.port = 0, .connections_max = 2};
+    http.tls = *store::TlsOver(own);
+    return http;
+  }
+  absl::StatusOr<std::unique_ptr<store::ByteStream>> Connect() {
+    return door_->Connect("127.0.0.1", static_cast<uint16_t>(rig.server->port()), kLong);
+  }
+  static void Send(store::ByteStream& stream, const std::string& text) {
+    const auto* from = reinterpret_cast<const uint8_t*>(text.data());
+    EXPECT_EQ(stream.Send({from, text.size()}, kLong).value_or(0), text.size());
+  }
+  // Until `end` has come that often, or the other side ended.
+  static std::string Read(store::ByteStream& stream, const std::string& end, int times = 1) {
+    std::string all;
+    for (uint8_t byte = 0; times > 0 && stream.Receive({&byte, 1}, kLong).ok();) {
+      all += static_cast<char>(byte);
+      if (all.ends_with(end)) --times;
+    }
+    return times == 0 ? all : "ended: " + all;
+  }
+
+  static constexpr absl::Duration kLong = absl::Seconds(20);
+  static constexpr char kHealthy[] = R"({"status":"ok"})";
+  const store::TestAuthority authority_;
+  const std::unique_ptr<store::ByteStreamDoor> door_ =
+      *store::TlsConnections({.authorities = authority_.certificate()}, "127.0.0.1");
+
+ public:
+  const Rig rig{{}, Http(authority_)};
+};
+
+TEST_F(TlsRig, AnswersAsInTheClear) {
+  auto stream = Connect();
+  ASSERT_TRUE(stream.ok()) << stream.status();
+  Send(**stream, Get("/health") + Get("/health"));
+  EXPECT_TRUE(Read(**stream, kHealthy, 2).starts_with("HTTP/1.1 200"));
+  Send(**stream, Post("/v1/completions", "{" + std::string(kText) + R"(, "stream": true})"));
+  EXPECT_TRUE(Read(**stream, "data: [DONE]\n\n").starts_with("HTTP/1.1 200"));
+}
+
+// While one is computed two records come: of the second one a part is read with the first, and the
+// rest is then nowhere but in TLS's memory, where no poll sees it.
+TEST_F(TlsRig, ARequestThatTlsHasReadAheadIsSeen) {
+  auto stream = Connect();
+  ASSERT_TRUE(stream.ok()) << stream.status();
+  Send(**stream, Post("/v1/completions", kForEver));
+  rig.Await(rig.metrics.requests_running, int64_t{1});
+  std::string room = "GET /health HTTP/1.1\r\nHost: x\r\n";  // as much as is read at once
+  for (int i = 0; i < 3; ++i) room += "X: " + std::string(5000, 'x') + "\r\n";
+  room += "X: " + std::string((16 << 10) - room.size() - 7, 'x') + "\r\n\r\n";
+  ASSERT_EQ(room.size(), size_t{16} << 10);
+  Send(**stream, room.substr(0, 10'000));
+  Send(**stream, room.substr(10'000) + Get("/health"));
+  EXPECT_TRUE(Read(**stream, kHealthy, 2).starts_with("HTTP/1.1 200"));
+}
+
+TEST_F(TlsRig, WhoGoesAwayOrSpeaksInTheClearIsLeft) {
+  auto leaving = Connect();
+  ASSERT_TRUE(leaving.ok()) << leaving.status();
+  Send(**leaving, Post("/v1/completions", kForEver));
+  rig.Await(rig.metrics.requests_running, int64_t{1});
+  Client plain(rig.server->port());
+  // No place is left: nobody waits for this one's handshake, or answers it in the clear.
+  EXPECT_TRUE(absl::IsUnavailable(Connect().status()));
+  plain.Send(Get("/health"));
+  EXPECT_EQ(plain.ReadUntil("{").find("HTTP"), std::string::npos);
+  leaving->reset();
+  rig.Await(rig.metrics.requests_cancelled, uint64_t{1});
 }
 
 TEST(HttpServer, ChunkedBodiesAndPipelinesAreRead) {

@@ -11,12 +11,14 @@
 #define CAIRN_STORE_DEVICE_BYTE_STREAM_H_
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <span>
 #include <string>
 
 #include "absl/time/time.h"
 #include "store/base/status.h"
+#include "store/device/file_descriptor.h"
 
 namespace cairn::store {
 
@@ -28,8 +30,14 @@ class ByteStream {
   virtual absl::StatusOr<size_t> Send(std::span<const uint8_t> bytes, absl::Duration timeout) = 0;
   // Waits until something is there and takes what is: 1 to room.size() bytes.
   virtual absl::StatusOr<size_t> Receive(std::span<uint8_t> room, absl::Duration timeout) = 0;
+  // The peer is told that nothing more is sent; what it still sends can be received.
+  virtual void EndSending() = 0;
   virtual void Shutdown() = 0;
 };
+
+// Makes a stream of a connected, blocking socket. Any thread.
+using StreamOver =
+    std::function<absl::StatusOr<std::unique_ptr<ByteStream>>(FileDescriptor socket)>;
 
 class ByteListener {
  public:
@@ -53,6 +61,8 @@ class ByteStreamDoor {
 
 // The kernel's. Lives for the whole process.
 ByteStreamDoor& TcpStreams();
+// For sockets that somebody else accepts.
+StreamOver TcpOver();
 
 // "host:port" or "[host]:port" in its two halves. INVALID_ARGUMENT for anything else.
 struct HostPort {

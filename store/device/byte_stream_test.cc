@@ -96,6 +96,17 @@ TEST_P(ByteStreamTest, AClosedPeerAndAShutEndAreUnavailable) {
   EXPECT_TRUE(absl::IsUnavailable(near_->Send(bytes, kLong).status()));
 }
 
+TEST_P(ByteStreamTest, WhoSendsNoMoreStillReceives) {
+  const std::vector<uint8_t> last = {1, 2, 3}, answer = {4, 5};
+  ASSERT_TRUE(near_->Send(last, kLong).ok());
+  near_->EndSending();
+  EXPECT_EQ(Get(*far_, last.size()), last);
+  std::vector<uint8_t> room(10);
+  EXPECT_TRUE(absl::IsUnavailable(far_->Receive(room, kLong).status()));
+  ASSERT_TRUE(far_->Send(answer, kLong).ok());
+  EXPECT_EQ(Get(*near_, answer.size()), answer);
+}
+
 TEST_P(ByteStreamTest, ListenersEndAndNobodyThereIsSaid) {
   const uint16_t port = listener_->port();
   const auto taken = listening().Listen(absl::StrCat("127.0.0.1:", port));

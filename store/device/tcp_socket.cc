@@ -49,7 +49,7 @@ absl::Status Resolve(const std::string& host, uint16_t port, int flags, AddressL
 
 class TcpListener final : public ByteListener {
  public:
-  TcpListener(FileDescriptor fd, uint16_t port, MakeStream make_stream)
+  TcpListener(FileDescriptor fd, uint16_t port, StreamOver make_stream)
       : fd_(std::move(fd)), port_(port), make_stream_(std::move(make_stream)) {}
 
   absl::StatusOr<std::unique_ptr<ByteStream>> Accept(absl::Duration timeout) override {
@@ -74,7 +74,7 @@ class TcpListener final : public ByteListener {
  private:
   FileDescriptor fd_;
   const uint16_t port_;
-  const MakeStream make_stream_;
+  const StreamOver make_stream_;
 };
 
 absl::StatusOr<uint16_t> BoundPort(int fd) {
@@ -140,7 +140,7 @@ absl::StatusOr<FileDescriptor> ConnectSocket(const std::string& host, uint16_t p
 }
 
 absl::StatusOr<std::unique_ptr<ByteListener>> ListenOn(const std::string& address,
-                                                       MakeStream make_stream) {
+                                                       StreamOver make_stream) {
   CAIRN_ASSIGN_OR_RETURN(const HostPort parsed, ParseHostPort(address));
   AddressList list;
   CAIRN_RETURN_IF_ERROR(Resolve(parsed.host, parsed.port, AI_PASSIVE, list));

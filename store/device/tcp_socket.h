@@ -6,7 +6,6 @@
 #define CAIRN_STORE_DEVICE_TCP_SOCKET_H_
 
 #include <cstdint>
-#include <functional>
 #include <memory>
 #include <string>
 
@@ -27,9 +26,8 @@ absl::StatusOr<FileDescriptor> ConnectSocket(const std::string& host, uint16_t p
                                              absl::Duration timeout);
 
 // A listener whose accepted sockets, as above, become streams.
-using MakeStream = std::function<absl::StatusOr<std::unique_ptr<ByteStream>>(FileDescriptor)>;
 absl::StatusOr<std::unique_ptr<ByteListener>> ListenOn(const std::string& address,
-                                                       MakeStream make_stream);
+                                                       StreamOver make_stream);
 
 }  // namespace cairn::store
 

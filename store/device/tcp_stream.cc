@@ -39,6 +39,7 @@ class TcpStream final : public ByteStream {
     }
   }
 
+  void EndSending() override { ::shutdown(fd_.get(), SHUT_WR); }
   void Shutdown() override { ::shutdown(fd_.get(), SHUT_RDWR); }
 
  private:
@@ -57,9 +58,7 @@ class TcpStream final : public ByteStream {
 class TcpDoor final : public ByteStreamDoor {
  public:
   absl::StatusOr<std::unique_ptr<ByteListener>> Listen(const std::string& address) override {
-    return ListenOn(address, [](FileDescriptor fd) -> absl::StatusOr<std::unique_ptr<ByteStream>> {
-      return std::make_unique<TcpStream>(std::move(fd));
-    });
+    return ListenOn(address, TcpOver());
   }
   absl::StatusOr<std::unique_ptr<ByteStream>> Connect(const std::string& host, uint16_t port,
                                                       absl::Duration timeout) override {
@@ -69,6 +68,10 @@ class TcpDoor final : public ByteStreamDoor {
 };
 
 }  // namespace
+
+StreamOver TcpOver() {
+  return [](FileDescriptor socket) { return std::make_unique<TcpStream>(std::move(socket)); };
+}
 
 ByteStreamDoor& TcpStreams() {
   static TcpDoor& door = *new TcpDoor;  // as RealClock

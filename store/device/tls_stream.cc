@@ -144,11 +144,7 @@ class TlsStream final : public ByteStream {
   // `fd`: not blocking.
   TlsStream(Context context, std::unique_ptr<SSL, Free> ssl, FileDescriptor fd)
       : context_(std::move(context)), ssl_(std::move(ssl)), fd_(std::move(fd)) {}
-  ~TlsStream() override {
-    const NoSigpipe quiet;
-    ::ERR_clear_error();
-    if (!failed_) ::SSL_shutdown(ssl_.get());  // says goodbye, if that can be done at once
-  }
+  ~TlsStream() override { SayGoodbye(); }
 
   absl::StatusOr<size_t> Send(std::span<const uint8_t> bytes, absl::Duration timeout) override {
     return InRecords("send", timeout, bytes.size(), [&](size_t done, size_t* more) {
@@ -163,10 +159,20 @@ class TlsStream final : public ByteStream {
   absl::Status Handshake(absl::Duration timeout) {
     return Until("handshake", timeout, [&] { return ::SSL_do_handshake(ssl_.get()); });
   }
+  void EndSending() override {
+    SayGoodbye();
+    ::shutdown(fd_.get(), SHUT_WR);
+  }
   void Shutdown() override { ::shutdown(fd_.get(), SHUT_RDWR); }
   SSL* ssl() const { return ssl_.get(); }
 
  private:
+  // If that can be done at once.
+  void SayGoodbye() {
+    const NoSigpipe quiet;
+    ::ERR_clear_error();
+    if (!failed_) ::SSL_shutdown(ssl_.get());
+  }
   // Waits for one record, then does as many more as there is no need to wait for.
   template <typename Call>
   absl::StatusOr<size_t> InRecords(const char* what, absl::Duration timeout, size_t bytes,
@@ -220,17 +226,19 @@ absl::StatusOr<std::unique_ptr<TlsStream>> Over(const Context& context, FileDesc
   return std::make_unique<TlsStream>(context, std::move(ssl), std::move(fd));
 }
 
+StreamOver AcceptingOver(const Context& context) {
+  return [context](FileDescriptor fd) -> absl::StatusOr<std::unique_ptr<ByteStream>> {
+    CAIRN_ASSIGN_OR_RETURN(auto stream, Over(context, std::move(fd)));
+    ::SSL_set_accept_state(stream->ssl());
+    return stream;
+  };
+}
+
 class Listeners final : public ByteStreamDoor {
  public:
   explicit Listeners(Context context) : context_(std::move(context)) {}
   absl::StatusOr<std::unique_ptr<ByteListener>> Listen(const std::string& address) override {
-    return ListenOn(
-        address,
-        [context = context_](FileDescriptor fd) -> absl::StatusOr<std::unique_ptr<ByteStream>> {
-          CAIRN_ASSIGN_OR_RETURN(auto stream, Over(context, std::move(fd)));
-          ::SSL_set_accept_state(stream->ssl());
-          return stream;
-        });
+    return ListenOn(address, AcceptingOver(context_));
   }
   absl::StatusOr<std::unique_ptr<ByteStream>> Connect(const std::string&, uint16_t,
                                                       absl::Duration) override {
@@ -300,6 +308,11 @@ absl::StatusOr<TlsCredentials> ReadTls(const std::string& certificate_file,
 absl::StatusOr<std::unique_ptr<ByteStreamDoor>> TlsListeners(const TlsCredentials& credentials) {
   CAIRN_ASSIGN_OR_RETURN(Context context, MakeContext(credentials, /*listens=*/true));
   return std::make_unique<Listeners>(std::move(context));
+}
+
+absl::StatusOr<StreamOver> TlsOver(const TlsCredentials& credentials) {
+  CAIRN_ASSIGN_OR_RETURN(const Context context, MakeContext(credentials, /*listens=*/true));
+  return AcceptingOver(context);
 }
 
 absl::StatusOr<std::unique_ptr<ByteStreamDoor>> TlsConnections(const TlsCredentials& credentials,

@@ -39,6 +39,8 @@ absl::StatusOr<TlsCredentials> ReadTls(const std::string& certificate_file,
 
 // To listen. REQUIRED: certificate and key.
 absl::StatusOr<std::unique_ptr<ByteStreamDoor>> TlsListeners(const TlsCredentials& credentials);
+// The same for sockets that somebody else accepts.
+absl::StatusOr<StreamOver> TlsOver(const TlsCredentials& credentials);
 // To connect to peers whose certificate is for `name`, a host's or an address. REQUIRED:
 // authorities.
 absl::StatusOr<std::unique_ptr<ByteStreamDoor>> TlsConnections(const TlsCredentials& credentials,
