@@ -250,10 +250,12 @@ void ProjectOutput(Step& step, const BlockOp& block, const float* heads, float* 
   const int64_t group = width / config.o_groups;
   const int64_t latent = config.o_groups * config.o_lora;
   float* u = step.workspace.Floats(step.rows() * latent);
+  std::vector<kernels::LinearPart> parts;
   for (int64_t g = 0; g < config.o_groups; ++g) {
-    kernels::Linear(step.pool, block.attn.wo_a[static_cast<size_t>(g)].w, heads + g * group, width,
-                    step.rows(), u + g * config.o_lora, latent);
+    parts.push_back(
+        {&block.attn.wo_a[static_cast<size_t>(g)].w, heads + g * group, u + g * config.o_lora});
   }
+  kernels::LinearParts(step.pool, parts, width, step.rows(), latent);
   LinearInput(step, u, step.rows(), latent).Apply(block.attn.wo_b, out);
 }
 

@@ -11,7 +11,7 @@
 namespace cairn::kernels {
 namespace {
 
-constexpr int64_t kFewRowsPanelsPerTask = 4;
+constexpr int64_t kFewRowsPanelsMax = 4;
 // Tasks a thread, so that none waits long for the last one.
 constexpr int64_t kTasksPerThread = 4;
 // Below this many multiply-adds a loop costs less than waking a thread.
@@ -39,21 +39,31 @@ struct Parts {
 };
 
 // Rows in equal parts of whole tiles.
-Parts PartsOf(const ThreadPool& pool, const PackedMatrix& w, int64_t m, int64_t tile) {
+Parts PartsOf(const ThreadPool& pool, int64_t panels, int64_t m, int64_t tile) {
   const int64_t rows = CeilDiv(CeilDiv(m, CeilDiv(m, kRowsPerTask)), tile) * tile;
-  const int64_t panels = w.panels() * CeilDiv(m, rows) / (kTasksPerThread * pool.threads());
-  return {m, rows, std::clamp<int64_t>(panels, 1, kPanelsPerTask)};
+  const int64_t each = panels * CeilDiv(m, rows) / (kTasksPerThread * pool.threads());
+  return {m, rows, std::clamp<int64_t>(each, 1, kPanelsPerTask)};
 }
 
+// All rows at once. Of very few rows panels side by side are worth as much as another thread; of
+// more there are no fewer tasks than threads, if there can be.
+Parts PartsOfFewRows(const ThreadPool& pool, int64_t panels, int64_t m) {
+  constexpr int64_t kVeryFew = 3;
+  const int64_t least = m <= kVeryFew ? kFewRowsPanelsMax : 1;
+  return {m, m, std::clamp(panels / pool.threads(), least, kFewRowsPanelsMax)};
+}
+
+// body(i, task) for each part of `count` matrices of the shape of w.
 template <typename Body>
-void RunTasks(ThreadPool& pool, const PackedMatrix& w, const Parts& parts, const Body& body) {
+void RunTasks(ThreadPool& pool, const PackedMatrix& w, int64_t count, const Parts& parts,
+              const Body& body) {
   const int64_t row_tasks = CeilDiv(parts.m, parts.rows);
   const int64_t tasks = CeilDiv(w.panels(), parts.panels) * row_tasks;
-  Run(pool, parts.m * w.n() * w.k(), tasks, [&](int64_t i) {
+  Run(pool, count * parts.m * w.n() * w.k(), count * tasks, [&](int64_t i) {
     const int64_t row = i % row_tasks * parts.rows;
-    const int64_t panel = i / row_tasks * parts.panels;
-    body(Task{row, std::min(parts.rows, parts.m - row), panel,
-              std::min(parts.panels, w.panels() - panel)});
+    const int64_t panel = i % tasks / row_tasks * parts.panels;
+    body(i / tasks, Task{row, std::min(parts.rows, parts.m - row), panel,
+                         std::min(parts.panels, w.panels() - panel)});
   });
 }
 
@@ -98,15 +108,27 @@ void PanelMultiply(const float* panel, int64_t count, const float* x, int64_t ld
 
 void Linear(ThreadPool& pool, const PackedMatrix& w, const float* x, int64_t ldx, int64_t m,
             float* y, int64_t ldy) {
+  const LinearPart whole{&w, x, y};
+  LinearParts(pool, {&whole, 1}, ldx, m, ldy);
+}
+
+void LinearParts(ThreadPool& pool, std::span<const LinearPart> parts, int64_t ldx, int64_t m,
+                 int64_t ldy) {
   const Products& products = ChosenProducts();
-  const Product product = ProductOf(w, x, ldx, y, ldy);
+  const PackedMatrix& w = *parts.front().w;
+  const int64_t panels = w.panels() * std::ssize(parts);
+  const auto product = [&](int64_t i) {
+    const LinearPart& part = parts[static_cast<size_t>(i)];
+    return ProductOf(*part.w, part.x, ldx, part.y, ldy);
+  };
   if (m <= products.few_rows_max[static_cast<size_t>(w.format())]) {
-    RunTasks(pool, w, {m, m, kFewRowsPanelsPerTask},
-             [&](const Task& task) { products.few_rows(product, task); });
+    RunTasks(pool, w, std::ssize(parts), PartsOfFewRows(pool, panels, m),
+             [&](int64_t i, const Task& task) { products.few_rows(product(i), task); });
     return;
   }
-  RunTasks(pool, w, PartsOf(pool, w, m, products.tile_rows),
-           [&](const Task& task) { products.many_rows(product, task, ThreadScratch()); });
+  RunTasks(
+      pool, w, std::ssize(parts), PartsOf(pool, panels, m, products.tile_rows),
+      [&](int64_t i, const Task& task) { products.many_rows(product(i), task, ThreadScratch()); });
 }
 
 void PairLinear(ThreadPool& pool, const PackedMatrix& w, const float* x, int64_t ldx, int64_t m,
@@ -115,8 +137,9 @@ void PairLinear(ThreadPool& pool, const PackedMatrix& w, const float* x, int64_t
   const PairPath path = ChosenPairPath();
   if (path == PairPath::kVectors) {
     const Products& products = ChosenProducts();
-    RunTasks(pool, w, PartsOf(pool, w, m, products.pair_rows_tile),
-             [&](const Task& task) { products.pair_rows(product, task, ThreadScratch()); });
+    RunTasks(
+        pool, w, 1, PartsOf(pool, w.panels(), m, products.pair_rows_tile),
+        [&](int64_t, const Task& task) { products.pair_rows(product, task, ThreadScratch()); });
     return;
   }
   const PairTiles instructions = path == PairPath::kAmx ? AmxPairTiles() : Bf16PairTiles();
@@ -125,10 +148,11 @@ void PairLinear(ThreadPool& pool, const PackedMatrix& w, const float* x, int64_t
     const int64_t blocks = CeilDiv(rows, kTileRows);
     uint16_t* const tiles = ThreadTiles(blocks * w.k() / kTileKs);
     Run(pool, rows * w.k(), blocks, [&](int64_t i) { instructions.pack(product, rows, i, tiles); });
-    const Parts parts = rows <= 2 * kTileRows ? Parts{rows, rows, kFewRowsPanelsPerTask}
-                                              : PartsOf(pool, w, rows, 2 * kTileRows);
-    RunTasks(pool, w, parts,
-             [&](const Task& task) { instructions.rows(product, tiles, task, ThreadScratch()); });
+    const Parts parts = rows <= 2 * kTileRows ? PartsOfFewRows(pool, w.panels(), rows)
+                                              : PartsOf(pool, w.panels(), rows, 2 * kTileRows);
+    RunTasks(pool, w, 1, parts, [&](int64_t, const Task& task) {
+      instructions.rows(product, tiles, task, ThreadScratch());
+    });
     product.x += rows * ldx;
     product.y += rows * ldy;
   }

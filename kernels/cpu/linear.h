@@ -19,6 +19,7 @@
 #define CAIRN_KERNELS_CPU_LINEAR_H_
 
 #include <cstdint>
+#include <span>
 
 #include "kernels/cpu/packed_matrix.h"
 #include "kernels/cpu/thread_pool.h"
@@ -27,6 +28,17 @@ namespace cairn::kernels {
 
 void Linear(ThreadPool& pool, const PackedMatrix& w, const float* x, int64_t ldx, int64_t m,
             float* y, int64_t ldy);
+
+// Linear of several matrices of one shape, format and strides, by all threads together: each by
+// itself may be too small for that.
+struct LinearPart {
+  const PackedMatrix* w;
+  const float* x;
+  float* y;
+};
+// REQUIRES: at least one part.
+void LinearParts(ThreadPool& pool, std::span<const LinearPart> parts, int64_t ldx, int64_t m,
+                 int64_t ldy);
 
 // REQUIRES: w.takes_pairs(); every x is a BF16 number. With whatever cpu_path.h chose.
 void PairLinear(ThreadPool& pool, const PackedMatrix& w, const float* x, int64_t ldx, int64_t m,

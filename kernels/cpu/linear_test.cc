@@ -255,6 +255,34 @@ TEST_P(LinearCompany, RowsAreIndependentOfCompanyAndThreads) {
   }
 }
 
+// Widths that leave a thread nothing of one matrix, and such that all have several tasks of each.
+TEST_P(LinearCompany, PartsAreThoseOfEachMatrixAlone) {
+  constexpr int64_t kCount = 5, kInputs = 544, kRows = 70;
+  for (const int64_t n : {8, 40, 200}) {
+    std::vector<Stored> stored;
+    std::vector<PackedMatrix> packed;
+    for (int64_t i = 0; i < kCount; ++i) {
+      stored.push_back(MakeStored(std::get<1>(GetParam()), n, kInputs, static_cast<uint32_t>(i)));
+      packed.emplace_back(stored.back().raw, 0, n);
+    }
+    const std::vector<float> x = RandomRows(kRows * kCount * kInputs, 21);
+    ThreadPool one(1), many(4);
+    for (const int64_t m : {int64_t{1}, int64_t{5}, int64_t{20}, kRows}) {
+      std::vector<float> y(static_cast<size_t>(m * kCount * n)), expected = y;
+      std::vector<LinearPart> parts;
+      for (int64_t i = 0; i < kCount; ++i) {
+        const PackedMatrix& w = packed[static_cast<size_t>(i)];
+        parts.push_back({&w, x.data() + i * kInputs, y.data() + i * n});
+        Linear(one, w, x.data() + i * kInputs, kCount * kInputs, m, expected.data() + i * n,
+               kCount * n);
+      }
+      LinearParts(many, parts, kCount * kInputs, m, kCount * n);
+      EXPECT_EQ(std::memcmp(y.data(), expected.data(), y.size() * sizeof(float)), 0)
+          << n << ' ' << m;
+    }
+  }
+}
+
 INSTANTIATE_TEST_SUITE_P(Formats, LinearCompany, testing::Combine(kPaths, kFormats));
 
 }  // namespace
