@@ -7,7 +7,6 @@
 #include <cstring>
 
 #include "engine/forward/step.h"
-#include "kernels/cpu/linear.h"
 #include "kernels/cpu/vector_ops.h"
 
 namespace cairn::engine {
@@ -246,16 +245,9 @@ void AttendSpans(Step& step, const BlockOp& block, const Heads& heads) {
 // out [R, d] = wo_b . concat over groups of wo_a[g] . heads of g.
 void ProjectOutput(Step& step, const BlockOp& block, const float* heads, float* out) {
   const ModelConfig& config = step.model.config;
-  const int64_t width = config.heads * config.head_dim;
-  const int64_t group = width / config.o_groups;
   const int64_t latent = config.o_groups * config.o_lora;
   float* u = step.workspace.Floats(step.rows() * latent);
-  std::vector<kernels::LinearPart> parts;
-  for (int64_t g = 0; g < config.o_groups; ++g) {
-    parts.push_back(
-        {&block.attn.wo_a[static_cast<size_t>(g)].w, heads + g * group, u + g * config.o_lora});
-  }
-  kernels::LinearParts(step.pool, parts, width, step.rows(), latent);
+  MultiplyEach(step.pool, block.attn.wo_a, heads, step.rows(), u);
   LinearInput(step, u, step.rows(), latent).Apply(block.attn.wo_b, out);
 }
 

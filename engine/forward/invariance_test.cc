@@ -338,7 +338,8 @@ TEST(FullAmx, HasTheSameBitsWithWhateverComputesIt) {
 const auto kName = [](const auto& instance) { return std::string(instance.param.name); };
 // How rope dims are stored matters to nothing but stored rows.
 INSTANTIATE_TEST_SUITE_P(Modes, Invariance,
-                         testing::Values(kModes[0], kModes[1], kModes[3], kModes[4]), kName);
+                         testing::Values(kModes[0], kModes[1], kModes[3], kModes[4], kModes[5]),
+                         kName);
 INSTANTIATE_TEST_SUITE_P(Modes, Resumption, testing::ValuesIn(kModes), kName);
 INSTANTIATE_TEST_SUITE_P(Modes, Spoiled, testing::ValuesIn(kModes), kName);
 

@@ -81,9 +81,9 @@ class Packer {
     op.wq_b = Linear(w.wq_b);
     op.wkv = Linear(w.wkv);
     op.wo_b = Linear(w.wo_b);
-    // The reference expands wo_a to BF16 and multiplies unrounded inputs.
     for (int64_t g = 0; g < config_.o_groups; ++g) {
-      op.wo_a.push_back({{}, PackedMatrix(RawOf(w.wo_a), g * config_.o_lora, config_.o_lora)});
+      op.wo_a.push_back(
+          {OutputKind(numerics_), PackedMatrix(RawOf(w.wo_a), g * config_.o_lora, config_.o_lora)});
     }
     op.q_norm = Vector(w.q_norm);
     op.kv_norm = Vector(w.kv_norm);

@@ -45,6 +45,7 @@ inline constexpr Mode kModes[] = {
     {"kvq_f32_rope", WeightFormat::kBf16, Numerics::kKvq, RopeRows::kF32},
     {"full", WeightFormat::kFp8Fp4, Numerics::kFull, RopeRows::kBf16},
     {"full_amx", WeightFormat::kFp8Fp4, Numerics::kFullAmx, RopeRows::kBf16},
+    {"full_amx_bf16", WeightFormat::kBf16, Numerics::kFullAmx, RopeRows::kBf16},
 };
 const Model& ModelOf(const Mode& mode);
 inline void PrintTo(const Mode& mode, std::ostream* out) { *out << mode.name; }

@@ -52,7 +52,7 @@ Rows ProjectOutput(const Setup& setup, const AttentionWeights& w, const Rows& he
       const auto from = heads[r].subspan(static_cast<size_t>(g * part), static_cast<size_t>(part));
       std::copy(from.begin(), from.end(), group[r].begin());
     }
-    const Rows u = LinearSlice(w.wo_a, g * config.o_lora, config.o_lora, group);
+    const Rows u = LinearSlice(w.wo_a, g * config.o_lora, config.o_lora, Bf16Input(setup, group));
     for (int64_t r = 0; r < heads.count; ++r) {
       std::copy(u[r].begin(), u[r].end(), latent[r].begin() + g * config.o_lora);
     }

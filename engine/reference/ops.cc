@@ -87,10 +87,18 @@ Rows LinearSlice(const LinearWeight& w, int64_t begin, int64_t n, const Rows& x)
 
 Rows Linear(const Setup& setup, const LinearWeight& w, const Rows& x) {
   const bool packed = w.weight.dtype == DType::kF8E4M3 || w.weight.dtype == DType::kI8;
+  if (w.weight.dtype == DType::kBF16) return LinearSlice(w, 0, w.out, Bf16Input(setup, x));
   if (!RoundsInputs(setup.numerics) || !packed) return LinearSlice(w, 0, w.out, x);
   Rows rounded = x;
   for (int64_t r = 0; r < x.count; ++r) RoundFp8(rounded[r], 128);
   return LinearSlice(w, 0, w.out, rounded);
+}
+
+Rows Bf16Input(const Setup& setup, const Rows& x) {
+  Rows rounded = x;
+  if (setup.numerics != Numerics::kFullAmx) return rounded;
+  for (float& v : rounded.values) v = kernels::Bf16ToF32(kernels::F32ToBf16(v));
+  return rounded;
 }
 
 void RmsNorm(const Setup& setup, std::span<float> x, std::span<const float> weight) {

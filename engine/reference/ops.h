@@ -39,11 +39,13 @@ struct Setup {
 // Values of a BF16 or F32 tensor.
 std::vector<float> Values(const TensorView& tensor);
 
-// y = W x. Spec section 2.8: under full numerics the input of an FP8 or FP4 weight is rounded
-// first.
+// y = W x. Spec section 2.8: under full numerics the input of an FP8 or FP4 weight is rounded to
+// FP8 first, under full-amx that of a BF16 weight to BF16.
 Rows Linear(const Setup& setup, const LinearWeight& w, const Rows& x);
-// The same for rows [begin, begin + n) of W, never rounding the input (wo_a).
+// The same for rows [begin, begin + n) of W, never rounding the input.
 Rows LinearSlice(const LinearWeight& w, int64_t begin, int64_t n, const Rows& x);
+// x as a weight takes it that is BF16, or that the reference expands to BF16 (wo_a).
+Rows Bf16Input(const Setup& setup, const Rows& x);
 
 // Spec section 2: x * rsqrt(mean(x^2) + eps) * w. An empty weight is 1.
 void RmsNorm(const Setup& setup, std::span<float> x, std::span<const float> weight);

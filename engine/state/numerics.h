@@ -15,7 +15,8 @@ enum class Numerics : uint8_t {
   // kFull as engine/cuda computes it: activations in BF16, sums in the order of the GPU's tensor
   // cores. Rows of the same form, with other bits in them.
   kFullSm90a = 3,
-  // kFull with those linears' sums in the order of AMX (kernels/cpu/linear.h, PairLinear): the same
+  // kFull, the inputs of BF16 linears and of wo_a to BF16, as all of the reference's activations
+  // are, and sums of all of these in the order of AMX (kernels/cpu/linear.h, PairLinear): the same
   // bits with AMX or AVX-512's BF16, fast, and without them, slower. Rows of the same form, with
   // other bits in them.
   kFullAmx = 4,
@@ -34,7 +35,7 @@ enum class RopeRows : uint8_t { kBf16 = 0, kF32 = 1 };
 
 // Raised whenever an order of sums or a rounding changes, so that rows made before are never mixed
 // with rows made after.
-inline constexpr int kNumericsVersion = 2;
+inline constexpr int kNumericsVersion = 3;
 
 // "plain", "kvq", "full", "full-sm90a", "full-amx".
 const char* NumericsName(Numerics numerics);

@@ -1,9 +1,9 @@
 // bf16_pairs.h: weights decoded and inputs packed as pairs of BF16 numbers, for pair_tiles_*.cc
-// (vector_loops.h). Needs AVX-512 with VBMI.
+// (vector_loops.h). Needs AVX-512 with VBMI and BF16.
 //
-// Both packed formats have each pair of 16 outputs within 64 bytes, so 16 pairs are a few
-// instructions on 16-bit lanes: of FP8 a permutation of bytes first; FP4's lie as kSameParity wants
-// them (weight_chunks.h).
+// The packed formats have each pair of 16 outputs within 64 or, of BF16, 128 bytes, so 16 pairs are
+// a few instructions on 16-bit lanes: of FP8 a permutation of bytes first; FP4's lie as kSameParity
+// wants them (weight_chunks.h).
 //
 // Threads: pure functions.
 #ifndef CAIRN_KERNELS_CPU_BF16_PAIRS_H_
@@ -12,6 +12,7 @@
 #include <immintrin.h>
 
 #include <cstdint>
+#include <limits>
 
 #include "kernels/cpu/pair_tiles.h"
 #include "kernels/cpu/products.h"
@@ -68,14 +69,46 @@ struct ByteTable {
   return _mm512_or_si512(_mm512_slli_epi32(v, 7), _mm512_slli_epi32(v, 23));
 }
 
-// Of a tile of 32 k: kBytes, in steps of 64 bytes, each of which has kPairs vectors of 16 outputs'
-// pairs; kGroupTiles tiles share their scales.
+// Of a tile of 32 k: kBytes, in steps of kStepBytes, each of which has kPairs vectors of 16
+// outputs' pairs; kGroupTiles tiles share their scales.
 template <WeightFormat format, PairOrder order>
 struct PairDecoder;
 
 template <PairOrder order>
+struct PairDecoder<WeightFormat::kBf16, order> {
+  static constexpr int kBytes = 1024, kStepBytes = 128, kPairs = 2;
+  // There are no scales: those of the first tile, which nothing reads.
+  static constexpr int64_t kGroupTiles = std::numeric_limits<int64_t>::max();
+
+  static __m512i Scales(const uint8_t*) { return _mm512_setzero_si512(); }
+  struct Step {
+    __m512i first, second;  // of two k each
+  };
+  [[gnu::always_inline]] static Step Load(const uint8_t* from) {
+    _mm_prefetch(from + kAheadOfDecoding, _MM_HINT_T0);
+    _mm_prefetch(from + kAheadOfDecoding + 64, _MM_HINT_T0);
+    return {LoadBits(from), LoadBits(from + 64)};
+  }
+  template <int pair>
+  [[gnu::always_inline]] static __m512i Pair(const Step& step, __m512i) {
+    static constexpr auto kWords = [] {
+      struct {
+        alignas(64) uint16_t words[32];
+      } table = {};
+      for (int lane = 0; lane < 32; ++lane) {
+        const int64_t byte = KOf(order, pair, lane % 2) * Chunks<WeightFormat::kBf16>::kBytes +
+                             PlaceOf(WeightFormat::kBf16, lane / 2, 0).byte;
+        table.words[lane] = static_cast<uint16_t>(byte / 2);
+      }
+      return table;
+    }();
+    return _mm512_permutex2var_epi16(step.first, LoadBits(kWords.words), step.second);
+  }
+};
+
+template <PairOrder order>
 struct PairDecoder<WeightFormat::kFp8, order> {
-  static constexpr int kBytes = 512, kGroupTiles = 4, kPairs = 2;
+  static constexpr int kBytes = 512, kStepBytes = 64, kGroupTiles = 4, kPairs = 2;
 
   // An e4m3 code moved into a BF16's exponent and mantissa is short of 120 in the exponent, which
   // goes with the scale.
@@ -122,7 +155,7 @@ struct PairDecoder<WeightFormat::kFp8, order> {
 
 template <PairOrder order>
 struct PairDecoder<WeightFormat::kFp4, order> {
-  static constexpr int kBytes = 256, kGroupTiles = 1, kPairs = 4;
+  static constexpr int kBytes = 256, kStepBytes = 64, kGroupTiles = 1, kPairs = 4;
 
   // Values come from a table as 2^125 times what they are, and the scales take that back: so they
   // are never positive, and subtracting with saturation leaves the table's zeros, -0, where they
@@ -182,35 +215,35 @@ template <WeightFormat format, PairOrder order>
   using D = PairDecoder<format, order>;
   const __m512i scales = D::Scales(a.scales + panel * a.panel_scales + i / D::kGroupTiles * kPanel);
   const uint8_t* from = a.values + panel * a.panel_bytes + i * D::kBytes;
-  for (const uint8_t* const end = from + D::kBytes; from < end; from += 64, to += D::kPairs * 32) {
+  for (const uint8_t* const end = from + D::kBytes; from < end; from += D::kStepBytes) {
     const typename D::Step step = D::Load(from);
     Unrolled<D::kPairs>([&](auto p) __attribute__((always_inline)) {
       _mm512_store_si512(to + p * 32, D::template Pair<p>(step, scales));
     });
+    to += D::kPairs * 32;
   }
 }
 
-// PairTiles::pack: the upper halves of F32.
+// PairTiles::pack.
 template <PairOrder order>
 void PackPairs(const Product& a, int64_t m, int64_t block, uint16_t* tiles) {
-  static constexpr auto kUpper = [] {
+  static constexpr auto kKs = [] {
     struct {
       alignas(64) uint16_t words[32];
     } table = {};
     for (int i = 0; i < 32; ++i) {
-      table.words[i] = static_cast<uint16_t>(2 * (i / 4 * 4 + KOf(order, i / 2 % 2, i % 2)) + 1);
+      table.words[i] = static_cast<uint16_t>(i / 4 * 4 + KOf(order, i / 2 % 2, i % 2));
     }
     return table;
   }();
-  const __m512i upper = LoadBits(kUpper.words);
+  const __m512i ks = LoadBits(kKs.words);
   uint16_t* const to = tiles + block * kTileRows * a.k;
-  for (int64_t r = 0; r < kTileRows; ++r) {
-    const int64_t row = block * kTileRows + r;
-    const float* x = a.x + row * a.ldx;
+  for (int64_t r = 0; r < Smaller(kTileRows, m - block * kTileRows); ++r) {
+    const float* x = a.x + (block * kTileRows + r) * a.ldx;
     for (int64_t k = 0; k < a.k; k += kTileKs) {
-      __m512i v = _mm512_setzero_si512();
-      if (row < m) v = _mm512_permutex2var_epi16(LoadBits(x + k), upper, LoadBits(x + k + 16));
-      _mm512_store_si512(to + k * kTileRows + r * kTileKs, v);
+      const __m512i v =
+          (__m512i)_mm512_cvtne2ps_pbh(_mm512_loadu_ps(x + k + 16), _mm512_loadu_ps(x + k));
+      _mm512_store_si512(to + k * kTileRows + r * kTileKs, _mm512_permutexvar_epi16(ks, v));
     }
   }
 }

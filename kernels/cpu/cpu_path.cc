@@ -42,7 +42,7 @@ bool HasBf16() {
 
 bool HasAmx() {
   unsigned int a = 0, b = 0, c = 0, d = 0;
-  if (!HasVbmi() || __get_cpuid_count(7, 0, &a, &b, &c, &d) == 0) return false;
+  if (!HasBf16() || __get_cpuid_count(7, 0, &a, &b, &c, &d) == 0) return false;
   const bool bf16 = (d >> 22 & 1) != 0, tiles = (d >> 24 & 1) != 0;
   return bf16 && tiles && syscall(SYS_arch_prctl, kRequestFeature, kTileData) == 0;
 }

@@ -72,6 +72,8 @@ Scratch& ThreadScratch() {
   return *scratch;
 }
 
+// Up to how many rows PairLinear has them all in one task.
+constexpr int64_t kFewPairRows = 2 * kTileRows;
 // Of so many rows the input is packed at once: several tasks' in number, a few MiB.
 constexpr int64_t kPackedRows = 4 * kRowsPerTask;
 
@@ -133,28 +135,47 @@ void LinearParts(ThreadPool& pool, std::span<const LinearPart> parts, int64_t ld
 
 void PairLinear(ThreadPool& pool, const PackedMatrix& w, const float* x, int64_t ldx, int64_t m,
                 float* y, int64_t ldy) {
-  Product product = ProductOf(w, x, ldx, y, ldy);
+  const LinearPart whole{&w, x, y};
+  PairLinearParts(pool, {&whole, 1}, ldx, m, ldy);
+}
+
+void PairLinearParts(ThreadPool& pool, std::span<const LinearPart> parts, int64_t ldx, int64_t m,
+                     int64_t ldy) {
+  // Of many rows each is enough for all threads, and packed input of all of them too much.
+  if (m > kFewPairRows && parts.size() > 1) {
+    for (const LinearPart& part : parts) PairLinearParts(pool, {&part, 1}, ldx, m, ldy);
+    return;
+  }
+  const PackedMatrix& w = *parts.front().w;
+  const int64_t count = std::ssize(parts), panels = w.panels() * count;
+  const auto product = [&](int64_t i, int64_t row) {
+    const LinearPart& part = parts[static_cast<size_t>(i)];
+    return ProductOf(*part.w, part.x + row * ldx, ldx, part.y + row * ldy, ldy);
+  };
   const PairPath path = ChosenPairPath();
   if (path == PairPath::kVectors) {
     const Products& products = ChosenProducts();
-    RunTasks(
-        pool, w, 1, PartsOf(pool, w.panels(), m, products.pair_rows_tile),
-        [&](int64_t, const Task& task) { products.pair_rows(product, task, ThreadScratch()); });
+    RunTasks(pool, w, count, PartsOf(pool, panels, m, products.pair_rows_tile),
+             [&](int64_t i, const Task& task) {
+               products.pair_rows(product(i, 0), task, ThreadScratch());
+             });
     return;
   }
   const PairTiles instructions = path == PairPath::kAmx ? AmxPairTiles() : Bf16PairTiles();
-  for (; m > 0; m -= kPackedRows) {
-    const int64_t rows = std::min(m, kPackedRows);
+  for (int64_t row = 0; row < m; row += kPackedRows) {
+    const int64_t rows = std::min(m - row, kPackedRows);
     const int64_t blocks = CeilDiv(rows, kTileRows);
-    uint16_t* const tiles = ThreadTiles(blocks * w.k() / kTileKs);
-    Run(pool, rows * w.k(), blocks, [&](int64_t i) { instructions.pack(product, rows, i, tiles); });
-    const Parts parts = rows <= 2 * kTileRows ? PartsOfFewRows(pool, w.panels(), rows)
-                                              : PartsOf(pool, w.panels(), rows, 2 * kTileRows);
-    RunTasks(pool, w, 1, parts, [&](int64_t, const Task& task) {
-      instructions.rows(product, tiles, task, ThreadScratch());
+    const int64_t each = blocks * kTileRows * w.k();
+    uint16_t* const tiles = ThreadTiles(count * blocks * w.k() / kTileKs);
+    Run(pool, count * rows * w.k(), count * blocks, [&](int64_t i) {
+      instructions.pack(product(i / blocks, row), rows, i % blocks, tiles + i / blocks * each);
     });
-    product.x += rows * ldx;
-    product.y += rows * ldy;
+    RunTasks(pool, w, count,
+             rows <= kFewPairRows ? PartsOfFewRows(pool, panels, rows)
+                                  : PartsOf(pool, panels, rows, 2 * kTileRows),
+             [&](int64_t i, const Task& task) {
+               instructions.rows(product(i, row), tiles + i * each, task, ThreadScratch());
+             });
   }
 }
 

@@ -6,12 +6,13 @@
 // output's bits depend on its own row of x and of W alone: not on how many rows came along, on
 // tiles or on threads.
 //
-// PairLinear is another numerics, for FP8 and FP4 with inputs that are BF16 numbers (as those
-// rounded to FP8 are), so that every product is exact: the order in which AMX sums. Of each group
-// of 32 k:
+// PairLinear is another numerics, for BF16, FP8 and FP4: inputs are rounded to BF16 (which those
+// rounded to FP8 are already), so that every product is exact, and summed in AMX's order. Of each
+// group of 32 k:
 //   even = fma(x[k], W[n][k], even) from 0 for its even k ascending, odd so for its odd k;
 // then the groups ascending, y = y + (even + odd) from 0. W is decoded exactly, scales included,
-// with each zero as -0. Wherever a result is subnormal it is zero, with its sign; so are inputs.
+// with each zero of FP8 and FP4 as -0. Wherever a result is subnormal it is zero, with its sign; so
+// are inputs, before they are rounded, and weights.
 //
 // Threads: one caller a pool. Shapes: x [m, k] with row stride ldx, y [m, n] with row stride ldy,
 // both in floats.
@@ -29,8 +30,8 @@ namespace cairn::kernels {
 void Linear(ThreadPool& pool, const PackedMatrix& w, const float* x, int64_t ldx, int64_t m,
             float* y, int64_t ldy);
 
-// Linear of several matrices of one shape, format and strides, by all threads together: each by
-// itself may be too small for that.
+// Several matrices of one shape and format, by all threads together: each by itself may be too
+// small for that.
 struct LinearPart {
   const PackedMatrix* w;
   const float* x;
@@ -40,9 +41,11 @@ struct LinearPart {
 void LinearParts(ThreadPool& pool, std::span<const LinearPart> parts, int64_t ldx, int64_t m,
                  int64_t ldy);
 
-// REQUIRES: w.takes_pairs(); every x is a BF16 number. With whatever cpu_path.h chose.
+// REQUIRES: w.takes_pairs(). With whatever cpu_path.h chose.
 void PairLinear(ThreadPool& pool, const PackedMatrix& w, const float* x, int64_t ldx, int64_t m,
                 float* y, int64_t ldy);
+void PairLinearParts(ThreadPool& pool, std::span<const LinearPart> parts, int64_t ldx, int64_t m,
+                     int64_t ldy);
 
 // One panel for the caller's own loops: y[m][16] += x[m][0..count) * panel[count][16], continuing
 // the sums that y holds.

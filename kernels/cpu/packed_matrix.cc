@@ -186,7 +186,7 @@ void PackedMatrix::Pack(const RawMatrix& raw, int64_t row_begin, int64_t n) {
   panel_bytes_ = CeilDiv(k_, chunk.ks) * chunk.bytes;
   values_.assign(static_cast<size_t>(panels() * panel_bytes_), 0);
   if (chunk.group > 0) PackScales(raw, row_begin, CeilDiv(k_, chunk.group));
-  takes_pairs_ = chunk.group > 0 && k_ % 32 == 0 && ScalesOfPairs(format_, scales_);
+  takes_pairs_ = format_ != WeightFormat::kF32 && k_ % 32 == 0 && ScalesOfPairs(format_, scales_);
   for (int64_t begin = 0; begin < n; begin += kPanel) {
     uint8_t* const panel = values_.data() + begin / kPanel * panel_bytes_;
     const int64_t rows = std::min<int64_t>(kPanel, n - begin);

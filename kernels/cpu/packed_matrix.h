@@ -43,8 +43,8 @@ class PackedMatrix {
 
   // As packed: FP8 whose scales are beyond what decoding takes (above 2^7) is kept as F32.
   WeightFormat format() const { return format_; }
-  // Whether PairLinear takes it: FP8 or FP4 of whole groups of 32 k, whose values, scales included,
-  // are normal BF16 numbers or zero.
+  // Whether PairLinear takes it: BF16, or FP8 or FP4 whose values, scales included, are normal BF16
+  // numbers or zero; of whole groups of 32 k.
   bool takes_pairs() const { return takes_pairs_; }
   int64_t n() const { return n_; }
   int64_t k() const { return k_; }

@@ -22,12 +22,25 @@ struct Stored {
   RawMatrix raw;
 };
 
-// Any codes that are numbers, with scales from `lowest` on.
+// Any codes that are numbers, with scales from `lowest` on; BF16 with such exponents, each 16th a
+// zero.
 Stored MakeStored(WeightFormat format, int64_t rows, int64_t k, uint32_t seed, int lowest = 110,
                   unsigned spread = 20) {
   std::mt19937 random(seed);
   Stored s;
   const bool fp8 = format == WeightFormat::kFp8;
+  if (format == WeightFormat::kBf16) {
+    for (int64_t i = 0; i < rows * k; ++i) {
+      const auto any = static_cast<uint32_t>(random());
+      const auto exponent = static_cast<uint32_t>(lowest) + (any >> 20) % spread;
+      uint32_t bits = (any & 0x807f) | exponent << 7;
+      if (random() % 16 == 0) bits = 0;
+      s.values.push_back(static_cast<uint8_t>(bits));
+      s.values.push_back(static_cast<uint8_t>(bits >> 8));
+    }
+    s.raw = {format, rows, k, s.values.data(), nullptr};
+    return s;
+  }
   s.values.resize(static_cast<size_t>(rows * k / (fp8 ? 1 : 2)));
   for (uint8_t& code : s.values) {
     code = static_cast<uint8_t>(random());
@@ -58,14 +71,18 @@ std::vector<float> MakeRows(int64_t n, uint32_t seed, float factor = 1.0f) {
 // magnitude is below 2^-126 that rounds to it only within 2^-150.
 float Flushed(float v) { return std::fpclassify(v) == FP_SUBNORMAL ? std::copysign(0.0f, v) : v; }
 
+// An input, as it is taken.
+float Taken(float v) { return Bf16ToF32(F32ToBf16(Flushed(v))); }
+
 float Defined(const RawMatrix& raw, int64_t row, const float* x) {
   float sum = 0.0f;
   for (int64_t group = 0; group < raw.k; group += 32) {
     float parts[2] = {};
     for (int64_t k = group; k < group + 32; ++k) {
-      const float w = RawValue(raw, row, k);
+      float w = Flushed(RawValue(raw, row, k));
+      if (w == 0.0f && raw.format != WeightFormat::kBf16) w = -0.0f;
       float& part = parts[k % 2];
-      part = Flushed(std::fma(Flushed(x[k]), w == 0.0f ? -0.0f : w, part));
+      part = Flushed(std::fma(Taken(x[k]), w, part));
     }
     sum = Flushed(sum + Flushed(parts[0] + parts[1]));
   }
@@ -154,34 +171,69 @@ TEST_P(PairLinears, SubnormalResultsAreZeros) {
 }
 
 TEST_P(PairLinears, LargestValues) {
-  const int largest = format() == WeightFormat::kFp8 ? 134 : 252;
+  const int largest = format() == WeightFormat::kFp8   ? 134
+                      : format() == WeightFormat::kFp4 ? 252
+                                                       : 247;
   const Stored stored = MakeStored(format(), 16, 128, 13, largest, 1);
   ExpectDefined(stored, MakeRows(5 * 128, 14, format() == WeightFormat::kFp8 ? 0x1p100f : 1.0f), 5);
 }
 
 TEST_P(PairLinears, ZerosInRowsAndWeights) {
   Stored stored = MakeStored(format(), 32, 128, 15);
-  for (uint8_t& code : stored.values) code = code % 4 == 0 ? code : uint8_t{0x80};
+  if (format() != WeightFormat::kBf16) {  // of which some are zeros as made
+    for (uint8_t& code : stored.values) code = code % 4 == 0 ? code : uint8_t{0x80};
+  }
   std::vector<float> x = MakeRows(4 * 128, 16);
   std::fill_n(x.begin(), 128, -0.0f);
   ExpectDefined(stored, x, 4);
 }
 
+// Subnormal ones too, and such as lie in the middle of two BF16 numbers.
+TEST_P(PairLinears, InputsAreRounded) {
+  const int64_t k = 160, m = 20;
+  std::mt19937 random(23);
+  std::vector<float> x(static_cast<size_t>(m * k));
+  for (const bool small : {false, true}) {
+    for (float& v : x) {
+      uint32_t bits =
+          static_cast<uint32_t>(random()) & 0x80ffffff;  // up to 2^-126 and a half more of it
+      if (!small) bits |= 0x3f000000;
+      if (random() % 4 == 0) bits = (bits & 0xffff0000) | 0x8000;
+      v = std::bit_cast<float>(bits);
+    }
+    ExpectDefined(MakeStored(format(), 33, k, 24, small ? 127 : 110, small ? 4 : 20), x, m);
+  }
+}
+
+TEST_P(PairLinears, SubnormalWeightsAreZeros) {
+  if (format() != WeightFormat::kBf16) GTEST_SKIP() << "taken only where none is (TakesPairs)";
+  Stored stored = MakeStored(format(), 20, 128, 25);
+  for (size_t i = 1; i < stored.values.size(); i += 6) {
+    stored.values[i] &= 0x80;
+    stored.values[i - 1] = 0x7f;
+  }
+  std::vector<float> x = MakeRows(5 * 128, 26, 0x1p60f);
+  ExpectDefined(stored, x, 5);
+}
+
 // Zeros of negative parts stay negative behind weights of zero, which shows where the sum so far is
-// -0 as well.
+// -0 as well. BF16's zeros have the sign that they are stored with.
 TEST_P(PairLinears, WeightsOfZeroAreNegative) {
   const int64_t k = 96;
   Stored stored = MakeStored(format(), 1, k, 22, 10, 1);  // scales of 2^-117
-  const bool fp8 = format() == WeightFormat::kFp8;
   std::fill(stored.values.begin(), stored.values.end(), uint8_t{0});
-  for (const size_t i : {0, 32, 64, 65}) {
-    stored.values[fp8 ? i : i / 2] |= static_cast<uint8_t>(fp8 ? 0x38 : 2 << i % 2 * 4);  // 1
+  for (const size_t i : {0, 32, 64, 65}) {  // 1
+    if (format() == WeightFormat::kFp8) stored.values[i] = 0x38;
+    if (format() == WeightFormat::kFp4)
+      stored.values[i / 2] |= static_cast<uint8_t>(2 << i % 2 * 4);
+    if (format() == WeightFormat::kBf16) stored.values[2 * i + 1] = 10 << 7 >> 8;
   }
   std::vector<float> x(static_cast<size_t>(k), 1.0f);
   x[0] = 0x1p-9f;             // 2^-126,
   x[32] = -0x1.8p-9f;         // less a half more of it: -0
   x[64] = x[65] = -0x1p-11f;  // and both parts -0
-  ASSERT_EQ(std::bit_cast<uint32_t>(Defined(stored.raw, 0, x.data())), 0x80000000u);
+  ASSERT_EQ(std::bit_cast<uint32_t>(Defined(stored.raw, 0, x.data())),
+            format() == WeightFormat::kBf16 ? 0u : 0x80000000u);
   ExpectDefined(stored, x, 1);
 }
 
@@ -217,13 +269,42 @@ TEST_P(PairLinears, RowsAreIndependentOfCompanyAndThreads) {
   }
 }
 
+TEST_P(PairLinears, PartsAreThoseOfEachMatrixAlone) {
+  constexpr int64_t kCount = 3, kInputs = 96, kRows = 70;
+  for (const int64_t n : {8, 40}) {
+    std::vector<Stored> stored;
+    std::vector<PackedMatrix> packed;
+    for (int64_t i = 0; i < kCount; ++i) {
+      stored.push_back(MakeStored(format(), n, kInputs, static_cast<uint32_t>(i)));
+      packed.emplace_back(stored.back().raw, 0, n);
+    }
+    const std::vector<float> x = MakeRows(kRows * kCount * kInputs, 27);
+    ThreadPool one(1), many(4);
+    for (const int64_t m : {int64_t{1}, int64_t{5}, int64_t{20}, kRows}) {
+      std::vector<float> y(static_cast<size_t>(m * kCount * n)), expected = y;
+      std::vector<LinearPart> parts;
+      for (int64_t i = 0; i < kCount; ++i) {
+        const PackedMatrix& w = packed[static_cast<size_t>(i)];
+        parts.push_back({&w, x.data() + i * kInputs, y.data() + i * n});
+        PairLinear(one, w, x.data() + i * kInputs, kCount * kInputs, m, expected.data() + i * n,
+                   kCount * n);
+      }
+      PairLinearParts(many, parts, kCount * kInputs, m, kCount * n);
+      EXPECT_EQ(std::memcmp(y.data(), expected.data(), y.size() * sizeof(float)), 0)
+          << n << ' ' << m;
+    }
+  }
+}
+
 std::string NameOf(const testing::TestParamInfo<PairLinears::ParamType>& instance) {
   const auto [path, format] = instance.param;
-  return std::string(path.name) + (format == WeightFormat::kFp8 ? "Fp8" : "Fp4");
+  const char* const names[] = {"F32", "Bf16", "Fp8", "Fp4"};
+  return std::string(path.name) + names[static_cast<size_t>(format)];
 }
 INSTANTIATE_TEST_SUITE_P(Paths, PairLinears,
                          testing::Combine(testing::ValuesIn(kAllPaths),
-                                          testing::Values(WeightFormat::kFp8, WeightFormat::kFp4)),
+                                          testing::Values(WeightFormat::kBf16, WeightFormat::kFp8,
+                                                          WeightFormat::kFp4)),
                          NameOf);
 
 TEST(TakesPairs, OnlyWholeGroupsOfNormalNumbers) {
@@ -243,7 +324,8 @@ TEST(TakesPairs, OnlyWholeGroupsOfNormalNumbers) {
   EXPECT_TRUE(takes(WeightFormat::kFp4, 256, 252));
   EXPECT_FALSE(takes(WeightFormat::kFp4, 256, 1));
   EXPECT_FALSE(takes(WeightFormat::kFp4, 256, 253));
-  EXPECT_FALSE(takes(WeightFormat::kBf16, 256, 120));
+  EXPECT_TRUE(takes(WeightFormat::kBf16, 256, 120));
+  EXPECT_FALSE(takes(WeightFormat::kBf16, 240, 120)) << "half a group at the end";
   EXPECT_FALSE(takes(WeightFormat::kF32, 256, 120));
 }
 

@@ -20,6 +20,18 @@ namespace {
 
 constexpr int64_t kPairGroup = 32;
 
+// Inputs as PairLinear takes them: subnormal numbers as zeros, others rounded to BF16, to nearest
+// even.
+inline void RoundInputs(float* x, int64_t count) {
+  for (int64_t i = 0; i < count; ++i) {
+    uint32_t bits;
+    std::memcpy(&bits, x + i, sizeof(bits));
+    const uint32_t rounded = (bits + 0x7fff + (bits >> 16 & 1)) & 0xffff0000;
+    bits = (bits & 0x7f800000) == 0 ? bits & 0x80000000 : rounded;
+    std::memcpy(x + i, &bits, sizeof(bits));
+  }
+}
+
 // Decoded weights, scaled if they are not yet, with each zero as -0. REQUIRES: none subnormal.
 template <typename V, bool kScaled>
 void FinishSlab(float* w, int64_t count, typename V::Floats scales) {
@@ -71,7 +83,9 @@ void PairSlab(const Product& a, const Task& task, int64_t k, int64_t count, Scra
   for (int64_t p = 0; p < task.panels; ++p) {
     const int64_t panel = task.panel_begin + p;
     DecodeSlab<V, format>(a, panel, k, count, scratch.w);
-    if constexpr (C::kScaleInWeight) {
+    if constexpr (C::kGroup == 0) {
+      // BF16: as stored.
+    } else if constexpr (C::kScaleInWeight) {
       FinishSlab<V, false>(scratch.w, count, V::Zero());
     } else {
       for (int64_t g = 0; g < count; g += C::kGroup) {
@@ -88,10 +102,16 @@ void PairSlab(const Product& a, const Task& task, int64_t k, int64_t count, Scra
 template <typename V>
 void PairRows(const Product& a, const Task& task, Scratch& scratch) {
   SlabBySlab(a, task, scratch, [&](int64_t k, int64_t count) {
-    if (a.format == WeightFormat::kFp8) {
-      PairSlab<V, WeightFormat::kFp8>(a, task, k, count, scratch);
-    } else {
-      PairSlab<V, WeightFormat::kFp4>(a, task, k, count, scratch);
+    for (int64_t r = 0; r < task.rows; ++r) RoundInputs(scratch.x + r * kSlab, count);
+    switch (a.format) {
+      case WeightFormat::kF32:  // takes no pairs
+        break;
+      case WeightFormat::kBf16:
+        return PairSlab<V, WeightFormat::kBf16>(a, task, k, count, scratch);
+      case WeightFormat::kFp8:
+        return PairSlab<V, WeightFormat::kFp8>(a, task, k, count, scratch);
+      case WeightFormat::kFp4:
+        return PairSlab<V, WeightFormat::kFp4>(a, task, k, count, scratch);
     }
   });
 }

@@ -16,9 +16,9 @@ namespace cairn::kernels {
 inline constexpr int64_t kTileRows = 16, kTileKs = 32;
 
 struct PairTiles {
-  // Rows [16 block, 16 block + 16) of product.x as tiles, those of a block one after another:
-  // tiles[m / 16][k / 32][16][32], the k of a tile's row in an order of the instructions' own. Rows
-  // from m on are zeros.
+  // Rows [16 block, 16 block + 16) of product.x, rounded to BF16, as tiles, those of a block one
+  // after another: tiles[m / 16][k / 32][16][32], the k of a tile's row in an order of the
+  // instructions' own. Rows from m on are not written; what comes of them is nobody's.
   void (*pack)(const Product& product, int64_t m, int64_t block, uint16_t* tiles);
   // Rows of `task`, which begin a block, of x as packed.
   void (*rows)(const Product& product, const uint16_t* tiles, const Task& task, Scratch& scratch);

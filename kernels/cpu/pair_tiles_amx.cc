@@ -176,10 +176,18 @@ void RowsOf(const Product& a, const uint16_t* tiles, const Task& task, Scratch& 
 }
 
 void Rows(const Product& a, const uint16_t* tiles, const Task& task, Scratch& scratch) {
-  if (a.format == WeightFormat::kFp8) {
-    RowsOf<WeightFormat::kFp8>(a, tiles, task, scratch);
-  } else {
-    RowsOf<WeightFormat::kFp4>(a, tiles, task, scratch);
+  switch (a.format) {
+    case WeightFormat::kF32:  // takes no pairs
+      break;
+    case WeightFormat::kBf16:
+      RowsOf<WeightFormat::kBf16>(a, tiles, task, scratch);
+      break;
+    case WeightFormat::kFp8:
+      RowsOf<WeightFormat::kFp8>(a, tiles, task, scratch);
+      break;
+    case WeightFormat::kFp4:
+      RowsOf<WeightFormat::kFp4>(a, tiles, task, scratch);
+      break;
   }
   _tile_release();
 }

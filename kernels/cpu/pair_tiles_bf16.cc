@@ -75,7 +75,7 @@ void OnePass(const Product& a, const uint16_t* rows, int64_t panel, float* sums)
       scales[p] = D::Scales(e8m0 + p * a.panel_scales + i / D::kGroupTiles * kPanel);
     });
     TileSums<kRows, kPanels> tile;
-    for (const uint8_t* const end = from + D::kBytes; from < end; from += 64) {
+    for (const uint8_t* const end = from + D::kBytes; from < end; from += D::kStepBytes) {
       typename D::Step steps[kPanels];
       Unrolled<kPanels>([&](auto p) __attribute__((always_inline)) {
         steps[p] = D::Load(from + p * a.panel_bytes);
@@ -216,10 +216,18 @@ void Rows(const Product& a, const uint16_t* tiles, const Task& task, Scratch& sc
   const uint16_t* rows = tiles + task.row_begin * a.k;
   const unsigned int before = _mm_getcsr();
   SetMxcsr(before | kNoSubnormals);
-  if (a.format == WeightFormat::kFp8) {
-    RowsOf<WeightFormat::kFp8>(a, rows, task, scratch, kRows);
-  } else {
-    RowsOf<WeightFormat::kFp4>(a, rows, task, scratch, kRows);
+  switch (a.format) {
+    case WeightFormat::kF32:  // takes no pairs
+      break;
+    case WeightFormat::kBf16:
+      RowsOf<WeightFormat::kBf16>(a, rows, task, scratch, kRows);
+      break;
+    case WeightFormat::kFp8:
+      RowsOf<WeightFormat::kFp8>(a, rows, task, scratch, kRows);
+      break;
+    case WeightFormat::kFp4:
+      RowsOf<WeightFormat::kFp4>(a, rows, task, scratch, kRows);
+      break;
   }
   SetMxcsr(before);
   CopySums(a, task, task.panel_begin, task.panels, scratch.sums);

@@ -147,12 +147,11 @@ template <typename Other>
 bool SamePairs(const Products& one, const Other& other) {
   Numbers numbers;
   std::vector<float> x(static_cast<size_t>(kPairRowsMax * kK));
-  for (const WeightFormat format : {WeightFormat::kFp8, WeightFormat::kFp4}) {
+  for (const WeightFormat format : {WeightFormat::kBf16, WeightFormat::kFp8, WeightFormat::kFp4}) {
     // Sums of usual size; and such that many of them are below 2^-126.
-    for (const auto& [lowest, factor] : {std::pair{120, 1.0f}, std::pair{12, 0x1p-16f}}) {
-      for (float& v : x) {
-        v = std::bit_cast<float>(std::bit_cast<uint32_t>(numbers.Small() * factor) & 0xffff0000);
-      }
+    const float small = format == WeightFormat::kBf16 ? 0x1p-125f : 0x1p-16f;
+    for (const auto& [lowest, factor] : {std::pair{120, 1.0f}, std::pair{12, small}}) {
+      for (float& v : x) v = numbers.Small() * factor;
       const PackedMatrix w = Made(format, numbers, lowest);
       for (int64_t rows = 1; rows <= kPairRowsMax; ++rows) {
         if (!Same(PairsOf(one, w, x, rows), other, w, x, rows)) return false;

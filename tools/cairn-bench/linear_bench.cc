@@ -373,7 +373,7 @@ void AddLinearBenches(std::vector<Bench>& benches) {
                        .prepare = [&format](const BenchContext&) -> absl::StatusOr<Prepared> {
                          return PrepareFewRows(format.format);
                        }});
-    if (format.format != WeightFormat::kFp8 && format.format != WeightFormat::kFp4) continue;
+    if (format.format == WeightFormat::kF32) continue;
     benches.push_back({.name = absl::StrCat("pairs-", format.name),
                        .what = absl::StrCat(
                            "inputs rounded to FP8, rows together against 256 MiB of ", format.what),
