@@ -103,7 +103,7 @@ int Serve(const ServeOptions& options, const sigset_t& signals, BatchRunner& run
   absl::StatusOr<std::unique_ptr<HttpServer>> server = HttpServer::Listen(api, RealClock(), http);
   if (!server.ok()) return Fail(server.status(), kExitFailure);
   std::thread steps([&] { scheduler.Run(); });
-  if (http.keys.empty() && !IsLoopback(http.host)) {
+  if (http.keys.empty() && options.tls_client_ca.empty() && !IsLoopback(http.host)) {
     std::fputs("cairn-engine: whoever reaches this may ask: --api-keys would ask for a key\n",
                stderr);
   }
